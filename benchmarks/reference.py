@@ -1,0 +1,84 @@
+"""The fixed start line of the benchmarks: trained networks and real pictures, and the best a user could do by hand."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = Path(os.environ.get("SLIMCV_REFERENCE", ROOT.parent / "shared"))
+"""Folder with `models/` and `data/`; the product and its tests do without."""
+
+RESULTS = ROOT / ".cache" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network of the reference folder, its architecture and its pictures."""
+
+    name: str
+    weights: Path
+    arch: str
+    data: Path
+    input: str = "3x224x224"
+
+
+def networks() -> dict[str, Network]:
+    """The two networks the project was founded on."""
+    models, data = REFERENCE / "models", REFERENCE / "data"
+    code = models / "networks.py"
+    return {
+        "leafnet": Network(
+            "leafnet", models / "leafnet-leaves.safetensors", f"{code}:leafnet?classes=12", data / "leaves"
+        ),
+        "scenenet": Network("scenenet", models / "scenenet-scenes.safetensors", f"{code}:scenenet", data / "scenes"),
+    }
+
+
+def arguments(description: str | None, **choices: Any) -> argparse.Namespace:
+    """Parse `--network` and what else a benchmark offers."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--network", choices=sorted(networks()), default="leafnet")
+    for name, values in choices.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **values)
+    return parser.parse_args()
+
+
+def optimize(network: Network, out: Path, *options: str) -> tuple[dict[str, Any], float]:
+    """Call `slimcv optimize` as a user would; its report and the wall time of the whole command in seconds."""
+    import time
+
+    command = [
+        str(Path(sys.executable).parent / "slimcv"),
+        "optimize",
+        str(network.weights),
+        "--arch",
+        network.arch,
+        "--input",
+        network.input,
+        "--data",
+        str(network.data),
+        "--out",
+        str(out),
+        "--overwrite",
+        "--format",
+        "json",
+        *options,
+    ]
+    begun = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    seconds = time.perf_counter() - begun
+    if done.returncode not in (0, 3):
+        sys.exit(f"slimcv optimize ended with {done.returncode}")
+    return json.loads(done.stdout), seconds
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One JSON object on stdout, with the machine it was measured on."""
+    from slimcv.measure import environment
+
+    print(json.dumps({**row, "environment": environment.describe().as_json()}, indent=2))

@@ -1,0 +1,255 @@
+"""The deployable folder: exported files, report and a manifest that proves they belong together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+import slimcv
+from slimcv.errors import SlimcvError
+from slimcv.results import Artifact
+
+if TYPE_CHECKING:
+    from slimcv.step import Variant
+
+MANIFEST = "slimcv.json"
+_CHUNK_BYTES = 1 << 20
+
+PLACES = {
+    "eager": "model.pt2",
+    "inductor": "model.pt2",
+    "onnxruntime": "model.onnx",
+    "openvino": "openvino/model.xml",
+}
+"""Where in the bundle the file of each runtime stands."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class FileEntry(_Part):
+    """Size and SHA-256 of one file of the bundle."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Serve(_Part):
+    """The file to deploy, and how it was measured to be the best choice."""
+
+    path: str
+    runtime: str
+    precision: str
+    threads: int = Field(ge=1)
+    latency_ms: float | None = None
+
+
+class Input(_Part):
+    """What the model is fed: `(pixel / 255 - mean) / std`, NCHW float32."""
+
+    channels: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Manifest(_Part):
+    """slimcv.json: everything needed to serve the bundle, and to trust it."""
+
+    schema_version: Literal[1]
+    slimcv: str
+    created: str
+    serve: Serve
+    input: Input
+    classes: tuple[str, ...] | None
+    files: dict[str, FileEntry]
+    environment: dict[str, Any]
+    threads: int = Field(ge=1)
+    seed: int
+    recipe: dict[str, Any]
+
+    @field_validator("files")
+    @classmethod
+    def _stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name:
+                raise ValueError(f"'{name}' leaves the folder")
+        return files
+
+
+def place(
+    folder: Path,
+    source: Path,
+    runtime: str,
+    *,
+    precision: str,
+    latency_ms: float | None = None,
+    max_abs_diff: float | None = None,
+) -> tuple[Artifact, ...]:
+    """Copy an exported file to its place in the bundle; the figures go into the report's `artifacts`.
+
+    An OpenVINO model is two files, so two artifacts come back; the figures stand at the `.xml`.
+    An older manifest is removed first: until `write` is through, the folder is not a bundle.
+    Raises SlimcvError where the folder cannot be written.
+    """
+    target = PLACES[runtime]
+    pairs = [(source, target)]
+    if runtime == "openvino":
+        pairs.append((source.with_suffix(".bin"), str(PurePosixPath(target).with_suffix(".bin"))))
+    artifacts = []
+    with _writable(folder):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for number, (path, name) in enumerate(pairs):
+            entry = _copy(path, folder / name)
+            artifacts.append(
+                Artifact(
+                    path=name,
+                    runtime=runtime,
+                    precision=precision,
+                    bytes=entry.bytes,
+                    sha256=entry.sha256,
+                    latency_ms=latency_ms if number == 0 else None,
+                    max_abs_diff=max_abs_diff if number == 0 else None,
+                )
+            )
+    return tuple(artifacts)
+
+
+def write(
+    folder: Path, report: Mapping[str, Any], variant: Variant, *, serve: str, seed: int = 0
+) -> Manifest:
+    """Write report.json, report.md and, last, slimcv.json beside the files `place` put there.
+
+    `report` comes from `slimcv.report.build` with the artifacts `place` returned; `serve` is the runtime to
+    deploy. Every file is written under a temporary name and renamed: a reader sees it whole or not at all.
+    Raises SlimcvError where the folder cannot be written or no artifact is for `serve`.
+    """
+    from slimcv.report import render
+
+    artifacts = report["artifacts"]
+    served = next((artifact for artifact in artifacts if artifact["runtime"] == serve), None)
+    if served is None:
+        raise SlimcvError(
+            f"the bundle has no file for {serve}",
+            "files: " + (", ".join(artifact["path"] for artifact in artifacts) or "none"),
+        )
+    files = {
+        artifact["path"]: FileEntry(bytes=artifact["bytes"], sha256=artifact["sha256"])
+        for artifact in artifacts
+    }
+    with _writable(folder):
+        for name, kind in (("report.json", "json"), ("report.md", "markdown")):
+            files[name] = _write(folder / name, render(report, kind).encode())
+        spec = variant.input
+        manifest = Manifest(
+            schema_version=1,
+            slimcv=slimcv.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            serve=Serve(threads=report["optimized"]["threads"], **_served(served)),
+            input=Input(
+                channels=spec.channels, height=spec.height, width=spec.width, mean=spec.mean, std=spec.std
+            ),
+            classes=variant.classes,
+            files=files,
+            environment=report["environment"],
+            threads=report["optimized"]["threads"],
+            seed=seed,
+            recipe=report["recipe"],
+        )
+        _write(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return manifest
+
+
+def read(folder: Path, *, verify: bool = True) -> Manifest:
+    """The manifest of a bundle, once every file it lists is there with the size and hash it lists.
+
+    Raises SlimcvError naming the first file that is not. `verify=False` leaves the files unread.
+    """
+    path = folder / MANIFEST
+    again = "run slimcv optimize again, or copy the whole folder"
+    if not path.is_file():
+        raise SlimcvError(f"{folder}: not a finished bundle, {MANIFEST} is missing", again)
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SlimcvError(f"{path}: {where}: {first['msg']}", again) from error
+    if verify:
+        for name, entry in manifest.files.items():
+            _check(folder / name, entry, again)
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file as 64 hexadecimal digits, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check(path: Path, entry: FileEntry, hint: str) -> None:
+    if not path.is_file():
+        raise SlimcvError(f"{path}: missing, though the manifest lists it", hint)
+    if path.stat().st_size != entry.bytes:
+        raise SlimcvError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}", hint)
+    if sha256(path) != entry.sha256:
+        raise SlimcvError(f"{path}: changed since the bundle was written (SHA-256 differs)", hint)
+
+
+def _served(artifact: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: artifact[key] for key in ("path", "runtime", "precision", "latency_ms")}
+
+
+def _copy(source: Path, target: Path) -> FileEntry:
+    """Copy and hash in one reading."""
+
+    def pieces() -> Iterator[bytes]:
+        with source.open("rb") as stream:
+            while piece := stream.read(_CHUNK_BYTES):
+                yield piece
+
+    return _stream(target, pieces())
+
+
+def _write(target: Path, content: bytes) -> FileEntry:
+    return _stream(target, iter([content]))
+
+
+def _stream(target: Path, pieces: Iterator[bytes]) -> FileEntry:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.tmp")
+    digest, written = hashlib.sha256(), 0
+    try:
+        with draft.open("wb") as stream:
+            for piece in pieces:
+                stream.write(piece)
+                digest.update(piece)
+                written += len(piece)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return FileEntry(bytes=written, sha256=digest.hexdigest())
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusal into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise SlimcvError(
+            f"{error.filename or folder}: {error.strerror or error}",
+            f"make room in {folder} or name another --out; the same command goes on where the run stopped",
+        ) from error

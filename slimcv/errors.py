@@ -1,0 +1,38 @@
+"""What a user can mend: one sentence that says what is wrong and one that says what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SlimcvError(Exception):
+    """A fault in the input or the environment; the command line prints it and exits with 2."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class NotApplicable(SlimcvError):
+    """A step has nothing to do on this model or machine; the session records it as skipped."""
+
+    def __init__(self, message: str, hint: str = "the recipe goes on with its next step") -> None:
+        super().__init__(message, hint)
+
+
+class Rejected(SlimcvError):
+    """A step's result failed the step's own proof (outputs differ, too little in INT8); it is recorded as rejected."""
+
+    def __init__(self, message: str, hint: str = "the recipe goes on from the variant before") -> None:
+        super().__init__(message, hint)
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice spelled most like `word` as a question for a hint, or all choices where none is near."""
+    known = sorted(choices)
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if matches:
+        return "did you mean " + " or ".join(f"'{match}'" for match in matches) + "?"
+    return "known: " + ", ".join(known)

@@ -1,0 +1,1 @@
+"""Measuring a variant: latency, memory, size, MACs and accuracy, one file each."""

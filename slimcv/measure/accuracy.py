@@ -1,0 +1,85 @@
+"""How often a prepared model is right, and how often two models agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slimcv.errors import SlimcvError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from slimcv.data import Split
+    from slimcv.runtimes import Prepared
+    from slimcv.step import InputSpec
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Percentages over `n` pictures; `top5` is None below six classes, where it would say nothing.
+
+    `logits` (n, classes) are the model's outputs, `predictions` (n,) the index of the largest.
+    """
+
+    top1: float
+    top5: float | None
+    n: int
+    predictions: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+
+def evaluate(prepared: Prepared, split: Split, input: InputSpec, *, batch_size: int = 32) -> Accuracy:
+    """Top-1 and top-5 on a split, its pixels normalised as everywhere in slimcv."""
+    return score(outputs(prepared, split, input, batch_size=batch_size), split.labels)
+
+
+def outputs(
+    prepared: Prepared, split: Split, input: InputSpec, *, batch_size: int = 32, limit: int | None = None
+) -> NDArray[np.float32]:
+    """The model's outputs (n, classes) for the pictures of a split, or for its first `limit`."""
+    pixels = split.pixels(input.height, input.width, input.channels)
+    return predict_pixels(prepared, pixels[:limit], input, batch_size=batch_size)
+
+
+def predict_pixels(
+    prepared: Prepared, pixels: NDArray[np.uint8], input: InputSpec, *, batch_size: int = 32
+) -> NDArray[np.float32]:
+    """The model's outputs for uint8 pictures (n, height, width, channels)."""
+    from slimcv.data.normalisation import normalised
+
+    if len(pixels) == 0:
+        raise SlimcvError("there is no picture to measure the accuracy on", "add pictures to the val/ folder")
+    found = []
+    for start in range(0, len(pixels), batch_size):
+        chunk = np.array(pixels[start : start + batch_size])
+        # A last batch of another size would be compiled anew by runtimes that compile for one size.
+        padding = np.repeat(chunk[-1:], min(batch_size, len(pixels)) - len(chunk), axis=0)
+        batch = normalised(np.concatenate([chunk, padding]), input)
+        found.append(prepared.predict(np.ascontiguousarray(batch))[: len(chunk)])
+    return np.concatenate(found)
+
+
+def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
+    """Accuracy of outputs (n, classes) against labels (n,). An output that is not a number is never right."""
+    usable = np.where(np.isfinite(logits), logits, -np.inf)
+    predictions = usable.argmax(axis=1).astype(np.int64)
+    failed = ~np.isfinite(logits).any(axis=1)
+    correct = (predictions == labels) & ~failed
+    top5 = None
+    if logits.shape[1] > 5:
+        best = np.argpartition(-usable, 4, axis=1)[:, :5]
+        top5 = 100.0 * float(((best == labels[:, None]).any(axis=1) & ~failed).mean())
+    return Accuracy(100.0 * float(correct.mean()), top5, len(labels), predictions, logits)
+
+
+def agreement(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Percentage of pictures for which two models name the same class; outputs are (n, classes) each."""
+    return 100.0 * float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
+
+
+def max_abs_diff(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """The largest difference between two models' outputs."""
+    return float(np.abs(logits - reference).max())

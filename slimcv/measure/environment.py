@@ -1,0 +1,121 @@
+"""What a figure was measured on: the CPU and its instruction sets, memory, versions of libraries."""
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slimcv.measure import threads
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+ISA_FLAGS = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+"""The flags that decide which kernels a runtime chooses, as Linux spells them in /proc/cpuinfo."""
+
+_LIBRARIES = ("slimcv", "torch", "torchao", "numpy", "onnx", "onnxruntime", "openvino", "neural-compressor")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the software; `threads_allowed` is what affinity and container quota leave."""
+
+    cpu: str
+    architecture: str
+    isa: tuple[str, ...]
+    cores: int
+    threads_allowed: int
+    memory_bytes: int
+    system: str
+    python: str
+    versions: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object written to report.json and to the manifest."""
+        return {**asdict(self), "isa": list(self.isa)}
+
+
+def describe() -> Environment:
+    """The machine this runs on. Libraries are not imported for their version; absent ones are left out."""
+    return Environment(
+        cpu=cpu_model(),
+        architecture=platform.machine(),
+        isa=isa(),
+        cores=os.cpu_count() or 1,
+        threads_allowed=threads.available(),
+        memory_bytes=memory_bytes(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        versions=versions(),
+    )
+
+
+def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
+    """The CPU's name as its maker gives it."""
+    return _field(cpuinfo, "model name") or platform.processor() or platform.machine()
+
+
+def isa(cpuinfo: Path = _CPUINFO) -> tuple[str, ...]:
+    """Those of `ISA_FLAGS` that this CPU has; empty where the system does not tell."""
+    flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split())
+    return tuple(flag for flag in ISA_FLAGS if flag in flags)
+
+
+def has_int8_instructions(cpuinfo: Path = _CPUINFO) -> bool:
+    """Whether 8-bit products are summed in 32 bits (VNNI, AMX, Arm dot product).
+
+    Without them x86 kernels sum pairs in 16 bits that saturate (`vpmaddubsw`), so that weights must be
+    quantised to 7 bits, "reduced range", to keep the accuracy.
+    """
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(isa(cpuinfo)))
+
+
+def has_bf16_instructions(cpuinfo: Path = _CPUINFO) -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; elsewhere it is emulated and slower than float32."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(isa(cpuinfo)))
+
+
+def memory_bytes() -> int:
+    """Physical memory of the machine; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries a result depends on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _field(cpuinfo: Path, name: str) -> str:
+    """The value of the first line "name : value"."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == name), "")

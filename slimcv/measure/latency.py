@@ -1,0 +1,227 @@
+"""How long a call takes: contenders in processes of their own, measured in turns so drift meets all alike."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import numpy as np
+
+from slimcv.measure.memory import Memory
+from slimcv.measure.process import Contender, ContenderFailed, WorkerProcess
+from slimcv.results import Latency
+
+__all__ = ["Contender", "ContenderFailed", "Ratio", "Timing", "faster", "interleaved", "ratio", "summarise"]
+
+_ROUNDS = 10
+_FEWEST_CALLS = 10
+_SLOW_CALL_MS = 100.0
+_CACHE_MATTERS_BELOW_MS = 20.0
+"""After another contender's turn the first call finds cold caches, which shows in calls shorter than this."""
+
+_WARM_UP_SECONDS = 0.3
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One contender, measured; memory and throughput are None where they were not asked for.
+
+    `rounds_ms` holds each round's calls, `precision` is what the runtime says it computes in.
+    """
+
+    contender: Contender
+    latency: Latency
+    batch: int
+    rounds_ms: tuple[tuple[float, ...], ...]
+    load_seconds: float
+    first_call_ms: float
+    precision: str
+    memory: Memory | None = None
+    throughput_ips: float | None = None
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        """Every timed call, in order."""
+        return tuple(chain.from_iterable(self.rounds_ms))
+
+    @property
+    def peak_rss_bytes(self) -> int | None:
+        """Peak memory while predicting, on top of the runtime's own (`Memory.model_bytes`)."""
+        return None if self.memory is None else self.memory.model_bytes
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster one contender is than another, with the bounds of the 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interleaved(
+    contenders: Mapping[str, Contender],
+    *,
+    samples: int = 50,
+    batch: int = 1,
+    memory: bool = False,
+    throughput_batch: int | None = None,
+    limit_seconds: float = 30.0,
+    seed: int = 0,
+) -> dict[str, Timing]:
+    """Time contenders against each other, on random normalised pictures.
+
+    All are loaded and warmed up; then they take turns, a round forwards, a round backwards, until each has
+    `samples` timed calls (10 if a call takes more than 100 ms) or has been timed for `limit_seconds`, in
+    three rounds at least. `memory` measures peak memory too, with the default allocator and in a process of
+    its own. `throughput_batch` measures images a second at that batch size. Raises
+    ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded or its process dies.
+    """
+    with contextlib.ExitStack() as stack:
+        seats = [_Seat(stack.enter_context(WorkerProcess(name, c))) for name, c in contenders.items()]
+        for seat in seats:
+            seat.post_start()
+        for seat in seats:
+            seat.load(batch=batch, seed=seed)
+        for turn in range(_rounds(samples)):
+            for seat in seats if turn % 2 == 0 else reversed(seats):
+                seat.take_turn(batch, samples=samples, limit_seconds=limit_seconds)
+        timings = {seat.worker.name: seat.timing(batch) for seat in seats}
+        if throughput_batch is not None:
+            ips = _throughput(seats, throughput_batch)
+            timings = {name: replace(timing, throughput_ips=ips[name]) for name, timing in timings.items()}
+    if memory:
+        peaks = {name: peak_memory(name, contenders[name], batch=batch, seed=seed) for name in timings}
+        timings = {name: replace(timing, memory=peaks[name]) for name, timing in timings.items()}
+    return timings
+
+
+def peak_memory(name: str, contender: Contender, *, batch: int = 1, seed: int = 0) -> Memory:
+    """A contender's memory in a process of its own, with the default allocator. Raises ContenderFailed."""
+    with WorkerProcess(name, replace(contender, allocator="default")) as worker:
+        seat = _Seat(worker)
+        seat.post_start()
+        worker.post("baseline")
+        seat.load(batch=batch, seed=seed, warm_up_seconds=0.0)
+        return seat.memory(batch)
+
+
+def ratio(before: Timing, after: Timing, *, seed: int = 0) -> Ratio:
+    """The ratio of median latencies, above 1 where `after` is faster.
+
+    The interval is a bootstrap over whole rounds (Künsch 1989), the same rounds for both, because
+    neighbouring calls resemble each other and drift that meets both cancels.
+    """
+    random = np.random.default_rng(seed)
+    first, second = _matrix(before.rounds_ms), _matrix(after.rounds_ms)
+    picks = random.integers(0, len(first), (_RESAMPLES, len(first)))
+    paired = (
+        picks if len(first) == len(second) else random.integers(0, len(second), (_RESAMPLES, len(second)))
+    )
+    medians = [
+        np.median(rounds[chosen].reshape(_RESAMPLES, -1), axis=1)
+        for rounds, chosen in ((first, picks), (second, paired))
+    ]
+    low, high = np.percentile(medians[0] / medians[1], [2.5, 97.5])
+    return Ratio(before.latency.p50 / after.latency.p50, float(low), float(high))
+
+
+def faster(before: Timing, after: Timing) -> bool:
+    """Whether `after` is faster by more than the measured spread: the whole 95 % interval lies above 1."""
+    return ratio(before, after).low > 1.0
+
+
+def summarise(samples_ms: Sequence[float]) -> Latency:
+    """Median and percentiles; below 100 samples p99 would be the maximum by another name."""
+    quartile, p50, upper, p90, p99 = (float(v) for v in np.percentile(samples_ms, [25, 50, 75, 90, 99]))
+    n = len(samples_ms)
+    return Latency(p50=p50, p90=p90, p99=p99 if n >= 100 else None, n=n, spread=(upper - quartile) / 2 / p50)
+
+
+@dataclass
+class _Seat:
+    """A worker and what has been measured of it so far."""
+
+    worker: WorkerProcess
+    call_ms: float = 0.0
+    load_seconds: float = 0.0
+    first_call_ms: float = 0.0
+    precision: str = ""
+    rounds_ms: list[tuple[float, ...]] = field(default_factory=list)
+    timed_seconds: float = 0.0
+
+    def post_start(self) -> None:
+        """Let the worker import its runtime while the others do the same."""
+        contender = self.worker.contender
+        self.worker.post(
+            "start", runtime=contender.runtime, threads=contender.threads, allocator=contender.allocator
+        )
+
+    def load(self, *, batch: int, seed: int, warm_up_seconds: float = _WARM_UP_SECONDS) -> None:
+        """Load the model and call it until it is warm; one contender at a time, because this is timed too."""
+        self.worker.answers()
+        contender = self.worker.contender
+        loaded = self.worker.ask(
+            "load", path=str(contender.path), shape=list(contender.input.shape), seed=seed
+        )
+        warm = self.worker.ask("warm", batch=batch, calls=3, seconds=warm_up_seconds)
+        self.load_seconds = loaded["load_seconds"]
+        self.first_call_ms, self.call_ms, self.precision = (
+            warm["first_call_ms"],
+            warm["call_ms"],
+            warm["precision"],
+        )
+
+    def memory(self, batch: int) -> Memory:
+        return Memory(**self.worker.ask("memory", batch=batch, calls=3))
+
+    def take_turn(self, batch: int, *, samples: int, limit_seconds: float) -> None:
+        """One round of calls, unless there are enough by now or their time is up."""
+        wanted = samples if self.call_ms <= _SLOW_CALL_MS else min(samples, _FEWEST_CALLS)
+        calls = math.ceil(wanted / _rounds(samples))
+        taken = len(self.rounds_ms)
+        if taken * calls >= wanted or (taken >= 3 and self.timed_seconds > limit_seconds):
+            return
+        start = time.perf_counter()
+        discard = 1 if self.call_ms < _CACHE_MATTERS_BELOW_MS else 0
+        self.rounds_ms.append(tuple(self.worker.ask("time", batch=batch, calls=calls, discard=discard)["ms"]))
+        self.timed_seconds += time.perf_counter() - start
+
+    def timing(self, batch: int) -> Timing:
+        """What was measured, as a value."""
+        return Timing(
+            contender=self.worker.contender,
+            latency=summarise(list(chain.from_iterable(self.rounds_ms))),
+            batch=batch,
+            rounds_ms=tuple(self.rounds_ms),
+            load_seconds=self.load_seconds,
+            first_call_ms=self.first_call_ms,
+            precision=self.precision,
+        )
+
+
+def _rounds(samples: int) -> int:
+    return max(1, min(2 * _ROUNDS if samples > 100 else _ROUNDS, samples))
+
+
+def _throughput(seats: Sequence[_Seat], batch: int) -> dict[str, float]:
+    """Images a second: the median of three calls, each contender in turn."""
+    found = {}
+    for seat in seats:
+        seat.worker.ask("warm", batch=batch, calls=1, seconds=0.0)
+        found[seat.worker.name] = batch / (1e-3 * _median(seat.worker, batch))
+    return found
+
+
+def _median(worker: WorkerProcess, batch: int) -> float:
+    return float(np.median(worker.ask("time", batch=batch, calls=3, discard=0)["ms"]))
+
+
+def _matrix(rounds_ms: Sequence[Sequence[float]]) -> np.ndarray:
+    """Rounds as rows; every round of a contender has the same number of calls."""
+    return np.asarray(rounds_ms, dtype=np.float64)

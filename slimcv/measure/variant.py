@@ -1,0 +1,78 @@
+"""One variant, measured: its answers on pictures, and its figures as one Measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slimcv import runtimes
+from slimcv.data import synthetic
+from slimcv.measure import accuracy, macs, size
+from slimcv.results import Measurement
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from slimcv.data import Split
+    from slimcv.measure.latency import Timing
+    from slimcv.step import InputSpec, Variant
+
+SYNTHETIC_PICTURES = 64
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a variant said to a fixed list of pictures. `top1` and `top5` are percentages, None without labels."""
+
+    predictions: NDArray[np.int64]
+    top1: float | None = None
+    top5: float | None = None
+
+    def agreement(self, other: Answers) -> float:
+        """The percentage of pictures for which both name the same class."""
+        return 100.0 * float(np.mean(self.predictions == other.predictions))
+
+
+def answers(
+    path: Path, runtime: str, input: InputSpec, *, split: Split | None, threads: int, seed: int
+) -> Answers:
+    """Run the file through its own runtime over `split`, or over synthetic pictures where there is none."""
+    prepared = runtimes.prepare(path, runtime, threads=threads)
+    if split is None:
+        pixels = synthetic.pictures(SYNTHETIC_PICTURES, input, seed=seed)
+        return Answers(accuracy.predict_pixels(prepared, pixels, input).argmax(axis=1))
+    found = accuracy.evaluate(prepared, split, input)
+    return Answers(found.predictions, found.top1, found.top5)
+
+
+def measurement(
+    variant: Variant,
+    *,
+    runtime: str,
+    size_bytes: int,
+    threads: int,
+    timing: Timing | None = None,
+    given: Answers | None = None,
+    original: Answers | None = None,
+) -> Measurement:
+    """Gather the figures of `variant` as `runtime` runs it; `original` are the original's answers, for agreement."""
+    return Measurement(
+        parameters=size.parameters(variant.model),
+        buffers=size.buffers(variant.model),
+        macs=macs.count(variant.model, variant.input),
+        size_bytes=size_bytes,
+        latency_ms=timing.latency if timing else None,
+        runtime=runtime,
+        precision=timing.precision if timing else variant.precision,
+        threads=threads,
+        throughput_ips=timing.throughput_ips if timing else None,
+        peak_rss_bytes=timing.peak_rss_bytes if timing else None,
+        top1=given.top1 if given else None,
+        top5=given.top5 if given else None,
+        agreement=given.agreement(original) if given and original else None,
+        train_seconds_per_epoch=(variant.details.get("finetune") or {}).get("seconds_per_epoch"),
+        int8_mac_share=variant.int8_mac_share,
+    )

@@ -1,0 +1,239 @@
+"""Reading a `.pt2` file of torch.export without letting it run anything.
+
+`torch.export.load` unpickles custom objects, falls back to unsafe unpickling of example inputs, loads
+compiled libraries and hands expression strings to sympy, which evaluates them; a graph may name any function
+of torch. So the archive is inspected first, with the reader torch itself uses, and refused unless it holds
+nothing but JSON and flat tensors, operators of ATen or quantisation, and expressions of sizes.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from slimcv.errors import SlimcvError
+from slimcv.models.capture import FAULTS, first_line, quiet
+
+_RECORDS = re.compile(
+    r"data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|models/model\.json|data/sample_inputs/model\.pt|extra/[^/]+"
+    r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
+)
+_OPERATOR = re.compile(r"torch\.ops\.(aten|quantized_decomposed)\.(\w+)\.(\w+)")
+_ARITHMETIC = {
+    "_operator.add", "_operator.sub", "_operator.mul", "_operator.floordiv", "_operator.truediv",
+    "_operator.mod", "_operator.neg", "_operator.eq", "_operator.ne", "_operator.lt", "_operator.le",
+    "_operator.gt", "_operator.ge", "_operator.and_", "_operator.or_", "_operator.getitem",
+    "torch.sym_max", "torch.sym_min", "torch.sym_not", "torch.sym_float", "torch.sym_int",
+    "torch.sym_ite", "torch.sym_sum", "torch.sym_sqrt", "math.ceil", "math.floor", "math.trunc",
+}  # fmt: skip
+_TOUCH_FILES = {"from_file"}
+_EXPRESSIONS = {
+    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Max", "Min", "Mod", "PythonMod",
+    "FloorDiv", "CleanDiv", "CeilDiv", "ModularIndexing", "Where", "CeilToInt", "FloorToInt",
+    "TruncToInt", "TruncToFloat", "RoundToInt", "ToFloat", "IntTrueDiv", "FloatTrueDiv", "PowByNatural",
+    "Pow", "Identity", "Eq", "Equality", "Ne", "Unequality", "Lt", "StrictLessThan", "Le", "LessThan",
+    "Gt", "StrictGreaterThan", "Ge", "GreaterThan", "And", "Or", "Not", "floor", "ceiling",
+}  # fmt: skip
+_NAMES = re.compile(r"[suz]f?\d+|oo|int_oo|true|false")
+_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+_LARGEST_EXPONENT = 8
+
+
+def read(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
+    """The exported program in `path` and the extra files beside it, by name.
+
+    Raises SlimcvError where the file is damaged, of an unknown version, or holds what could run code.
+    """
+    from torch.export.pt2_archive import _package
+
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SlimcvError(
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
+        ) from error
+    try:
+        with file, warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore")
+            reason = next(_objections(_package.PT2ArchiveReader(file)), None)
+            if reason is None:
+                file.seek(0)
+                contents = _package.load_pt2(file)
+                program = contents.exported_programs["model"]
+    except (*FAULTS, OSError, pickle.UnpicklingError, EOFError, RecursionError, SyntaxError) as error:
+        raise SlimcvError(
+            f"{path} is damaged or written by another version of torch: {first_line(error)[:160]}",
+            f"write it again with torch.export.save of torch {torch.__version__.split('+')[0]}",
+        ) from error
+    if reason is not None:
+        raise SlimcvError(
+            f"{path} holds {reason}, which could run code; it was not loaded",
+            "export the plain network with torch.export.export and torch.export.save",
+        )
+    program._guards_code = []
+    return program, contents.extra_files
+
+
+def _objections(archive: Any) -> Iterator[str]:
+    """What in the archive a plain exported program does not need."""
+    names = archive.get_file_names()
+    for name in names:
+        if not _RECORDS.fullmatch(name):
+            yield f"the record '{name}'"
+    for config in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
+        for name, payload in json.loads(archive.read_string(config))["config"].items():
+            if payload["use_pickle"] is not False or not re.fullmatch(
+                r"(weight|tensor)_\d+", payload["path_name"]
+            ):
+                yield f"the pickled object '{name}'"
+    if samples := archive.read_bytes("data/sample_inputs/model.pt"):
+        try:
+            torch.load(io.BytesIO(samples), weights_only=True)
+        except pickle.UnpicklingError:
+            yield "example inputs that are not tensors"
+    program = archive.read_string("models/model.json")
+    if "quantized_decomposed" in program:
+        register_quantized_operators()
+    yield from _objections_to_program(json.loads(program))
+
+
+def register_quantized_operators() -> None:
+    """Makes the operators of INT8 graphs known to torch."""
+
+
+def _objections_to_program(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _objections_to_program(item)
+        return
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        if key in ("target", "as_operator") and isinstance(item, str) and not _harmless_operator(item):
+            yield f"the operator '{item}'"
+        elif key == "expr_str" and not harmless_expression(item):
+            yield f"the expression '{item}'"
+        elif key in ("in_spec", "out_spec") and item and not _harmless_tree(item):
+            yield f"the container '{item[:80]}'"
+        elif (key == "as_custom_obj" and item is not None) or (key == "treespec_namedtuple_fields" and item):
+            yield f"custom objects ({key})"
+        elif key == "custom_obj_values" and item:
+            yield f"the custom objects {', '.join(item)}"
+        yield from _objections_to_program(item)
+
+
+def _harmless_operator(target: str) -> bool:
+    """Whether a graph's call target computes on tensors and sizes and does nothing else."""
+    if target in _ARITHMETIC:
+        return True
+    if not (match := _OPERATOR.fullmatch(target)):
+        return False
+    namespace, name, overload = match.groups()
+    qualified = f"{namespace}::{name}" + ("" if overload == "default" else f".{overload}")
+    return name not in _TOUCH_FILES and qualified in torch._C._dispatch_get_all_op_names()
+
+
+def harmless_expression(text: str) -> bool:
+    """Whether a string is arithmetic on sizes: `s77`, `Mul(Integer(4), Symbol('s77'))`, `s0//2 >= 1`."""
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return _harmless_part(tree.body)
+
+
+def _harmless_part(part: ast.AST) -> bool:
+    match part:
+        case ast.Constant(value=bool() | int() | float()):
+            return True
+        case ast.Name(id=name):
+            return _NAMES.fullmatch(name) is not None
+        case ast.UnaryOp(op=ast.USub() | ast.Not(), operand=operand):
+            return _harmless_part(operand)
+        case ast.BinOp(
+            left=left,
+            op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.FloorDiv() | ast.Mod(),
+            right=right,
+        ):
+            return _harmless_part(left) and _harmless_part(right)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return _symbol(left) and _small(right)
+        case ast.Compare(left=left, comparators=others):
+            return _harmless_part(left) and all(map(_harmless_part, others))
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords) if name in _EXPRESSIONS:
+            return _harmless_call(name, arguments, keywords)
+    return False
+
+
+def _harmless_call(name: str, arguments: list[ast.expr], keywords: list[ast.keyword]) -> bool:
+    if not all(
+        isinstance(word.value, ast.Constant) and isinstance(word.value.value, bool | int) for word in keywords
+    ):
+        return False
+    if name in ("Symbol", "Float") and arguments and isinstance(arguments[0], ast.Constant):
+        word = arguments[0].value
+        return (
+            not isinstance(word, str)
+            or re.fullmatch(r"[suz]f?\d+|-?[\d.]{1,40}(e[+-]?\d{1,3})?", word) is not None
+        )
+    if name in ("Pow", "PowByNatural"):
+        return len(arguments) == 2 and _symbol(arguments[0]) and _small(arguments[1])
+    return all(map(_harmless_part, arguments))
+
+
+def _symbol(part: ast.expr) -> bool:
+    """Whether a part of an expression is one symbol: powers of anything else are a way to fill the memory."""
+    named = isinstance(part, ast.Name) or (
+        isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "Symbol"
+    )
+    return named and _harmless_part(part)
+
+
+def _small(exponent: ast.expr) -> bool:
+    """Whether an exponent is a small number."""
+    if isinstance(exponent, ast.Call) and len(exponent.args) == 1:
+        exponent = exponent.args[0]
+    if isinstance(exponent, ast.UnaryOp):
+        exponent = exponent.operand
+    value = getattr(exponent, "value", None)
+    return isinstance(value, int) and value <= _LARGEST_EXPONENT
+
+
+def _harmless_tree(text: str) -> bool:
+    """Whether a serialised pytree is made of tuples, lists and dicts; other types import code."""
+    return _harmless_spec(json.loads(text)[1])
+
+
+def _harmless_spec(spec: dict[str, Any]) -> bool:
+    context = json.loads(spec["context"]) if isinstance(spec["context"], str) else spec["context"]
+    plain = context is None or (
+        isinstance(context, list) and all(isinstance(key, str | int) for key in context)
+    )
+    return plain and spec["type"] in _CONTAINERS and all(map(_harmless_spec, spec["children_spec"]))
+
+
+def shape(program: ExportedProgram) -> tuple[int, int, int] | None:
+    """Channels, height and width a program was exported for; None where its input is no batch of pictures."""
+    placeholders = program.graph.find_nodes(op="placeholder")
+    values = [
+        node.meta.get("val") for node in placeholders if node.name in program.graph_signature.user_inputs
+    ]
+    if len(values) != 1 or not isinstance(values[0], torch.Tensor) or values[0].ndim != 4:
+        return None
+    sizes = [
+        getattr(getattr(size, "node", None), "hint", None) if isinstance(size, torch.SymInt) else size
+        for size in values[0].shape
+    ]
+    return None if any(size is None for size in sizes[1:]) else (int(sizes[1]), int(sizes[2]), int(sizes[3]))

@@ -1,0 +1,174 @@
+"""What `torch.save` wrote, read without running it: an allow-list is made from the globals it asks for."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import functools
+import importlib
+import inspect
+import pickle
+import re
+import sys
+import tarfile
+import warnings
+import zipfile
+from pathlib import Path, PosixPath, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from slimcv.errors import SlimcvError
+from slimcv.models import code as user_code
+from slimcv.models.architecture import import_library
+from slimcv.models.capture import FAULTS, first_line
+
+_NETWORKS = re.compile(r"(torch\.nn|torchvision\.models|torchvision\.ops|timm\.models|timm\.layers)(\.\w+)*")
+_RUNS_CODE = (
+    fx.GraphModule,
+    torch.jit.ScriptModule,
+    nn.parallel.DistributedDataParallel,
+    nn.modules.lazy.LazyModuleMixin,
+)
+_ACTIVATIONS = {
+    "relu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu", "hardswish", "hardsigmoid",
+    "hardtanh", "leaky_relu", "sigmoid", "tanh", "logsigmoid", "softplus", "softsign", "softmax",
+    "log_softmax",
+}  # fmt: skip
+_HARMLESS: dict[str, object] = {
+    "functools.partial": functools.partial,
+    "collections.defaultdict": collections.defaultdict,
+    "collections.deque": collections.deque,
+    "builtins.frozenset": frozenset,
+    "builtins.slice": slice,
+    "builtins.range": range,
+    "builtins.int": int,
+    "builtins.float": float,
+    "builtins.list": list,
+    "builtins.dict": dict,
+    "argparse.Namespace": argparse.Namespace,
+    "pathlib.PosixPath": PosixPath,
+    "pathlib.PurePosixPath": PurePosixPath,
+    "numpy.dtype": np.dtype,
+}
+_NUMBER_TYPES = [(type(np.dtype(code)), f"numpy.dtypes.{code}") for code in "?bBhHiIlLqQefd"]
+"""Kinds of numpy numbers; a pickle makes them through `numpy.dtype`, without naming them."""
+_LEGACY_PICKLES = 4
+"""A file of the format before torch 1.6 holds this many pickles before the tensors' bytes."""
+
+
+def read(path: Path, *, code: tuple[str, ...] = ()) -> Any:
+    """The object in a file of `torch.save`, on the CPU.
+
+    Classes come from torch.nn, torchvision, timm and the user's `code` only. Raises SlimcvError where the
+    file asks for anything else (naming it; nothing of the file has run then), or is damaged.
+    """
+    names = _globals(path)
+    modules = tuple(user_code.load(name) for name in code)
+    allowed: list[Any] = []
+    refused: list[str] = []
+    for name in sorted(names):
+        found = _resolve(name, modules)
+        if found is None:
+            refused.append(name)
+        else:
+            allowed.append((found, name))
+    if refused:
+        raise SlimcvError(*_refusal(path, refused, code=code))
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed + _NUMBER_TYPES):  # type: ignore[arg-type]
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (*FAULTS, pickle.UnpicklingError, EOFError, OSError, tarfile.TarError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _globals(path: Path) -> set[str]:
+    """The globals a file's pickles ask for beyond tensors and containers, found without running them."""
+    from torch._weights_only_unpickler import _get_allowed_globals, get_globals_in_pkl
+
+    try:
+        if zipfile.is_zipfile(path):
+            return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        names: set[str] = set()
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                names |= get_globals_in_pkl(file)
+        return names - set(_get_allowed_globals())
+    except (*FAULTS, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _resolve(name: str, codes: tuple[ModuleType, ...]) -> object | None:
+    """The object a global stands for, or None where it is not on the list of what may be loaded."""
+    if name in _HARMLESS:
+        return _HARMLESS[name]
+    if re.fullmatch(r"numpy\._?core\.multiarray\.scalar", name):
+        return _number
+    module, _, attribute = name.rpartition(".")
+    found = user_code.find(codes, module=module, name=attribute)
+    if found is not None:
+        return found if inspect.isfunction(found) or _is_network(found) else None
+    if module in ("torch.nn.functional", "torch._C._nn") and attribute in _ACTIVATIONS:
+        return getattr(importlib.import_module(module), attribute, None)
+    if module == "torch._utils" and attribute.startswith("_rebuild_"):
+        return getattr(torch._utils, attribute, None)
+    if not _NETWORKS.fullmatch(module):
+        return None
+    library = module.partition(".")[0]
+    if library != "torch":
+        import_library(library)
+    found = getattr(_imported(module), attribute, None)
+    own = getattr(found, "__module__", None) == module and getattr(found, "__qualname__", None) == attribute
+    return found if own and _is_network(found) else None
+
+
+def _imported(module: str) -> ModuleType | None:
+    """A module of one of the libraries; None where this version of it has no such module."""
+    if "__" in module:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return sys.modules.get(module) or importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def _is_network(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, nn.Module) and not issubclass(found, _RUNS_CODE)
+
+
+def _number(dtype: np.dtype[Any], data: bytes | str = b"") -> Any:
+    """Numpy's own constructor of scalars would unpickle objects; this one takes numbers."""
+    if dtype.kind not in "biuf":
+        raise pickle.UnpicklingError(f"a numpy scalar of type {dtype}")
+    raw = data if isinstance(data, bytes) else data.encode("latin1")
+    return np.frombuffer(raw, dtype=dtype, count=1)[0]
+
+
+def _refusal(path: Path, refused: list[str], *, code: tuple[str, ...]) -> tuple[str, str]:
+    """Message and hint for a file that asks for what it may not have."""
+    listed = ", ".join(refused[:8]) + (f" and {len(refused) - 8} more" if len(refused) > 8 else "")
+    message = f"{path} asks for {listed}; nothing of it was loaded or run"
+    stems = {name.partition(".")[0] for name in refused}
+    if any(name.startswith(("torch.fx", "torch.jit", "torch._dynamo")) for name in refused):
+        return (
+            message,
+            "graph modules run code when loaded: save the original model, its state dict or a .pt2",
+        )
+    if stems & (set(sys.stdlib_module_names) - {"__main__"}):
+        return message, "a network does not need these: do not use the file unless you know where it is from"
+    if code:
+        return message, f"--code {' '.join(code)} does not define them as networks: name the file that does"
+    return message, "if the class is your own, name its code: --code path/to/net.py (or a module's name)"
+
+
+def _unreadable(path: Path, error: BaseException) -> SlimcvError:
+    return SlimcvError(
+        f"{path} cannot be read: damaged, or in a form that is not safe to read ({first_line(error)[:160]})",
+        "write it again with torch.save of today's torch, best as model.state_dict() with --arch",
+    )

@@ -1,0 +1,155 @@
+"""Whether a file run by its own runtime answers what the variant answers that it was made from."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from slimcv import runtimes
+from slimcv.data import normalisation, synthetic
+from slimcv.errors import Rejected, SlimcvError
+from slimcv.models import capture
+from slimcv.step import Context, Variant
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from slimcv.runtimes import Prepared
+
+PICTURES = 32
+
+HALF_TOLERANCE = 5e-2
+"""bfloat16 keeps 8 bits of a number: on tens of layers outputs move by some percent of the largest."""
+
+INT8_TOLERANCE = 5e-2
+"""Relative error that rounding may add. Exact kernels differ from the graph by 0.1 to 2 %, saturating ones by
+17 to 35 % (CIFAR ResNets and a plain network at 224 pixels, ONNX Runtime and OpenVINO, AVX2 without VNNI)."""
+
+HALF_AGREEMENT = 99.0
+INT8_AGREEMENT = 98.0
+
+log = logging.getLogger("slimcv")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Outputs of a runtime beside those of the variant in eager PyTorch, on the same pictures.
+
+    `max_abs_diff` is in units of the outputs, `scale` the largest output; `relative_error` is the norm of the
+    difference over the norm of the outputs. `agreement` is the percentage of pictures given the same class,
+    where classes closer than the tolerance count as the same.
+    """
+
+    precision: str
+    pictures: int
+    max_abs_diff: float
+    scale: float
+    relative_error: float
+    agreement: float
+
+
+def prove(
+    variant: Variant, path: Path, runtime: str, *, context: Context, tolerance: float
+) -> dict[str, Any]:
+    """Run `path` in its runtime and compare; what was found, for `Variant.details`.
+
+    A network in fp32 must agree within `tolerance` times the largest output; one a runtime computes in bf16,
+    or an INT8 graph, within the looser bounds of this file. Raises Rejected where it does not.
+    """
+    prepared = runtimes.prepare(path, runtime, threads=context.train_threads)
+    found = compare(variant, prepared, pictures(variant, context), tolerance=tolerance)
+    reason = objection(found, tolerance=tolerance, int8=variant.precision == "int8")
+    if reason is not None:
+        raise Rejected(f"{runtime} answers otherwise than the network it was given: {reason}")
+    log.info("%s agrees: largest difference %.2g on %d pictures", runtime, found.max_abs_diff, found.pictures)
+    return asdict(found)
+
+
+def compare(variant: Variant, prepared: Prepared, batch: NDArray[np.float32], *, tolerance: float) -> Parity:
+    """Both on `batch`, normalised pictures (n, channels, height, width), the first one alone."""
+    with torch.no_grad():
+        capture.set_training(variant.model, False)
+        expected = variant.model(torch.from_numpy(batch)).float().numpy()
+    # The compiler builds a program for each batch size it meets: one is enough.
+    sizes = [1] * len(batch) if prepared.runtime == "inductor" else [1, len(batch) - 1]
+    parts = np.split(batch, np.cumsum(sizes)[:-1])
+    answers = np.concatenate([prepared.predict(np.ascontiguousarray(part)) for part in parts if len(part)])
+    difference = np.abs(answers - expected)
+    scale = float(np.abs(expected).max()) or 1.0
+    bound = _bound(prepared.precision, int8=variant.precision == "int8", tolerance=tolerance)
+    return Parity(
+        precision=prepared.precision,
+        pictures=len(batch),
+        max_abs_diff=float(difference.max()),
+        scale=scale,
+        relative_error=float(np.linalg.norm(difference)) / (float(np.linalg.norm(expected)) or 1.0),
+        agreement=_agreement(expected, answers, margin=bound * scale),
+    )
+
+
+def objection(found: Parity, *, tolerance: float, int8: bool) -> str | None:
+    """What speaks against the runtime's answers, or None. A NaN always does."""
+    bound = _bound(found.precision, int8=int8, tolerance=tolerance)
+    if int8:
+        kind, error, least = "relative error", found.relative_error, INT8_AGREEMENT
+    else:
+        kind, error = "largest difference over the largest output", found.max_abs_diff / found.scale
+        least = HALF_AGREEMENT if found.precision in ("bf16", "fp16") else 0.0
+    if not error <= bound:
+        return f"{kind} {error:.2g}, allowed {bound:.2g}"
+    if not found.agreement >= least:
+        return f"the same class on {found.agreement:.1f} % of {found.pictures} pictures, needed {least:g} %"
+    return None
+
+
+def pictures(variant: Variant, context: Context) -> NDArray[np.float32]:
+    """Normalised pictures (n, channels, height, width) of the tuning split, filled up with synthetic ones."""
+    spec = variant.input
+    if context.data is not None and len(context.data.tuning):
+        split = context.data.tuning
+        chosen = np.random.default_rng(context.seed).permutation(len(split))[:PICTURES]
+        pixels = split.pixels(spec.height, spec.width, spec.channels)[np.sort(chosen)]
+    else:
+        pixels = np.empty((0, spec.height, spec.width, spec.channels), np.uint8)
+    if len(pixels) < PICTURES:
+        made = synthetic.pictures(PICTURES - len(pixels), spec, seed=context.seed)
+        pixels = np.concatenate([pixels, made])
+    return np.ascontiguousarray(normalisation.normalised(pixels, spec))
+
+
+def export(
+    variant: Variant, runtime: str, *, context: Context, tolerance: float
+) -> tuple[Path, dict[str, Any]]:
+    """Write the file of `runtime` into a new folder of the work directory and prove it; path and findings.
+
+    Raises Rejected where the network cannot be written for this runtime or loaded by it, or answers differ.
+    """
+    context.workdir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{runtime}-", dir=context.workdir))
+    try:
+        path = runtimes.write(variant, runtime, folder)
+        return path, prove(variant, path, runtime, context=context, tolerance=tolerance)
+    except Rejected:
+        raise
+    except SlimcvError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise Rejected(error.message, error.hint) from error
+
+
+def _bound(precision: str, *, int8: bool, tolerance: float) -> float:
+    if int8:
+        return INT8_TOLERANCE
+    return max(HALF_TOLERANCE, tolerance) if precision in ("bf16", "fp16") else tolerance
+
+
+def _agreement(expected: NDArray[np.float32], answers: NDArray[np.float32], *, margin: float) -> float:
+    rows = np.arange(len(expected))
+    lost = expected.max(axis=1) - expected[rows, answers.argmax(axis=1)]
+    return 100.0 * float(np.mean(lost <= margin))

@@ -1,0 +1,243 @@
+"""What the before/after table says, as rows of words; the terminal and Markdown draw the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slimcv.report import figures
+from slimcv.report.document import within_spread
+from slimcv.report.figures import NOT_MEASURED
+from slimcv.results import Latency, Measurement
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a label and what stands in the columns original, optimised, change."""
+
+    label: str
+    original: str
+    optimized: str
+    change: str
+
+
+def rows(report: Mapping[str, Any]) -> list[Row]:
+    """The before/after table of a report."""
+    before = Measurement.from_json(report["original"])
+    after = Measurement.from_json(report["optimized"])
+    return [
+        Row("runs in", _runs_in(before), _runs_in(after), ""),
+        _amount("parameters", before.parameters, after.parameters, form=figures.count),
+        _amount("MACs", before.macs, after.macs, form=figures.count),
+        _amount("file size", before.size_bytes, after.size_bytes, form=figures.size),
+        *_latencies(report, before, after),
+        _throughput(report, before, after),
+        _amount(
+            "peak memory", before.peak_rss_bytes or None, after.peak_rss_bytes or None, form=figures.size
+        ),
+        _accuracy("top-1", before.top1, after.top1),
+        _accuracy("top-5", before.top5, after.top5),
+        Row("same answer as the original", NOT_MEASURED, figures.percent(after.agreement), ""),
+        _training(report, before, after),
+        Row(
+            "INT8 share of the MACs",
+            figures.share(before.int8_mac_share),
+            figures.share(after.int8_mac_share),
+            "",
+        ),
+    ]
+
+
+def unmodified(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What the untouched network reaches: (how it runs, latency p50, what that is worth)."""
+    ratios = report["ratios"]
+    lines = [
+        (
+            "original, allocator tuned (the base of all ratios)",
+            _latency_words(report["original"]),
+            "",
+        )
+    ]
+    default = report.get("original_default_allocator")
+    worth = _against_base(report, default, _inverse(ratios.get("allocator_alone")))
+    lines.append(("original, default allocator", _latency_words(default), worth))
+    best = report.get("best_unmodified")
+    name = f" ({best['runtime']} {best['precision']})" if best else ""
+    worth = _against_base(report, best, ratios.get("runtime_alone"))
+    lines.append((f"best unmodified runtime{name}", _latency_words(best), worth))
+    return lines
+
+
+def beyond_runtime(report: Mapping[str, Any]) -> str | None:
+    """The sentence that sets the optimised model against the best unmodified runtime; None unmeasured."""
+    ratio = report["ratios"].get("beyond_runtime")
+    if ratio is None:
+        return None
+    best = report["best_unmodified"]
+    against = f"the unmodified network in {best['runtime']} {best['precision']}"
+    before, after = Measurement.from_json(best), Measurement.from_json(report["optimized"])
+    if before.latency_ms and after.latency_ms and within_spread(before.latency_ms, after.latency_ms):
+        return f"The optimised model is as fast as {against}, within the measured spread."
+    return f"The optimised model is {figures.times(ratio, 'faster', 'slower')} than {against}."
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Speed, size and accuracy in one line."""
+    words = []
+    speed = next(row for row in rows(report) if row.label == "latency p50")
+    if speed.change != NOT_MEASURED:
+        words.append(speed.change)
+    words.append(
+        f"parameters {figures.reduction(report['original']['parameters'], report['optimized']['parameters'])}"
+    )
+    top1 = report["ratios"].get("top1")
+    words.append(
+        "accuracy not measured"
+        if top1 is None
+        else f"top-1 {figures.percent(report['optimized']['top1'])} ({figures.points(top1)})"
+    )
+    return ", ".join(words)
+
+
+def gate(report: Mapping[str, Any]) -> str:
+    """Whether the gate was met, by which figures."""
+    bounds, ratios = report["gate"], report["ratios"]
+    words = []
+    if bounds["max_drop"] is not None:
+        lost = ratios.get("top1")
+        found = "accuracy not measured" if lost is None else f"measured: {figures.points(lost)}"
+        if lost is None and report["optimized"]["agreement"] is not None:
+            found += f", same answer as the original on {figures.percent(report['optimized']['agreement'])}"
+        unit = "point" if bounds["max_drop"] == 1 else "points"
+        words.append(f"top-1 may drop by at most {bounds['max_drop']:g} {unit} ({found})")
+    if bounds["min_speedup"] is not None:
+        found = figures.times(ratios.get("latency_p50"), "faster", "slower")
+        words.append(f"at least {bounds['min_speedup']:g}× faster (measured: {found})")
+    if not words:
+        return "gate: none given"
+    verdict = {True: "gate met", False: "gate NOT met", None: "gate not judged"}[bounds["met"]]
+    return f"{verdict}: {'; '.join(words)}"
+
+
+def method(report: Mapping[str, Any]) -> str:
+    """How the latencies were taken: batch, threads, samples, spread."""
+    parts = []
+    for label, key in (("original", "original"), ("optimised", "optimized")):
+        latency = report[key]["latency_ms"]
+        if latency is not None:
+            parts.append(f"{label} {latency['n']} samples, spread ±{figures.share(latency['spread'])}")
+    if not parts:
+        return "latency not measured"
+    after = report["optimized"]
+    threads = f"{after['threads']} thread{'s' if after['threads'] != 1 else ''}"
+    return f"latency: batch {after['batch']}, {threads}, warm-up discarded, interleaved; {'; '.join(parts)}"
+
+
+def changes_of(step: Mapping[str, Any]) -> str:
+    """A step's gain in speed over the variant it was made from."""
+    before, after = step.get("before"), step.get("measurement")
+    if not before or not after or not before["latency_ms"] or not after["latency_ms"]:
+        return NOT_MEASURED
+    return f"{figures.significant(before['latency_ms']['p50'] / after['latency_ms']['p50'])}×"
+
+
+def accuracy_note(step: Mapping[str, Any]) -> str:
+    """What stands in for top-1 where no labels were there to measure it."""
+    after = step.get("measurement")
+    if not after or after["top1"] is not None or after["agreement"] is None:
+        return ""
+    return f"accuracy not measured, same answer as the original on {figures.percent(after['agreement'])}"
+
+
+def latency_of(measurement: Mapping[str, Any] | None) -> str:
+    """The median latency of an M object, in words."""
+    return _latency_words(measurement)
+
+
+def _runs_in(measurement: Measurement) -> str:
+    return f"{measurement.runtime} {measurement.precision}"
+
+
+def _amount(
+    label: str, before: float | None, after: float | None, *, form: Callable[[float | None], str]
+) -> Row:
+    return Row(label, form(before), form(after), figures.reduction(before, after))
+
+
+def _seen(memory_bytes: int | None) -> int | None:
+    """Zero says that a model is too small to show in the memory of its process, not that it needs none."""
+    return memory_bytes or None
+
+
+def _latencies(report: Mapping[str, Any], before: Measurement, after: Measurement) -> list[Row]:
+    lines = []
+    for name in ("p50", "p90", "p99"):
+        change = _speed(report["ratios"].get(f"latency_{name}"), before.latency_ms, after.latency_ms)
+        lines.append(
+            Row(
+                f"latency {name}",
+                _milliseconds(before.latency_ms, name),
+                _milliseconds(after.latency_ms, name),
+                change,
+            )
+        )
+    return lines
+
+
+def _speed(ratio: float | None, before: Latency | None, after: Latency | None) -> str:
+    if ratio is None or before is None or after is None:
+        return NOT_MEASURED
+    if within_spread(before, after):
+        return "within the spread"
+    return figures.times(ratio, "faster", "slower", digits=figures.digits(before.spread, after.spread))
+
+
+def _against_base(
+    report: Mapping[str, Any], measurement: Mapping[str, Any] | None, ratio: float | None
+) -> str:
+    if measurement is None:
+        return NOT_MEASURED
+    base, other = Measurement.from_json(report["original"]), Measurement.from_json(dict(measurement))
+    return _speed(ratio, base.latency_ms, other.latency_ms)
+
+
+def _milliseconds(latency: Latency | None, name: str) -> str:
+    if latency is None:
+        return NOT_MEASURED
+    return figures.milliseconds(getattr(latency, name), spread=latency.spread)
+
+
+def _latency_words(measurement: Mapping[str, Any] | None) -> str:
+    if not measurement or not measurement["latency_ms"]:
+        return NOT_MEASURED
+    return _milliseconds(Latency(**measurement["latency_ms"]), "p50")
+
+
+def _throughput(report: Mapping[str, Any], before: Measurement, after: Measurement) -> Row:
+    def rate(value: float | None) -> str:
+        return NOT_MEASURED if value is None else f"{figures.significant(value)} images/s"
+
+    change = figures.times(report["ratios"].get("throughput"), "more", "less")
+    return Row("throughput", rate(before.throughput_ips), rate(after.throughput_ips), change)
+
+
+def _accuracy(label: str, before: float | None, after: float | None) -> Row:
+    change = figures.points(None if before is None or after is None else after - before)
+    if before is None and after is None:
+        return Row(label, "not measured", "not measured", NOT_MEASURED)
+    return Row(label, figures.percent(before), figures.percent(after), change)
+
+
+def _training(report: Mapping[str, Any], before: Measurement, after: Measurement) -> Row:
+    change = figures.times(report["ratios"].get("train_seconds_per_epoch"), "faster", "slower")
+    return Row(
+        "training, an epoch",
+        figures.duration(before.train_seconds_per_epoch),
+        figures.duration(after.train_seconds_per_epoch),
+        change,
+    )
+
+
+def _inverse(ratio: float | None) -> float | None:
+    return 1 / ratio if ratio else None

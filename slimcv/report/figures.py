@@ -1,0 +1,122 @@
+"""Numbers as people read them: humanised, rounded to what was measured, and never a made-up zero."""
+
+from __future__ import annotations
+
+import math
+
+NOT_MEASURED = "–"
+
+_COUNT_UNITS = ("", " k", " M", " G", " T")
+_BYTE_UNITS = (" B", " kB", " MB", " GB", " TB")
+_WIDE_SPREAD = 0.05
+"""Above a relative spread of 5 % the third digit of a latency is noise."""
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, never in scientific notation: 0.123, 1.23, 12.3, 1,230."""
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, decimals)
+    # 9.996 rounds to 10.0: one digit more before the point, one fewer after it.
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded))) if rounded else decimals
+    return f"{rounded:,.{max(decimals, 0)}f}".replace("-", "−")
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> str:
+    if abs(value) < 1000:
+        return f"{value:.0f}{units[0]}"
+    power = 0
+    # 999.5 would be written as 1,000 with three digits, so it already belongs to the next unit.
+    while abs(value) >= 999.5 and power < len(units) - 1:
+        value /= 1000
+        power += 1
+    return significant(value) + units[power]
+
+
+def count(value: float | None) -> str:
+    """Parameters or MACs: 812, 295 k, 52.6 M, 2.64 G."""
+    return NOT_MEASURED if value is None else _scaled(value, _COUNT_UNITS)
+
+
+def size(value: float | None) -> str:
+    """Bytes in powers of 1000: 512 B, 210 MB."""
+    return NOT_MEASURED if value is None else _scaled(value, _BYTE_UNITS)
+
+
+def milliseconds(value: float | None, *, spread: float | None = None) -> str:
+    """A latency with three significant digits, or two where its relative spread is above 5 %."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{significant(value, digits(spread or 0.0))} ms"
+
+
+def duration(seconds: float | None) -> str:
+    """Wall time: < 0.1 s, 0.82 s, 42 s, 3 min 05 s, 1 h 02 min."""
+    if seconds is None:
+        return NOT_MEASURED
+    if seconds < 0.095:
+        return "< 0.1 s"
+    if seconds < 59.5:
+        return f"{significant(seconds, 2)} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def percent(value: float | None) -> str:
+    """A percentage (0 to 100) with one decimal."""
+    return NOT_MEASURED if value is None else f"{value:.1f} %"
+
+
+def share(value: float | None) -> str:
+    """A fraction (0 to 1) as a percentage that says 100 or 0 only where it is exactly that."""
+    if value is None:
+        return NOT_MEASURED
+    if 0 < value < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= value < 1:
+        return "> 99.9 %"
+    return f"{value:.0%}".replace("%", " %") if value in (0, 1) else f"{100 * value:.1f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of two percentages: +1.5 points, −0.3 points, unchanged."""
+    if value is None:
+        return NOT_MEASURED
+    if abs(value) < 0.05:
+        return "unchanged" if value == 0 else "< 0.1 points"
+    return f"{value:+.1f} points".replace("-", "−")
+
+
+def reduction(before: float | None, after: float | None) -> str:
+    """How much of a quantity went or was added: −99.7 %; −100 % only when nothing is left."""
+    if before is None or after is None or before == 0:
+        return NOT_MEASURED
+    if before == after:
+        return "unchanged"
+    change = 100 * (after - before) / before
+    if after == 0:
+        return "−100 %"
+    decimals = 1
+    while decimals < 4 and (
+        round(change, decimals) == -100 or (abs(change) < 0.1 and not round(change, decimals))
+    ):
+        decimals += 1
+    return f"{change:+,.{decimals}f} %".replace("-", "−")
+
+
+def digits(*spreads: float) -> int:
+    """How many digits of a latency its relative spread leaves meaningful."""
+    return 2 if any(spread > _WIDE_SPREAD for spread in spreads) else 3
+
+
+def times(ratio: float | None, more: str, less: str, *, digits: int = 3) -> str:
+    """A factor in words: 43.2× faster, 1.32× slower, unchanged."""
+    if ratio is None or ratio <= 0:
+        return NOT_MEASURED
+    text = significant(ratio if ratio >= 1 else 1 / ratio, digits)
+    if float(text.replace(",", "")) == 1:
+        return "unchanged"
+    return f"{text}× {more if ratio > 1 else less}"

@@ -1,0 +1,148 @@
+"""A profile drawn: its layers, totals, kinds and advice on a terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from slimcv.report import figures
+from slimcv.report.markdown import grid
+from slimcv.report.quoting import cell, one_line
+from slimcv.report.text import WIDTH, draw, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_WORTH_A_ROW = 0.001
+"""A layer with less than a thousandth of the time and of the parameters gets no row in a drawn table."""
+
+_LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share")
+_KIND_HEADINGS = ("kind", "layers", "parameters", "MACs", "ms", "share")
+
+
+def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
+    """The profile for a terminal, at most 96 columns wide."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    layers = table(*_LAYER_HEADINGS, right=frozenset({3, 4, 5, 6}))
+    for line in _layers(profile):
+        layers.add_row(*(Text(one_line(text)) for text in line))
+    by_kind = table(*_KIND_HEADINGS, right=frozenset({1, 2, 3, 4, 5}))
+    for line in _kinds(profile):
+        by_kind.add_row(*(Text(one_line(text)) for text in line))
+    parts: list[RenderableType] = [Text(_title(profile)), layers]
+    parts += [Text(_left_out(profile))] if _left_out(profile) else []
+    parts += [by_kind, *(Text(f"{label}: {value}") for label, value in _totals(profile)), ""]
+    parts.append(Text("What dominates, and what to do about it", style="bold"))
+    for number, advice in enumerate(profile["advice"], start=1):
+        parts.append(Padding(Text(f"{number}. {one_line(advice['text'])}"), (0, 0, 0, 2)))
+    if not profile["advice"]:
+        parts.append(Text("  nothing stands out"))
+    return draw(parts, colour=colour, width=WIDTH)
+
+
+def render_profile_markdown(profile: Mapping[str, Any]) -> str:
+    """The profile as GitHub-flavoured Markdown."""
+    advice = [f"{number}. {cell(one['text'])}" for number, one in enumerate(profile["advice"], start=1)]
+    sections = [
+        f"# {cell(_title(profile))}",
+        "## What dominates, and what to do about it",
+        "\n".join(advice) or "nothing stands out",
+        "## Totals",
+        grid(("", "value"), _totals(profile), left=2),
+        "## By kind",
+        grid(_KIND_HEADINGS, _kinds(profile)),
+        "## Layers",
+        grid(_LAYER_HEADINGS, _layers(profile), left=3),
+        cell(_left_out(profile)),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _title(profile: Mapping[str, Any]) -> str:
+    model = profile["model"]
+    return f"{one_line(model['name'])}, input {model['input']}, batch 1"
+
+
+def _worth_a_row(layer: Mapping[str, Any], parameters: int) -> bool:
+    return bool(layer["share"] >= _WORTH_A_ROW or layer["parameters"] > _WORTH_A_ROW * parameters)
+
+
+def _layers(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    parameters = profile["totals"]["parameters"]
+    return [
+        (
+            layer["name"],
+            layer["kind"],
+            _shape(layer["output"]),
+            figures.count(layer["parameters"]),
+            figures.count(layer["macs"]),
+            _milliseconds(layer["ms"]),
+            figures.share(layer["share"]),
+        )
+        for layer in profile["layers"]
+        if _worth_a_row(layer, parameters)
+    ]
+
+
+def _left_out(profile: Mapping[str, Any]) -> str:
+    parameters = profile["totals"]["parameters"]
+    hidden = sum(not _worth_a_row(layer, parameters) for layer in profile["layers"])
+    return f"not shown: {hidden} calls with under 0.1 % of the time and of the parameters" if hidden else ""
+
+
+def _kinds(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            kind["kind"],
+            str(kind["layers"]),
+            figures.count(kind["parameters"]),
+            figures.count(kind["macs"]),
+            _milliseconds(kind["ms"]),
+            figures.share(kind["share"]),
+        )
+        for kind in profile["by_kind"]
+    ]
+
+
+def _totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+    totals = profile["totals"]
+    threads = f"{totals['threads']} thread{'s' if totals['threads'] != 1 else ''}"
+    peak = f"{figures.size(totals['peak_activation_bytes'])} (at '{totals['peak_activation_layer']}')"
+    lines = [
+        ("parameters", f"{totals['parameters']:,} ({figures.size(totals['weight_bytes'])} with buffers)"),
+        ("MACs", figures.count(totals["macs"])),
+        ("peak memory of the tensors between layers", peak),
+        (
+            "peak memory while predicting, weights included",
+            figures.size(totals["peak_rss_bytes"])
+            if totals["peak_rss_bytes"] is not None
+            else "not measured",
+        ),
+        (
+            f"time, eager PyTorch, {threads}",
+            f"{figures.milliseconds(totals['layers_ms'])} in the layers, "
+            f"{figures.milliseconds(totals['call_ms'])} for a whole call (medians of {totals['repeats']})",
+        ),
+    ]
+    if totals["default_allocator_ms"] is not None:
+        lines.append(
+            (
+                "whole call in a process of its own",
+                f"{figures.milliseconds(totals['default_allocator_ms'])}, "
+                f"with the allocator tuned {figures.milliseconds(totals['tuned_allocator_ms'])}",
+            )
+        )
+    return lines
+
+
+def _milliseconds(value: float) -> str:
+    """Without the unit, to a hundredth at best: a shorter time is mostly that of asking for it."""
+    if value < 0.01:
+        return "< 0.01"
+    return f"{value:.2f}" if value < 10 else figures.significant(value)
+
+
+def _shape(extents: list[int] | None) -> str:
+    return figures.NOT_MEASURED if extents is None else "×".join(str(extent) for extent in extents)

@@ -1,0 +1,65 @@
+"""The programs that run a model on a CPU, one file each: write the file it runs, load it ready to predict."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from slimcv.errors import SlimcvError, nearest
+from slimcv.runtimes.prepared import Prepared
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from slimcv.step import Variant
+
+__all__ = ["NAMES", "Prepared", "import_library", "load_libraries", "prepare", "write"]
+
+NAMES = ("eager", "inductor", "onnxruntime", "openvino")
+
+
+def write(variant: Variant, runtime: str, folder: Path, *, name: str = "model") -> Path:
+    """Write the file `runtime` runs into `folder` (made if missing) and return its path.
+
+    `.pt2` for eager and inductor, one `.onnx` for onnxruntime, `.xml` with a `.bin` beside it for openvino.
+    The file appears under its name only when it is complete. Raises SlimcvError where the model cannot be
+    written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path: Path = _module(runtime).write(variant, folder, name=name)
+    return path
+
+
+def prepare(path: Path, runtime: str, *, threads: int) -> Prepared:
+    """Load a file written by `write`. Raises SlimcvError for a file that is missing or that the runtime
+    refuses.
+
+    Neither onnxruntime nor openvino imports torch. Eager and inductor set torch's thread count for the whole
+    process.
+    """
+    if not path.is_file():
+        raise SlimcvError(
+            f"there is no file {path} for {runtime} to load", "write it first with slimcv optimize"
+        )
+    prepared: Prepared = _module(runtime).prepare(path, threads=threads)
+    return prepared
+
+
+def import_library(runtime: str) -> None:
+    """Import what the runtime needs, which for PyTorch takes a second or more."""
+    _module(runtime).import_library()
+
+
+def load_libraries(runtime: str, *, threads: int) -> None:
+    """Load all that the runtime loads once in a process, by running a tiny model from a file.
+
+    What is resident afterwards is the runtime's; what a model adds to it is the model's own.
+    """
+    _module(runtime).load_libraries(threads=threads)
+
+
+def _module(runtime: str) -> ModuleType:
+    if runtime not in NAMES:
+        raise SlimcvError(f"unknown runtime '{runtime}'", nearest(runtime, NAMES))
+    return importlib.import_module(f"slimcv.runtimes.{runtime}")

@@ -1,0 +1,106 @@
+"""PyTorch's compiler with frozen weights: layers fused into generated C++."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from slimcv.errors import SlimcvError
+from slimcv.models import checkpoint
+from slimcv.runtimes.eager import tiny
+from slimcv.runtimes.quiet import quiet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from slimcv.step import Variant
+
+_COMPILERS = ("g++", "clang++", "c++")
+
+
+def write(variant: Variant, folder: Path, name: str = "model") -> Path:
+    """A checkpoint `.pt2`; it is compiled when it is loaded, for the machine it is loaded on."""
+    path = folder / f"{name}.pt2"
+    checkpoint.save(variant, path)
+    return path
+
+
+def prepare(path: Path, *, threads: int) -> InductorModel:
+    """Load a `.pt2`. It is compiled at the first call with each batch size, which takes seconds.
+
+    Raises SlimcvError where there is no C++ compiler.
+    """
+    require_compiler()
+    return InductorModel(checkpoint.read(path).model, threads=threads)
+
+
+def import_library() -> None:
+    """The compiler itself is imported at the first call."""
+
+
+def load_libraries(*, threads: int) -> None:
+    """Compile a tiny model: it loads the compiler, which takes more memory than most models."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(write(tiny(), Path(folder)), threads=threads)
+    prepared.predict(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def require_compiler() -> None:
+    if os.environ.get("CXX") or any(map(shutil.which, _COMPILERS)):
+        return
+    raise SlimcvError(
+        "torch.compile needs a C++ compiler and there is none on PATH", "install g++ or clang, or set CXX"
+    )
+
+
+class InductorModel:
+    """A module compiled once for each batch size it meets."""
+
+    runtime = "inductor"
+
+    def __init__(self, model: nn.Module, *, threads: int) -> None:
+        self._quantized = any(b.dtype in (torch.int8, torch.uint8) for b in model.buffers())
+        self._threads = threads
+        self._compiled_for: set[tuple[int, ...]] = set()
+        self._compiled = torch.compile(model, dynamic=False, fullgraph=True)
+
+    @property
+    def precision(self) -> str:
+        """`int8` for a quantised graph: freezing puts oneDNN's 8-bit layers in place of its float ones."""
+        return "int8" if self._quantized else "fp32"
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Prepared.predict`; compiles at the first call with a shape."""
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        pixels = torch.from_numpy(batch)
+        with torch.no_grad():
+            outputs = self._compiled(pixels) if batch.shape in self._compiled_for else self._compile(pixels)
+        result: NDArray[np.float32] = outputs.float().numpy()
+        return result
+
+    def _compile(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The first call with a shape. Freezing works as a setting of the process, not as an option."""
+        import torch._inductor.config as inductor_config
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.exc import InductorError
+
+        logging.getLogger("slimcv").debug("compiling for batches of %d", len(pixels))
+        try:
+            with quiet(), inductor_config.patch(freezing=True):
+                outputs: torch.Tensor = self._compiled(pixels)
+        except (TorchDynamoException, InductorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise SlimcvError(
+                f"torch.compile failed: {reason}", "use another runtime: onnxruntime or openvino"
+            ) from error
+        self._compiled_for.add(tuple(pixels.shape))
+        return outputs

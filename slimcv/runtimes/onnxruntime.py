@@ -1,0 +1,198 @@
+"""ONNX Runtime: one `.onnx` file with its weights inside."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from slimcv.errors import SlimcvError
+from slimcv.runtimes.quiet import quiet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from slimcv.step import Variant
+
+INPUT = "input"
+OUTPUT = "logits"
+
+_LARGEST_FILE = 2**31 - 2**24
+"""Protocol buffers end at 2 GB; what is not weights is far below 16 MB."""
+
+_PRECISION_KEY = "slimcv.precision"
+
+
+def write(variant: Variant, folder: Path, name: str = "model") -> Path:
+    """One ONNX file (opset 18 or newer) with input `input` (batch, channels, height, width) and output
+    `logits`.
+
+    A quantised graph becomes QuantizeLinear and DequantizeLinear around float operators (QDQ). Raises
+    SlimcvError for a model that holds more than 2 GB or an operator that ONNX does not have.
+    """
+    import onnx
+
+    _require_size(variant)
+    model = _exported(variant)
+    _tidy(model)
+    onnx.helper.set_model_props(model, {_PRECISION_KEY: variant.precision})
+    onnx.checker.check_model(model)
+    path = folder / f"{name}.onnx"
+    unfinished = folder / f".{name}.onnx.unfinished"
+    try:
+        unfinished.write_bytes(model.SerializeToString(deterministic=True))
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise SlimcvError(
+            f"cannot write {path}: {error.strerror}", "free space or choose another --out"
+        ) from error
+    return path
+
+
+def prepare(path: Path, *, threads: int) -> OnnxModel:
+    """Load an `.onnx` file."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    refusals = (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NotImplemented,
+    )
+    try:
+        session = onnxruntime.InferenceSession(
+            os.fspath(path), _options(threads), providers=["CPUExecutionProvider"]
+        )
+    except refusals as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SlimcvError(f"ONNX Runtime does not load {path}: {reason}", "write the file anew") from error
+    return OnnxModel(session)
+
+
+def import_library() -> Any:
+    """The module onnxruntime."""
+    import onnxruntime
+
+    return onnxruntime
+
+
+def load_libraries(*, threads: int) -> None:
+    """Import the library and start its threads with a session of one operator."""
+    import onnxruntime
+
+    onnxruntime.InferenceSession(_one_relu(), _options(threads), providers=["CPUExecutionProvider"])
+
+
+class OnnxModel:
+    """An inference session."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._input: str = session.get_inputs()[0].name
+
+    @property
+    def precision(self) -> str:
+        """As written into the file: ONNX Runtime runs a QDQ graph on integers, but does not tell."""
+        return str(self._session.get_modelmeta().custom_metadata_map.get(_PRECISION_KEY, "fp32"))
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Prepared.predict`."""
+        outputs: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
+        return outputs
+
+
+def _options(threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Threads that keep spinning after a call take the cores from whatever is measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _exported(variant: Variant) -> Any:
+    """The model as an ONNX protocol buffer, straight from torch's exporter."""
+    import torch
+    from torch.onnx import OnnxExporterError
+
+    from slimcv.models import capture
+
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                capture.exported(capture.deterministic(variant.model), variant.input),
+                (),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                external_data=False,
+                verbose=False,
+            )
+            return program.model_proto if program is not None else None
+    except OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise SlimcvError(
+            f"the model cannot be written as ONNX: {reason}",
+            "use the runtimes eager or inductor for this model",
+        ) from error
+
+
+def _tidy(model: Any) -> None:
+    """Name the free dimension "batch" and drop the exporter's notes, which hold paths of the user's code."""
+    graph = model.graph
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    if not symbol:
+        raise SlimcvError(
+            "the model only works with one batch size, which is written into its code",
+            "use x.shape[0] instead of a number, for instance x.flatten(1) instead of x.view(8, -1)",
+        )
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == symbol:
+                dim.dim_param = "batch"
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def _require_size(variant: Variant) -> None:
+    tensors = (*variant.model.parameters(), *variant.model.buffers())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > _LARGEST_FILE:
+        raise SlimcvError(
+            f"the model holds {size / 1e9:.1f} GB of weights and one ONNX file holds at most 2 GB",
+            "use the runtimes eager or inductor for this model",
+        )
+
+
+def _one_relu() -> bytes:
+    """The smallest model, spelled as bytes because importing onnx would count as the runtime's memory."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    scalar = field(1, bytes([1 << 3, 1]) + field(2, field(1, bytes([1 << 3, 1]))))
+    node = field(1, field(1, b"x") + field(2, b"y") + field(4, b"Relu"))
+    values = field(11, field(1, b"x") + field(2, scalar)) + field(12, field(1, b"y") + field(2, scalar))
+    graph = field(7, node + field(2, b"g") + values)
+    return bytes([1 << 3, 8]) + graph + field(8, bytes([2 << 3, 18]))

@@ -1,0 +1,161 @@
+"""OpenVINO: an intermediate representation, `.xml` for the graph and `.bin` for the weights."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimcv.errors import SlimcvError
+from slimcv.runtimes import onnxruntime as onnx_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from slimcv.step import Variant
+
+_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+
+_INTEGERS = ("u8", "i8")
+
+
+def write(variant: Variant, folder: Path, name: str = "model") -> Path:
+    """The `.xml`, with its `.bin` beside it; made from the variant's `.onnx`, which is written first if
+    missing.
+
+    Weights keep their precision: what OpenVINO computes in is decided when the file is loaded.
+    """
+    known = variant.artifacts.get("onnxruntime")
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as unfinished:
+        source = (
+            known if known is not None and known.is_file() else onnx_file.write(variant, Path(unfinished))
+        )
+        try:
+            _convert(source, Path(unfinished) / f"{name}.xml")
+            for suffix in (".bin", ".xml"):
+                (Path(unfinished) / f"{name}{suffix}").replace(folder / f"{name}{suffix}")
+        except OSError as error:
+            raise SlimcvError(
+                f"cannot write {folder / name}.xml: {error.strerror}", "free space or choose another --out"
+            ) from error
+    return folder / f"{name}.xml"
+
+
+def prepare(path: Path, *, threads: int) -> OpenvinoModel:
+    """Load an `.xml` with its `.bin` (or an `.onnx`) for one request at a time."""
+    openvino = import_library()
+    try:
+        compiled = openvino.Core().compile_model(os.fspath(path), "CPU", _settings(threads))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SlimcvError(f"OpenVINO does not load {path}: {reason}", "write the file anew") from error
+    return OpenvinoModel(compiled)
+
+
+def import_library() -> Any:
+    """The module openvino, imported without its telemetry.
+
+    Otherwise every import forks the process to report to a web service, leaves files in the home directory,
+    and hangs where the fork meets a thread of torch. OpenVINO takes the telemetry package for absent if its
+    import fails.
+    """
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
+
+
+def load_libraries(*, threads: int) -> None:
+    """Write, read and run one convolution, which loads the reader of `.xml` files and the CPU plug-in."""
+    import numpy as np
+
+    openvino = import_library()
+    opset13 = openvino.opset13
+    pixels = opset13.parameter([-1, 3, 8, 8], openvino.Type.f32)
+    weight = opset13.constant(np.ones((16, 3, 3, 3), np.float32))
+    maps = opset13.relu(opset13.convolution(pixels, weight, [1, 1], [0, 0], [0, 0], [1, 1]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        openvino.save_model(openvino.Model([maps], [pixels]), os.fspath(path), compress_to_fp16=False)
+        prepared = prepare(path, threads=threads)
+        prepared.predict(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def executed_precisions(path: Path, *, threads: int = 1) -> dict[str, int]:
+    """How many convolutions and fully connected layers run in which precision, e.g. `{"u8": 21, "f32": 1}`.
+
+    As the CPU plug-in reports it for the graph it really executes; layer fusion and quantisation are done by
+    then.
+    """
+    return prepare(path, threads=threads).layer_precisions()
+
+
+class OpenvinoModel:
+    """A compiled model and its one inference request."""
+
+    runtime = "openvino"
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+
+    @property
+    def precision(self) -> str:
+        """`int8` where more than half of the layers run in 8 bits, else what the plug-in chose for floats."""
+        layers = self.layer_precisions()
+        if 2 * sum(layers.get(kind, 0) for kind in _INTEGERS) > sum(layers.values()):
+            return "int8"
+        hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        return _PRECISIONS.get(str(hint), str(hint))
+
+    def layer_precisions(self) -> dict[str, int]:
+        """See `executed_precisions`."""
+        found: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ops():
+            properties = node.get_rt_info()
+            if _property(properties, "layerType") in ("Convolution", "FullyConnected", "MatMul"):
+                found[_property(properties, "runtimePrecision")] += 1
+        return dict(found)
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Prepared.predict`."""
+        outputs: NDArray[np.float32] = self._request.infer([batch], share_inputs=True, share_outputs=True)[0]
+        # The request writes its next outputs into the same memory.
+        return outputs.copy()
+
+
+def _settings(threads: int) -> dict[str, Any]:
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # A pinned thread waits for its core while another one is idle, and every process pins to the same.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _convert(source: Path, path: Path) -> None:
+    """`read_model` and not `convert_model`: the same converter without its telemetry."""
+    openvino = import_library()
+    try:
+        model = openvino.Core().read_model(os.fspath(source))
+        openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SlimcvError(
+            f"OpenVINO does not convert the model: {reason}", "use the runtime onnxruntime for this model"
+        ) from error
+
+
+def _property(properties: Any, name: str) -> str:
+    """An entry of a node's runtime information as text; empty where there is none."""
+    return str(properties[name].astype(str)) if name in properties else ""

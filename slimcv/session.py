@@ -1,0 +1,345 @@
+"""The loop: every entry of a recipe is applied to a private copy, measured, judged and journalled.
+
+The head of a recipe (surgery, pruning, training) builds a chain of *proven* variants, each judged after training on the
+tuning split, a part of train/ that fine-tuning never sees. Surgery that a later entry repairs is judged there; if the
+repaired variant misses its gate, the last surgery is taken back and the repair is tried without it. The tail (fusion,
+quantisation, export) then runs on the variant proven last; what comes out is judged on val/ by the recipe's gate, and
+only if it misses do the variants proven before it get their turn, the original last.
+
+The original has usually been trained on the pictures of the tuning split, a candidate never, so `max_drop` on that split
+is pessimistic for candidates. That errs on the safe side; recipes leave it room, and val/ decides in the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slimcv import runtimes
+from slimcv.errors import NotApplicable, Rejected
+from slimcv.gate import Gate, Verdict, judge
+from slimcv.measure import latency, size
+from slimcv.measure.variant import Answers, answers, measurement
+from slimcv.models import capture
+from slimcv.recipe import Entry, Recipe
+from slimcv.results import Measurement, Record
+from slimcv.run import Run
+from slimcv.shipping import ship
+from slimcv.step import Context, Stage, Variant
+
+log = logging.getLogger("slimcv")
+
+SIZE_GAIN = 0.99
+"""With the objective `size`, a file at most this share of the one before counts as a gain."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A variant the session holds and the number of the record that made it."""
+
+    variant: Variant
+    number: int
+
+
+def optimize(recipe: Recipe, context: Context, run: Run) -> Iterator[Record]:
+    """Apply `recipe` to the original (`context.teacher`), yielding a record as each decision falls.
+
+    The first record is the original itself (step `original`), the last one is a `ship` record. Records of an interrupted
+    run are yielded again from its journal before new work starts.
+    """
+    session = _Session(recipe, context, run)
+    record, original = session.original()
+    yield record
+    proven = [original]
+    yield from _head(session, proven)
+    yield from _tail(session, proven)
+
+
+def yardstick(recipe: Recipe) -> str:
+    """The runtime that variants are compared in: the one the recipe deploys to."""
+    names = {entry.name for entry in recipe.entries}
+    for step, runtime in (
+        ("export_openvino", "openvino"),
+        ("export_onnx", "onnxruntime"),
+        ("compile", "inductor"),
+    ):
+        if step in names:
+            return runtime
+    return "eager"
+
+
+def _head(session: _Session, proven: list[Held]) -> Iterator[Record]:
+    """Surgery, pruning and training; appends each variant whose accuracy was judged to `proven`."""
+    entries = [
+        (at, entry) for at, entry in enumerate(session.recipe.entries) if entry.step.stage < Stage.FUSE
+    ]
+    state = proven[-1]
+    pending: list[tuple[int, Held]] = []
+    for place, (at, entry) in enumerate(entries):
+        repaired_later = not entry.trains and any(later.trains for _, later in entries[place + 1 :])
+        record, candidate = session.attempt(at, state, judged=not repaired_later)
+        yield record
+        while candidate is None and record.outcome == "rejected" and entry.trains and pending:
+            taken, state = pending.pop()
+            yield session.take_back(taken, record)
+            if pending or entry.step.stage < Stage.TRAIN:
+                record, candidate = session.attempt(at, state, judged=True)
+                yield record
+        if candidate is None:
+            continue
+        if repaired_later:
+            pending.append((at, state))
+        else:
+            proven.append(candidate)
+            pending.clear()
+        state = candidate
+    for taken, _ in reversed(pending):
+        yield session.take_back(taken, record)
+
+
+def _tail(session: _Session, proven: list[Held]) -> Iterator[Record]:
+    """Fusion, quantisation and export of the variant proven last, then of those before it until one meets the gate."""
+    tail = [at for at, entry in enumerate(session.recipe.entries) if entry.step.stage >= Stage.FUSE]
+    in_float = [at for at in tail if session.recipe.entries[at].step.stage != Stage.QUANTIZE]
+    roads = [(base, entries) for base in reversed(proven) for entries in (tail, in_float)]
+    quantized = hopeless = False
+    for base, entries in roads:
+        lossless = base is proven[0] and entries is in_float
+        if (entries is in_float and not quantized and not lossless) or (hopeless and not lossless):
+            continue
+        state = base
+        for at in entries:
+            record, candidate = session.attempt(at, state, judged=True)
+            yield record
+            state = candidate or state
+        quantized = state.variant.precision == "int8"
+        record = session.ship(state, last_resort=base is proven[0] and not quantized)
+        yield record
+        if record.outcome == "accepted":
+            return
+        # Where only the speed was missed, a variant proven earlier would be slower still.
+        hopeless = bool(record.details["accuracy_met"])
+
+
+class _Session:
+    """What one session keeps between its entries: the count of its records and the original's answers."""
+
+    def __init__(self, recipe: Recipe, context: Context, run: Run) -> None:
+        self.recipe = recipe
+        self.context = context
+        self.run = run
+        self.yardstick = yardstick(recipe)
+        self.split = None if context.data is None else context.data.tuning
+        self.count = 0
+        self.answers: dict[int, Answers] = {}
+
+    def original(self) -> tuple[Record, Held]:
+        """Record 0: the original's checkpoint and its figures on the tuning split."""
+        held = Held(self.context.teacher, self._next_number())
+        replayed = self.run.replay()
+        if replayed is not None:
+            return replayed, held
+        started = time.perf_counter()
+        log.info("original: measuring")
+        checkpoint = self.run.save_checkpoint(held.number, "original", held.variant)
+        figures = self._figures(held, self._file(held), timing=None)
+        seconds = time.perf_counter() - started
+        record = Record(
+            0, -1, "original", "measured", "", seconds, measurement=figures, checkpoint=checkpoint
+        )
+        self.run.commit(record)
+        return record, held
+
+    def attempt(self, at: int, before: Held, *, judged: bool) -> tuple[Record, Held | None]:
+        """Apply entry `at` to a copy of `before`; the candidate is None unless it was accepted.
+
+        `judged` says that accuracy is judged now and not after a later entry's training.
+        """
+        entry = self.recipe.entries[at]
+        number = self._next_number()
+        replayed = self.run.replay()
+        if replayed is not None:
+            return replayed, self._replayed(replayed, before)
+        started = time.perf_counter()
+        log.info("%s: applying", entry.name)
+        record = Record(number, at, entry.name, "skipped", "", 0.0)
+        candidate = None
+        try:
+            candidate = Held(self._apply(entry, before), number)
+            verdict, figures, figures_before = self._judge(entry, before, candidate, judged=judged)
+            record = replace(
+                record,
+                outcome="accepted" if verdict.accepted else "rejected",
+                reason=verdict.reason,
+                measurement=figures,
+                before=figures_before,
+                details=self._details(candidate.variant),
+            )
+        except Rejected as error:
+            record = replace(record, outcome="rejected", reason=error.message)
+        except NotApplicable as error:
+            record = replace(record, reason=error.message)
+        accepted = record.outcome == "accepted"
+        if accepted and candidate is not None and entry.step.stage < Stage.EXPORT:
+            record = replace(
+                record, checkpoint=self.run.save_checkpoint(number, entry.name, candidate.variant)
+            )
+        record = replace(record, seconds=time.perf_counter() - started)
+        self.run.commit(record)
+        return record, candidate if accepted else None
+
+    def take_back(self, at: int, because: Record) -> Record:
+        """The record that an accepted surgery is undone because what followed could not repair it."""
+        number = self._next_number()
+        replayed = self.run.replay()
+        if replayed is not None:
+            return replayed
+        name = self.recipe.entries[at].name
+        reason = f"taken back: {because.step} did not recover its accuracy ({because.reason})"
+        record = Record(number, at, name, "rejected", reason, 0.0, measurement=because.measurement)
+        self.run.commit(record)
+        return record
+
+    def ship(self, held: Held, *, last_resort: bool) -> Record:
+        """Measure `held` against the original on val/ and judge it by the recipe's gate."""
+        number = self._next_number()
+        replayed = self.run.replay()
+        if replayed is not None:
+            return replayed
+        started = time.perf_counter()
+        log.info("final measurement: original against optimised, interleaved")
+        record = ship(
+            held.variant,
+            number=number,
+            context=self.context,
+            run=self.run,
+            gate=self.recipe.gate,
+            last_resort=last_resort,
+        )
+        record = replace(record, seconds=time.perf_counter() - started)
+        self.run.commit(record)
+        return record
+
+    # What an attempt is made of
+
+    def _apply(self, entry: Entry, before: Held) -> Variant:
+        context = self.context
+        needs_training = entry.trains or not entry.step.lossless
+        if context.data is None and (entry.step.needs_data or needs_training):
+            raise NotApplicable("needs data")
+        if entry.trains and context.deadline is not None and time.perf_counter() >= context.deadline:
+            raise NotApplicable("the run's time budget is used up")
+        variant = replace(before.variant, model=capture.copy(before.variant.model))
+        variant = entry.step.apply(variant, context)
+        if entry.recover is not None:
+            from slimcv.steps.finetune import Finetune
+
+            variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
+        return variant
+
+    def _judge(
+        self, entry: Entry, before: Held, candidate: Held, *, judged: bool
+    ) -> tuple[Verdict, Measurement, Measurement]:
+        exported = entry.step.stage == Stage.EXPORT
+        runtime = candidate.variant.runtime if exported else self.yardstick
+        file_before = self._file(before)
+        file = candidate.variant.artifacts[runtime] if exported else self._file(candidate)
+        threads = self.context.threads
+        timings = latency.interleaved(
+            {
+                "before": latency.Contender(file_before, self.yardstick, threads, before.variant.input),
+                "candidate": latency.Contender(file, runtime, threads, candidate.variant.input),
+            }
+        )
+        figures_before = self._figures(before, file_before, timing=timings["before"])
+        figures = self._figures(candidate, file, timing=timings["candidate"], runtime=runtime)
+        gain = timings["before"].latency.p50 / timings["candidate"].latency.p50
+        reason = f"{gain:.3g}× the speed before"
+        if exported:
+            return Verdict(True, "outputs agree"), figures, figures_before
+        if entry.step.stage != Stage.TRAIN and not self._gained(timings, figures_before, figures):
+            return Verdict(False, f"no gain: {reason}, inside the spread"), figures, figures_before
+        if not judged:
+            return Verdict(True, f"{reason}; accuracy is judged after training"), figures, figures_before
+        original = self._figures(Held(self.context.teacher, 0), None, timing=None)
+        verdict = judge(self._gate(entry), candidate=figures, original=original, before=figures_before)
+        text = "; ".join(part for part in (reason, verdict.reason) if part)
+        return Verdict(verdict.accepted, text), figures, figures_before
+
+    def _gained(
+        self, timings: dict[str, latency.Timing], before: Measurement, candidate: Measurement
+    ) -> bool:
+        if latency.faster(timings["before"], timings["candidate"]):
+            return True
+        sizes = (before.size_bytes, candidate.size_bytes)
+        smaller = None not in sizes and candidate.size_bytes <= SIZE_GAIN * before.size_bytes  # type: ignore[operator]
+        return self.recipe.objective == "size" and smaller
+
+    def _gate(self, entry: Entry) -> Gate:
+        """The entry's gate; where it has none, the recipe's `max_drop`, after training against the variant before."""
+        if entry.gate is not None:
+            return entry.gate
+        bound = self.recipe.gate.max_drop
+        return Gate(max_drop=bound) if entry.step.stage < Stage.FUSE else Gate(max_step_drop=bound)
+
+    # Figures
+
+    def _file(self, held: Held) -> Path:
+        """The file in which the yardstick runtime runs this variant, written once."""
+        folder = self.run.workdir / f"{held.number:03d}"
+        done = folder / "written"
+        if done.is_file():
+            return Path(done.read_text("utf-8"))
+        folder.mkdir(exist_ok=True)
+        path = runtimes.write(held.variant, self.yardstick, folder)
+        done.write_text(str(path), "utf-8")
+        return path
+
+    def _figures(
+        self, held: Held, file: Path | None, *, timing: latency.Timing | None, runtime: str | None = None
+    ) -> Measurement:
+        file = file or self._file(held)
+        runtime = runtime or self.yardstick
+        return measurement(
+            held.variant,
+            runtime=runtime,
+            size_bytes=size.artifact_bytes(file),
+            threads=self.context.threads,
+            timing=timing,
+            given=self._answers(held, file, runtime),
+            original=None
+            if held.number == 0
+            else self._answers(Held(self.context.teacher, 0), None, self.yardstick),
+        )
+
+    def _answers(self, held: Held, file: Path | None, runtime: str) -> Answers:
+        if held.number not in self.answers:
+            self.answers[held.number] = answers(
+                file or self._file(held),
+                runtime,
+                held.variant.input,
+                split=self.split,
+                threads=self.context.train_threads,
+                seed=self.context.seed,
+            )
+        return self.answers[held.number]
+
+    def _replayed(self, record: Record, before: Held) -> Held | None:
+        if record.outcome != "accepted":
+            return None
+        if record.checkpoint is not None:
+            return Held(self.run.read_checkpoint(record.checkpoint), record.number)
+        artifacts = {name: self.run.folder / path for name, path in record.details["artifacts"].items()}
+        variant = replace(before.variant, artifacts=artifacts, runtime=record.details["runtime"])
+        return Held(replace(variant, details=record.details["variant"]), record.number)
+
+    def _details(self, variant: Variant) -> dict[str, object]:
+        artifacts = {name: str(path.relative_to(self.run.folder)) for name, path in variant.artifacts.items()}
+        return {"artifacts": artifacts, "runtime": variant.runtime, "variant": variant.details}
+
+    def _next_number(self) -> int:
+        self.count += 1
+        return self.count - 1

@@ -1,0 +1,190 @@
+"""What is shipped: the final measurement of the original against the optimised variant, and the verdict on val/."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slimcv import bundle, runtimes
+from slimcv.gate import Gate, Verdict, judge
+from slimcv.measure import latency, size
+from slimcv.measure.variant import Answers, answers, measurement
+from slimcv.results import Artifact, Measurement, Record
+
+if TYPE_CHECKING:
+    from slimcv.run import Run
+    from slimcv.step import Context, Variant
+
+ORIGINAL, DEFAULT_ALLOCATOR = "original", "original, default allocator"
+UNMODIFIED = ("onnxruntime", "openvino")
+"""Runtimes the original is tried in as it is, so that what a runtime alone gives is not sold as compression."""
+
+SAMPLES = 100
+"""Calls timed of each contender: enough for a 99th percentile."""
+
+THROUGHPUT_BATCH = 32
+
+
+def ship(
+    variant: Variant, *, number: int, context: Context, run: Run, gate: Gate, last_resort: bool
+) -> Record:
+    """Time the original, its best unmodified runtime and every artifact of `variant` interleaved; judge the fastest.
+
+    The artifact is evaluated on val/ through the runtime that will serve it. The record's `measurement` is the
+    optimised variant's, `before` the original's; `details` hold what the report adds to them. With `last_resort` the
+    variant is shipped even when it misses the gate, and `details["gate_met"]` says so.
+    """
+    files = _files(variant, run, number)
+    unmodified = _unmodified(context, run)
+    timings = _timings(context, run, variant, files=files, unmodified=unmodified)
+    runtime = min(files, key=lambda name: timings[name].latency.p50)
+    original_answers = _original_answers(context, run)
+    original = measurement(
+        context.teacher,
+        runtime="eager",
+        size_bytes=size.artifact_bytes(_original_file(run)),
+        threads=context.threads,
+        timing=timings[ORIGINAL],
+        given=original_answers,
+    )
+    optimized = measurement(
+        variant,
+        runtime=runtime,
+        size_bytes=size.artifact_bytes(files[runtime]),
+        threads=context.threads,
+        timing=timings[runtime],
+        given=_answers(files[runtime], runtime, variant, context),
+        original=original_answers,
+    )
+    verdict = judge(gate, candidate=optimized, original=original)
+    accuracy = judge(gate.model_copy(update={"min_speedup": None}), candidate=optimized, original=original)
+    fastest = min(unmodified, key=lambda name: timings[_alone(name)].latency.p50)
+    details = {
+        "gate_met": verdict.accepted,
+        "accuracy_met": accuracy.accepted,
+        "serve": runtime,
+        "input": asdict(variant.input),
+        "original_default_allocator": _retimed(original, timings[DEFAULT_ALLOCATOR]).as_json(),
+        "best_unmodified": replace(
+            _retimed(original, timings[_alone(fastest)]),
+            runtime=fastest,
+            size_bytes=size.artifact_bytes(unmodified[fastest]),
+        ).as_json(),
+        "artifacts": [asdict(part) for part in _placed(run, variant, files, timings, number=number)],
+    }
+    return Record(
+        number,
+        -1,
+        "ship",
+        "accepted" if verdict.accepted or last_resort else "rejected",
+        _reason(verdict, last_resort=last_resort),
+        0.0,
+        measurement=optimized,
+        before=original,
+        details=details,
+    )
+
+
+def _files(variant: Variant, run: Run, number: int) -> dict[str, Path]:
+    """The artifacts to choose from, by runtime; a recipe without exports ships the checkpoint for eager PyTorch."""
+    files = dict(variant.artifacts)
+    if not files:
+        files["eager"] = runtimes.write(variant, "eager", run.workdir / f"{number:03d}-ship")
+    return files
+
+
+def _original_file(run: Run) -> Path:
+    return run.folder / "checkpoints" / "000-original.pt2"
+
+
+def _unmodified(context: Context, run: Run) -> dict[str, Path]:
+    """The original written for other runtimes, once a run; a runtime that does not take it is left out."""
+    folder = run.workdir / "unmodified"
+    files: dict[str, Path] = {}
+    for runtime, suffix in zip(UNMODIFIED, (".onnx", ".xml"), strict=True):
+        path = folder / f"model{suffix}"
+        files[runtime] = (
+            path
+            if path.is_file()
+            else runtimes.write(replace(context.teacher, artifacts=files), runtime, folder)
+        )
+    return files
+
+
+def _alone(runtime: str) -> str:
+    return f"original in {runtime}"
+
+
+def _timings(
+    context: Context, run: Run, variant: Variant, *, files: dict[str, Path], unmodified: dict[str, Path]
+) -> dict[str, latency.Timing]:
+    threads, eager = context.threads, _original_file(run)
+    spec = context.teacher.input
+    contenders = {
+        ORIGINAL: latency.Contender(eager, "eager", threads, spec),
+        DEFAULT_ALLOCATOR: latency.Contender(eager, "eager", threads, spec, allocator="default"),
+        **{_alone(name): latency.Contender(path, name, threads, spec) for name, path in unmodified.items()},
+        **{name: latency.Contender(path, name, threads, variant.input) for name, path in files.items()},
+    }
+    return latency.interleaved(contenders, samples=SAMPLES, memory=True, throughput_batch=THROUGHPUT_BATCH)
+
+
+def _original_answers(context: Context, run: Run) -> Answers:
+    """The original's answers on val/ in eager PyTorch, kept with the run because they cost the most."""
+    kept = run.recall("original-answers")
+    if kept is None:
+        found = _answers(_original_file(run), "eager", context.teacher, context)
+        kept = {"predictions": found.predictions.tolist(), "top1": found.top1, "top5": found.top5}
+        run.remember("original-answers", kept)
+    return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"])
+
+
+def _answers(path: Path, runtime: str, variant: Variant, context: Context) -> Answers:
+    split = None if context.data is None else context.data.val
+    return answers(
+        path, runtime, variant.input, split=split, threads=context.train_threads, seed=context.seed
+    )
+
+
+def _retimed(original: Measurement, timing: latency.Timing) -> Measurement:
+    """The original's figures as another runtime or allocator gives them; accuracy stands for eager PyTorch alone."""
+    return replace(
+        original,
+        latency_ms=timing.latency,
+        throughput_ips=timing.throughput_ips,
+        peak_rss_bytes=timing.peak_rss_bytes,
+        precision=timing.precision,
+        top1=None,
+        top5=None,
+    )
+
+
+def _placed(
+    run: Run, variant: Variant, files: dict[str, Path], timings: dict[str, latency.Timing], *, number: int
+) -> list[Artifact]:
+    """Copy every artifact to its place in the bundle; a `model.pt2` is there in any case, to go on from."""
+    parts: list[Artifact] = []
+    for runtime, path in files.items():
+        parts += bundle.place(
+            run.folder,
+            path,
+            runtime,
+            precision=timings[runtime].precision,
+            latency_ms=timings[runtime].latency.p50,
+            max_abs_diff=(variant.details.get(runtime) or {}).get("max_abs_diff"),
+        )
+    if not {"eager", "inductor"} & set(files):
+        checkpoint = runtimes.write(variant, "eager", run.workdir / f"{number:03d}-ship")
+        parts += bundle.place(run.folder, checkpoint, "eager", precision=variant.precision)
+    return parts
+
+
+def _reason(verdict: Verdict, *, last_resort: bool) -> str:
+    if verdict.accepted:
+        return f"gate met: {verdict.reason}" if verdict.reason else "gate met"
+    if last_resort:
+        return f"no variant met the gate, the lossless one is shipped: {verdict.reason}"
+    return f"gate missed: {verdict.reason}"

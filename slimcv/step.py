@@ -1,0 +1,104 @@
+"""The contract of a step: its parameters, its stage, and one function from a variant to a new variant."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from slimcv.data import Dataset
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Stage(IntEnum):
+    """When a step may come: a recipe may stay on a stage or go on, never step back."""
+
+    SURGERY = 10
+    PRUNE = 20
+    TRAIN = 30
+    FUSE = 40
+    QUANTIZE = 50
+    EXPORT = 60
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model is fed: pictures of this shape, normalised as `(pixel / 255 - mean) / std` for each channel."""
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return (self.channels, self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model somewhere on its way: the lifted graph, what it is fed, and what was exported from it.
+
+    `model` is the lifted graph (see slimcv.models.capture); after `quantize_int8` it is the folded INT8 graph.
+    `runtime` names the runtime the variant is meant for, as the last of the steps `compile` and `export_*` left it.
+    `artifacts` maps a runtime's name to the file it runs.
+    """
+
+    model: GraphModule
+    input: InputSpec
+    classes: tuple[str, ...] | None = None
+    precision: str = "fp32"
+    runtime: str = "eager"
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    int8_mac_share: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may read: the data, the original as teacher, where to put files, and the limits of the run.
+
+    `threads` is the deployment's thread count, used for every measurement; `train_threads` is what training may use.
+    `deadline` is a `time.perf_counter` reading after which work should end, or None.
+    """
+
+    teacher: Variant
+    data: Dataset | None
+    workdir: Path
+    threads: int
+    train_threads: int
+    seed: int = 0
+    deadline: float | None = None
+
+
+class Step(BaseModel, ABC):
+    """A step's parameters, frozen and checked. Subclasses live one a file in slimcv/steps/, named like the file.
+
+    A step's file must not import torch at module level: recipes are checked before torch is paid for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: ClassVar[Stage]
+    needs_data: ClassVar[bool] = False
+    """The step cannot run without pictures; without `--data` it is skipped."""
+    lossless: ClassVar[bool] = False
+    """The step leaves the outputs as they are (within 1e-4)."""
+
+    @abstractmethod
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """A new variant; `variant` is a private copy. Raises NotApplicable where there is nothing to do."""

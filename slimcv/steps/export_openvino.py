@@ -1,0 +1,38 @@
+"""An OpenVINO model (.xml, .bin), accepted once OpenVINO gives the network's own answers with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from pydantic import Field
+
+from slimcv.step import Context, Stage, Step, Variant
+
+
+class ExportOpenvino(Step):
+    """An intermediate representation made by way of ONNX, any batch size; weights keep their precision.
+
+    Raises Rejected where the network cannot be converted or answers differ (see slimcv.parity).
+    """
+
+    stage: ClassVar[Stage] = Stage.EXPORT
+    lossless: ClassVar[bool] = True
+
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        description="largest difference of an fp32 network's outputs, over the largest output",
+    )
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """The same network with its `.xml` among the artifacts."""
+        from slimcv import parity
+
+        path, found = parity.export(variant, "openvino", context=context, tolerance=self.tolerance)
+        return replace(
+            variant,
+            runtime="openvino",
+            artifacts={**variant.artifacts, "openvino": path},
+            details={**variant.details, "openvino": found},
+        )

@@ -1,0 +1,110 @@
+"""Weights and activations become 8-bit integers (Intel Neural Compressor, static, calibrated on pictures)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from slimcv.errors import NotApplicable, Rejected
+from slimcv.step import Context, InputSpec, Stage, Step, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from slimcv.data import Split
+
+_NAMED = 5
+
+log = logging.getLogger("slimcv")
+
+
+class QuantizeInt8(Step):
+    """One graph for Inductor, ONNX Runtime and OpenVINO (see slimcv.quantization).
+
+    Raises NotApplicable where there is nothing to quantise, Rejected where too much stays in float.
+    """
+
+    stage: ClassVar[Stage] = Stage.QUANTIZE
+    needs_data: ClassVar[bool] = True
+
+    calibration_images: int = Field(
+        default=300, ge=1, description="training pictures that set the ranges of the activations"
+    )
+    batch_size: int = Field(default=16, ge=1, description="pictures whose extremes are averaged as one")
+    min_int8_share: float = Field(
+        default=0.9, ge=0, le=1, description="share of the MACs that must be done on integers"
+    )
+    reduce_range: Literal["auto"] | bool = Field(
+        default="auto",
+        description="weights of 7 bits, for CPUs whose 8-bit sums saturate; auto: where this CPU has no VNNI",
+    )
+    correct_bias: bool = Field(
+        default=True, description="take out of each bias what quantisation shifts the layer's mean by"
+    )
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """The INT8 graph; artifacts made of the float one are dropped."""
+        from slimcv import quantization
+        from slimcv.measure import environment, macs
+
+        if variant.precision == "int8":
+            raise NotApplicable("the network is INT8 already")
+        if context.data is None or not len(context.data.train):
+            raise NotApplicable("needs data")
+        reduce_range = (
+            not environment.has_int8_instructions() if self.reduce_range == "auto" else self.reduce_range
+        )
+        count = min(self.calibration_images, len(context.data.train))
+        log.info("quantize_int8: calibrating on %d pictures", count)
+        with quantization.calibration_speed(context.train_threads):
+            model = quantization.quantize(
+                variant.model,
+                self._batches(context.data.train, variant.input, seed=context.seed),
+                input=variant.input,
+                reduce_range=reduce_range,
+                correct_bias=self.correct_bias,
+            )
+        share = macs.int8_share(model, variant.input)
+        in_float = quantization.layers_in_float(model, variant.input)
+        if share < self.min_int8_share:
+            raise Rejected(
+                f"only {share:.1%} of the MACs are INT8, asked for {self.min_int8_share:.0%}; "
+                f"in float stay {_largest(in_float)}"
+            )
+        details = {
+            "calibration_images": count,
+            "reduce_range": reduce_range,
+            "correct_bias": self.correct_bias,
+            "layers_in_float": list(in_float),
+        }
+        return replace(
+            variant,
+            model=model,
+            precision="int8",
+            int8_mac_share=share,
+            artifacts={},
+            details={**variant.details, "quantize_int8": details},
+        )
+
+    def _batches(self, train: Split, input: InputSpec, *, seed: int) -> Iterator[Tensor]:
+        """Calibration pictures: a seeded sample of the training pictures, normalised."""
+        import numpy as np
+
+        from slimcv.data.batches import batches
+
+        order = np.random.default_rng(seed).permutation(len(train))[: self.calibration_images]
+        pixels = train.pixels(input.height, input.width, input.channels)
+        for x, _, _ in batches(pixels, train.labels, input, batch_size=self.batch_size, order=order):
+            yield x
+
+
+def _largest(layers: dict[str, int]) -> str:
+    """The layers with the most MACs, by name."""
+    order = sorted(layers, key=layers.__getitem__, reverse=True)
+    more = f" and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
+    return ", ".join(order[:_NAMED]) + more

@@ -1,0 +1,28 @@
+"""The pictures that surgery fits its new layers on."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from slimcv.data import synthetic
+from slimcv.data.batches import gather, normalise
+from slimcv.step import Context, InputSpec
+
+BATCH_SIZE = 8
+
+
+def calibration_batches(context: Context, input: InputSpec, *, count: int) -> list[Tensor]:
+    """At most `count` normalised pictures `(n, C, H, W)`, eight a batch, in channels_last memory.
+
+    A seeded sample of the training pictures; the tuning split is left alone, since steps are judged on it.
+    Without data, noise with the spectrum of photographs.
+    """
+    if context.data is None:
+        pixels, chosen = synthetic.pictures(count, input, seed=context.seed), np.arange(count)
+    else:
+        pixels = context.data.train.pixels(input.height, input.width, input.channels)
+        order = np.random.default_rng(context.seed).permutation(len(pixels))
+        chosen = order[:count]
+    starts = range(0, len(chosen), BATCH_SIZE)
+    return [normalise(gather(pixels, chosen[at : at + BATCH_SIZE]), input) for at in starts]

@@ -1,0 +1,98 @@
+"""What came out of a fine-tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from slimcv.step import Variant
+
+if TYPE_CHECKING:
+    from slimcv.train.evaluation import Score
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One round through the training pictures. Losses are means, accuracies percent, None where not known.
+
+    `share` is the part of the pictures that was seen, below 1 where time ended; `lr` the rate of the last
+    step. `seconds` are those of the training steps, data loading included. `loss` and `train_top1` are of the
+    training pictures as they were seen, `averaged_…` of the running average of the weights. Epoch 0 is the
+    network before training.
+    """
+
+    number: int
+    share: float
+    lr: float
+    seconds: float
+    loss: float | None = None
+    train_top1: float | None = None
+    tuning_top1: float | None = None
+    tuning_loss: float | None = None
+    averaged_top1: float | None = None
+    averaged_loss: float | None = None
+
+    def judged(self, raw: Score | None, average: Score | None) -> Epoch:
+        """The same epoch with what the tuning split says."""
+        return dataclasses.replace(
+            self,
+            tuning_top1=raw.top1 if raw else None,
+            tuning_loss=_finite(raw.loss) if raw else None,
+            averaged_top1=average.top1 if average else None,
+            averaged_loss=_finite(average.loss) if average else None,
+        )
+
+    def describe(self, epochs: int) -> str:
+        """The line that is logged when the epoch is over."""
+        parts = [] if self.loss is None else [f"loss {self.loss:.3f}", f"top-1 {self.train_top1:.1f} %"]
+        if self.tuning_top1 is not None:
+            parts.append(f"tuning top-1 {self.tuning_top1:.1f} %")
+        if self.averaged_top1 is not None:
+            parts.append(f"averaged {self.averaged_top1:.1f} %")
+        if self.number:
+            parts.append(f"{self.seconds:.1f} s")
+        begin = f"epoch {self.number}/{epochs}" if self.number else "before training"
+        return f"{begin}: {', '.join(parts)}" if parts else begin
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """The trained variant and how it went.
+
+    `epochs` counts whole epochs. `seconds_per_epoch` is the median of the whole epochs from the second on (of
+    the first where there is only one): training steps with data loading and augmentation, without the
+    evaluation on the tuning split and without `teacher_seconds`, which are paid once a run and are 0 where
+    its outputs were cached. None where no epoch was completed. `best` is the epoch kept (0: as it was before
+    training), `averaged` whether it is the running average of the weights; `best_top1` is on the tuning
+    split, None where that is empty. `stopped` says why training ended, `lr` is the peak rate, `teacher_top1`
+    on the training pictures. `peak_rss_bytes` is the process's largest resident set while it trained, None
+    where the system does not tell. `seconds` is all the time it took.
+    """
+
+    variant: Variant
+    epochs: int
+    seconds_per_epoch: float | None
+    best_top1: float | None
+    history: tuple[Epoch, ...]
+    precision: str
+    teacher_seconds: float
+    peak_rss_bytes: int | None
+    best: int
+    averaged: bool
+    stopped: str
+    lr: float
+    images_per_second: float | None
+    teacher_top1: float | None
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """All but the variant, ready for JSON."""
+        values = {key: value for key, value in vars(self).items() if key not in ("variant", "history")}
+        return {**values, "history": [asdict(epoch) for epoch in self.history]}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity and nothing that is no number."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,100 @@
+"""What can be chosen about fine-tuning: parameters of the step `finetune` and of an entry's `recover`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_REFERENCE_LR = 4e-3
+_REFERENCE_PARAMETERS = 250_000
+_REFERENCE_BATCH = 32
+_LOWEST_LR = 5e-4
+
+
+def seconds(duration: str | float) -> float:
+    """Seconds of `90`, `"90s"`, `"10m"` or `"1h30m"`. Raises ValueError for anything else."""
+    if isinstance(duration, bool):
+        raise ValueError("a duration is like 90s, 10m or 1h30m")
+    if isinstance(duration, int | float):
+        return float(duration)
+    text = duration.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?", text) or not text:
+        raise ValueError("a duration is like 90s, 10m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", text))
+
+
+def _parsed(value: Any) -> Any:
+    return seconds(value) if isinstance(value, str | int | float) else value
+
+
+class FinetuneSettings(BaseModel):
+    """How long, how fast and from whom the student learns. The defaults suit a network just operated on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(12, ge=1, le=10_000, description="rounds through the training pictures, 1 or more")
+    budget: Annotated[float, BeforeValidator(_parsed), Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="wall time for teacher and training together, such as 90s, 10m or 1h30m; null for none",
+    )
+    lr: float | None = Field(
+        None, gt=0, lt=1, description="peak learning rate of AdamW; null chooses by the number of parameters"
+    )
+    batch: int = Field(32, ge=2, le=4096, description="pictures a step, 2 or more")
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="steps whose gradients are averaged before an update"
+    )
+    distill: float = Field(
+        0.7, ge=0, le=1, description="weight of the teacher's outputs against the labels, 0 to 1"
+    )
+    temperature: float = Field(3.0, ge=0.1, le=100, description="softens the teacher's outputs, 0.1 to 100")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the label spread over all classes")
+    weight_decay: float = Field(
+        0.02, ge=0, lt=1, description="decoupled decay of weights; biases and norms have none"
+    )
+    warmup: float = Field(
+        0.1, ge=0, le=0.9, description="share of the training in which the rate rises linearly"
+    )
+    schedule: Literal["cosine", "plateau"] = Field(
+        "cosine", description="how the rate falls: cosine or plateau"
+    )
+    ema: float = Field(
+        0.98, ge=0, lt=1, description="decay of the running average of the weights; 0 for none"
+    )
+    early_stopping: int = Field(
+        0, ge=0, description="epochs without gain on the tuning split before the end; 0 for never"
+    )
+    clip: float = Field(5.0, ge=0, description="largest norm of the gradient; 0 for no limit")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto takes bf16 where the CPU has it and it was measured to be faster"
+    )
+    flip: bool = Field(True, description="half of the pictures are mirrored left to right")
+    vertical_flip: bool = Field(False, description="half of the pictures are turned upside down")
+    crop: float = Field(
+        0.0, ge=0, lt=1, description="largest share of each side cut away at random; 0 for none"
+    )
+    shift: float = Field(
+        0.0, ge=0, lt=1, description="largest random shift as a share of each side; 0 for none"
+    )
+    colour: float = Field(
+        0.0, ge=0, lt=1, description="largest random change of brightness and contrast; 0 for none"
+    )
+    seed: int = Field(0, ge=0, description="added to the run's seed, for another order of the same training")
+
+    def peak_lr(self, parameters: int) -> float:
+        """The rate after warm-up for a network of that many parameters.
+
+        4e-3 up to a quarter of a million, then falling as the width grows, which is the square root of their
+        number (Yang et al. 2022, "Tensor Programs V"); with the batch it grows by the square root, as fits
+        Adam (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms").
+        """
+        if self.lr is not None:
+            return self.lr
+        by_width = _REFERENCE_LR * (_REFERENCE_PARAMETERS / max(parameters, _REFERENCE_PARAMETERS)) ** 0.5
+        by_batch = (self.batch * self.accumulate / _REFERENCE_BATCH) ** 0.5
+        return float(max(_LOWEST_LR, by_width) * by_batch)

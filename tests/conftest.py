@@ -1,0 +1,26 @@
+"""What every test may rely on: torchvision importable beside a CPU torch, no library chatter, one thread."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "0")
+
+import pytest
+import torch
+
+# The torchvision wheel is built for CUDA and looks for two operators at import that a CPU torch does not define.
+_vision = torch.library.Library("torchvision", "DEF")
+for _schema in (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+):
+    _vision.define(_schema)
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path, monkeypatch):
+    """No test reads or leaves pictures in the user's own cache, nor sees their configuration."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)

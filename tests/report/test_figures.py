@@ -1,0 +1,75 @@
+"""Numbers as words."""
+
+import pytest
+
+from slimcv.report import figures
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (812, "812"), (1000, "1.00 k"), (295_000, "295 k"), (999_950, "1.00 M"),
+     (52_595_399, "52.6 M"), (2_638_000_000, "2.64 G"), (None, "–")],
+)  # fmt: skip
+def test_counts_are_humanised_to_three_digits(value, words):
+    assert figures.count(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(512, "512 B"), (330_000, "330 kB"), (210_377_874, "210 MB"), (None, "–")]
+)
+def test_sizes_are_humanised(value, words):
+    assert figures.size(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(78.126, "78.1 ms"), (1.0749, "1.07 ms"), (0.09996, "0.100 ms"), (1234.5, "1,230 ms")],
+)
+def test_latencies_have_three_digits(value, words):
+    assert figures.milliseconds(value) == words
+
+
+def test_a_wide_spread_leaves_two_digits():
+    assert figures.milliseconds(78.126, spread=0.08) == "78 ms"
+    assert figures.times(1.3594, "faster", "slower", digits=2) == "1.4× faster"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [(1000, 3, "−99.7 %"), (100_000, 4, "−99.996 %"), (100, 0, "−100 %"), (100, 150, "+50.0 %"),
+     (100, 100, "unchanged"), (0, 5, "–"), (None, 5, "–"), (5, None, "–")],
+)  # fmt: skip
+def test_a_reduction_says_all_only_when_nothing_is_left(before, after, words):
+    assert figures.reduction(before, after) == words
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [(43.21, "43.2× faster"), (0.5, "2.00× slower"), (1.0, "unchanged"), (1.001, "unchanged"), (None, "–")],
+)
+def test_a_factor_below_one_is_called_slower(ratio, words):
+    assert figures.times(ratio, "faster", "slower") == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1.5, "+1.5 points"), (-0.3, "−0.3 points"), (0.0, "unchanged"), (0.02, "< 0.1 points")],
+)
+def test_differences_of_accuracy_are_points(value, words):
+    assert figures.points(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1.0, "100 %"), (0.9999, "> 99.9 %"), (0.974, "97.4 %"), (0.0001, "< 0.1 %"), (0.0, "0 %")],
+)
+def test_a_share_is_whole_only_when_it_is(value, words):
+    assert figures.share(value) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.002, "< 0.1 s"), (0.82, "0.82 s"), (42, "42 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")],
+)
+def test_durations_are_in_the_unit_that_suits_them(seconds, words):
+    assert figures.duration(seconds) == words

@@ -1,0 +1,193 @@
+"""The deployable folder and its manifest."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+
+import pytest
+
+import slimcv
+from slimcv import bundle, report
+from slimcv.errors import SlimcvError
+from slimcv.results import Latency, Measurement
+from slimcv.step import InputSpec, Variant
+
+MEASURED = Measurement(
+    parameters=10,
+    buffers=0,
+    macs=100,
+    latency_ms=Latency(p50=1.0, p90=1.1, p99=None, n=20, spread=0.01),
+    threads=2,
+)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Files as a session leaves them, by runtime."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    contents = {"a.pt2": b"graph", "b.onnx": b"onnx" * 1000, "c.xml": b"<net/>", "c.bin": b"\x00" * 3_000_000}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {"eager": folder / "a.pt2", "onnxruntime": folder / "b.onnx", "openvino": folder / "c.xml"}
+
+
+def write(folder, files):
+    artifacts = [
+        artifact
+        for runtime, path in files.items()
+        for artifact in bundle.place(
+            folder, path, runtime, precision="fp32", latency_ms=1.0, max_abs_diff=1e-6
+        )
+    ]
+    document = report.build(
+        model={"source": "m.pt"},
+        recipe={"name": "cpu_fast", "text": "name: cpu_fast\n"},
+        environment={"cpu": "a CPU", "isa": ["avx2"], "versions": {"torch": "2.13.0"}},
+        gate={"max_drop": 1.0, "met": True},
+        original=MEASURED,
+        optimized=dataclasses.replace(MEASURED, runtime="openvino"),
+        records=[],
+        artifacts=artifacts,
+        seconds=1.0,
+    )
+    # The bundle reads no graph: the files are already exported.
+    variant = Variant(model=None, input=InputSpec(3, 112, 96), classes=("a|b", "é"))  # type: ignore[arg-type]
+    return bundle.write(folder, document, variant, serve="openvino", seed=7), document
+
+
+def test_a_bundle_holds_every_file_at_its_place(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert found == {
+        "model.pt2", "model.onnx", "openvino/model.xml", "openvino/model.bin", "report.json", "report.md",
+        "slimcv.json",
+    }  # fmt: skip
+    assert (out / "openvino/model.bin").read_bytes() == b"\x00" * 3_000_000
+
+
+def test_the_artifacts_of_the_report_can_be_checked_file_by_file(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    artifacts = json.loads((out / "report.json").read_text())["artifacts"]
+    assert len(artifacts) == 4
+    for artifact in artifacts:
+        content = (out / artifact["path"]).read_bytes()
+        assert artifact["bytes"] == len(content)
+        assert artifact["sha256"] == hashlib.sha256(content).hexdigest()
+    assert [a["path"] for a in artifacts if a["latency_ms"] is None] == ["openvino/model.bin"]
+
+
+def test_the_manifest_says_what_to_serve_and_how_to_feed_it(tmp_path, exported):
+    written, _ = write(tmp_path / "out", exported)
+    manifest = bundle.read(tmp_path / "out")
+    assert manifest == written
+    assert manifest.serve.path == "openvino/model.xml"
+    assert (manifest.serve.runtime, manifest.serve.threads) == ("openvino", 2)
+    assert (manifest.input.height, manifest.input.width) == (112, 96)
+    assert manifest.input.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert manifest.classes == ("a|b", "é")
+    assert manifest.environment["isa"] == ["avx2"]
+    assert (manifest.threads, manifest.seed, manifest.slimcv) == (2, 7, slimcv.__version__)
+    assert manifest.recipe["text"] == "name: cpu_fast\n"
+    assert set(manifest.files) == {
+        "model.pt2", "model.onnx", "openvino/model.xml", "openvino/model.bin", "report.json", "report.md"
+    }  # fmt: skip
+
+
+def test_a_changed_file_is_named(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    content = bytearray((out / "model.onnx").read_bytes())
+    content[10] ^= 1
+    (out / "model.onnx").write_bytes(content)
+    with pytest.raises(SlimcvError, match=r"model\.onnx: changed since"):
+        bundle.read(out)
+    assert bundle.read(out, verify=False).files
+
+
+def test_a_cut_file_is_named_with_both_sizes(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    os.truncate(out / "openvino/model.bin", 5)
+    with pytest.raises(SlimcvError, match=r"model\.bin: 5 bytes, the manifest says 3000000"):
+        bundle.read(out)
+
+
+def test_a_missing_file_is_named(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    (out / "model.pt2").unlink()
+    with pytest.raises(SlimcvError, match=r"model\.pt2: missing"):
+        bundle.read(out)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}'])
+def test_a_broken_manifest_is_an_error_with_a_hint(tmp_path, text):
+    (tmp_path / "slimcv.json").write_text(text)
+    with pytest.raises(SlimcvError, match=r"slimcv\.json") as caught:
+        bundle.read(tmp_path)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b"])
+def test_a_manifest_cannot_point_outside_its_folder(tmp_path, exported, name):
+    out = tmp_path / "out"
+    write(out, exported)
+    manifest = json.loads((out / "slimcv.json").read_text())
+    manifest["files"][name] = manifest["files"]["model.pt2"]
+    (out / "slimcv.json").write_text(json.dumps(manifest))
+    with pytest.raises(SlimcvError, match="leaves the folder"):
+        bundle.read(out)
+
+
+def test_a_folder_without_a_manifest_is_not_a_bundle(tmp_path):
+    with pytest.raises(SlimcvError, match="not a finished bundle"):
+        bundle.read(tmp_path)
+
+
+def test_placing_a_file_takes_the_old_manifest_away_first(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    bundle.place(out, exported["eager"], "eager", precision="fp32")
+    with pytest.raises(SlimcvError, match="not a finished bundle"):
+        bundle.read(out)
+
+
+def test_a_runtime_without_a_file_cannot_be_served(tmp_path, exported):
+    del exported["openvino"]
+    with pytest.raises(SlimcvError, match="no file for openvino") as caught:
+        write(tmp_path / "out", exported)
+    assert "model.onnx" in caught.value.hint
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_without_leftovers(tmp_path, exported):
+    (tmp_path / "out").write_text("a file, not a folder")
+    with pytest.raises(SlimcvError) as caught:
+        bundle.place(tmp_path / "out", exported["eager"], "eager", precision="fp32")
+    assert "--out" in caught.value.hint
+
+
+def test_a_failed_copy_leaves_the_file_that_was_there(tmp_path, exported):
+    out = tmp_path / "out"
+    bundle.place(out, exported["eager"], "eager", precision="fp32")
+    exported["eager"].unlink()
+    exported["eager"].mkdir()
+    with pytest.raises(SlimcvError):
+        bundle.place(out, exported["eager"], "eager", precision="fp32")
+    assert (out / "model.pt2").read_bytes() == b"graph"
+    assert [path.name for path in out.iterdir()] == ["model.pt2"]
+
+
+def test_reading_a_bundle_does_not_import_torch(tmp_path, exported):
+    import subprocess
+
+    write(tmp_path / "out", exported)
+    code = (
+        "import sys, pathlib; from slimcv import bundle; bundle.read(pathlib.Path(sys.argv[1])); "
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=True)

@@ -1,0 +1,192 @@
+"""Profiles of small networks, and the advice drawn from them."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from slimcv import report
+from slimcv.models.capture import capture
+from slimcv.profile import Advice, profile, render
+from slimcv.step import InputSpec, Variant
+
+
+def variant_of(model, *, size=64):
+    spec = InputSpec(3, size, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Variant(capture(model, spec), spec)
+
+
+def dense_head_network():
+    """VGG-like: 3×3 convolutions and a dense layer on the flattened 16×16 map."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.BatchNorm2d(16),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.4),
+        nn.Linear(32 * 16 * 16, 64),
+        nn.ReLU(),
+        nn.Linear(64, 5),
+    )
+
+
+class Separable(nn.Module):
+    """Depthwise and pointwise convolutions, a residual sum and a pooled head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 5, stride=2, padding=2)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.pointwise = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        x = x + self.pointwise(self.depthwise(x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def dense():
+    torch.manual_seed(0)
+    return profile(variant_of(dense_head_network()), threads=1, name="net", allocators=False)
+
+
+def advice_for(found, step) -> Advice:
+    return next(advice for advice in found.advice if advice.step == step)
+
+
+def test_layers_are_named_counted_and_shaped_in_the_order_of_the_network(dense):
+    layers = {layer.name: layer for layer in dense.layers}
+    first = dense.layers[0]
+    assert (first.name, first.kind, first.output) == ("0", "3×3 convolution", (16, 64, 64))
+    assert first.parameters == 3 * 16 * 9 + 16
+    assert first.macs == 64 * 64 * 3 * 16 * 9
+    assert (layers["9"].kind, layers["9"].output, layers["9"].macs) == ("linear", (64,), 32 * 16 * 16 * 64)
+    assert layers["2"].kind == "batch norm"
+
+
+def test_totals_are_those_of_the_layers(dense):
+    assert sum(layer.parameters for layer in dense.layers) == dense.totals.parameters
+    assert sum(layer.macs for layer in dense.layers) == dense.totals.macs
+    assert sum(layer.share for layer in dense.layers) == pytest.approx(1)
+    assert sum(layer.ms for layer in dense.layers) == pytest.approx(dense.totals.layers_ms)
+    assert sum(kind.ms for kind in dense.by_kind) == pytest.approx(dense.totals.layers_ms)
+    assert sum(kind.layers for kind in dense.by_kind) == len(dense.layers)
+
+
+def test_the_layers_together_take_about_as_long_as_a_call(dense):
+    assert dense.totals.layers_ms > 0
+    assert 0 <= dense.totals.between_layers < 0.7
+
+
+def test_peak_memory_is_that_of_the_tensors_alive_together(dense):
+    largest = 16 * 64 * 64 * 4
+    assert dense.totals.peak_activation_bytes == 2 * largest
+    assert dense.totals.peak_activation_layer in ("relu", "0", "2")
+    assert dense.totals.weight_bytes >= 4 * dense.totals.parameters
+    assert dense.totals.peak_rss_bytes is None or dense.totals.peak_rss_bytes >= dense.totals.weight_bytes
+
+
+def test_the_dense_layer_is_named_with_the_step_that_shrinks_it(dense):
+    advice = advice_for(dense, "global_average_pool")
+    assert "'9'" in advice.text
+    assert "32×16×16" in advice.text
+    assert "256 positions" in advice.text
+    assert advice.of == "parameters"
+    assert advice.share == pytest.approx((8192 * 64 + 64) / dense.totals.parameters)
+
+
+def test_a_large_input_points_to_a_smaller_resolution(dense):
+    advice = advice_for(dense, "reduce_resolution")
+    assert "3×64×64" in advice.text
+    assert "32×32" in advice.text
+    assert "after global_average_pool" in advice.text
+    convolutions = sum(layer.macs for layer in dense.layers if "convolution" in layer.kind)
+    assert advice.share == pytest.approx(0.75 * convolutions / dense.totals.macs)
+
+
+def test_a_head_that_adapts_does_not_hinder_a_smaller_input():
+    head = (nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * 4 * 4, 5))
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), *head)
+    found = profile(variant_of(network), threads=1, allocators=False)
+    assert "16×4×4" in advice_for(found, "global_average_pool").text
+    assert "after global_average_pool" not in advice_for(found, "reduce_resolution").text
+
+
+def test_dense_convolutions_point_to_separable_ones(dense):
+    advice = advice_for(dense, "depthwise_separable")
+    assert "3×3 convolutions" in advice.text
+    of_kind = next(kind for kind in dense.by_kind if kind.kind == "3×3 convolution")
+    assert advice.share == pytest.approx(of_kind.share)
+
+
+def test_advice_comes_with_the_largest_share_first(dense):
+    shares = [advice.share for advice in dense.advice]
+    assert shares == sorted(shares, reverse=True)
+    assert all(advice.of in ("parameters", "time", "MACs") for advice in dense.advice)
+
+
+def test_a_pooled_network_is_not_told_to_pool():
+    found = profile(variant_of(Separable(), size=32), threads=1, allocators=False)
+    kinds = {layer.name: layer.kind for layer in found.layers}
+    assert kinds["stem"] == "5×5 convolution"
+    assert kinds["depthwise"] == "depthwise convolution"
+    assert kinds["pointwise"] == "pointwise convolution"
+    assert "element-wise" in kinds.values()
+    steps = {advice.step for advice in found.advice}
+    assert "global_average_pool" not in steps
+    assert "reduce_resolution" not in steps
+
+
+def test_profiling_leaves_weights_and_thread_count_alone():
+    variant = variant_of(Separable(), size=32)
+    before = {name: tensor.clone() for name, tensor in variant.model.state_dict().items()}
+    threads = torch.get_num_threads()
+    profile(variant, threads=2, allocators=False)
+    assert torch.get_num_threads() == threads
+    assert all(torch.equal(before[name], tensor) for name, tensor in variant.model.state_dict().items())
+
+
+def test_the_allocator_is_compared_in_processes_of_their_own():
+    found = profile(variant_of(Separable(), size=32), threads=1)
+    assert found.totals.default_allocator_ms > 0
+    assert found.totals.tuned_allocator_ms > 0
+    assert "with the allocator tuned" in render(found, "markdown")
+
+
+def test_json_holds_every_layer_and_is_strict(dense):
+    values = json.loads(render(dense, "json"), parse_constant=pytest.fail)
+    assert values["schema_version"] == 1
+    assert values["model"]["name"] == "net"
+    assert values["model"]["input"] == "3x64x64"
+    assert len(values["layers"]) == len(dense.layers)
+    assert set(values["advice"][0]) >= {"text", "step", "share"}
+    assert values["totals"]["default_allocator_ms"] is None
+    assert values["by_kind"]
+
+
+def test_text_fits_a_terminal_and_ends_with_the_advice(dense):
+    text = render(dense, "text")
+    assert max(len(line) for line in text.splitlines()) <= 100
+    words = " ".join(text.split())
+    assert "global_average_pool averages the 256 positions first" in words
+    assert "peak memory while predicting, weights included" in words
+    assert "allocator" not in words
+
+
+def test_markdown_escapes_the_names_of_layers(dense):
+    values = dense.as_json()
+    values["layers"][0]["name"] = "a|b"
+    values["model"]["name"] = "<b>x</b>"
+    text = report.render_profile(values, "markdown")
+    assert r"| a\|b |" in text
+    assert r"\<b\>x\</b\>" in text

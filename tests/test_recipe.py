@@ -1,0 +1,161 @@
+"""Recipes: every mistake is answered with file, entry, key and the nearest valid name, before torch is imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+from slimcv import recipe
+from slimcv.errors import SlimcvError
+
+
+def written(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def refusal(tmp_path, text, *overrides):
+    with pytest.raises(SlimcvError) as caught:
+        recipe.load(written(tmp_path, text), overrides=overrides)
+    return f"{caught.value.message} | {caught.value.hint}"
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_every_shipped_recipe_is_valid_and_described(name):
+    loaded = recipe.load(name)
+    assert loaded.description
+    assert loaded.entries
+    assert loaded.gate.max_drop is not None
+
+
+def test_the_promised_recipes_are_shipped():
+    assert {"cpu_fast", "cpu_int8", "cpu_lossless", "cpu_small"} <= set(recipe.names())
+
+
+def test_the_lossless_recipe_holds_only_lossless_steps():
+    assert all(entry.step.lossless for entry in recipe.load("cpu_lossless").entries)
+
+
+def test_an_entry_is_a_bare_name_or_a_mapping_with_parameters_repair_and_gate(tmp_path):
+    text = """
+    steps:
+      - depthwise_separable: {rank: 2}
+        recover: {epochs: 3}
+        gate: {max_drop: 2}
+      - fuse_conv_bn
+    """
+    first, second = recipe.load(written(tmp_path, text)).entries
+    assert (first.step.rank, first.recover.epochs, first.gate.max_drop) == (2, 3, 2)
+    assert (second.name, second.recover, second.gate) == ("fuse_conv_bn", None, None)
+    assert first.trains
+    assert not second.trains
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "steps: [depthwise_seperable]",
+            "entry 1: unknown step 'depthwise_seperable' | did you mean 'depthwise_separable'?",
+        ),
+        ("steps:\n- depthwise_separable: {rnak: 2}", "unknown key 'rnak' | did you mean 'rank'?"),
+        ("steps:\n- depthwise_separable: {rank: 0}", "entry 1 'depthwise_separable': rank = 0"),
+        ("steps:\n- depthwise_separable: {rank: many}", "rank = 'many'"),
+        (
+            "steps: [fuse_conv_bn, depthwise_separable]",
+            "entry 2 'depthwise_separable' (surgery) comes after 'fuse_conv_bn' (fuse)",
+        ),
+        ("stps: [fuse_conv_bn]", "unknown key 'stps' | did you mean 'steps'?"),
+        (
+            "steps: [fuse_conv_bn]\ngate: {max_dorp: 1}",
+            "gate: unknown key 'max_dorp' | did you mean 'max_drop'",
+        ),
+        ("steps: [fuse_conv_bn]\nobjective: speed", "objective is 'speed'"),
+        (
+            "steps:\n- fuse_conv_bn: {}\n  recover: {epohcs: 1}",
+            "recover: unknown key 'epohcs' | did you mean 'epochs'?",
+        ),
+        ("steps:\n- fuse_conv_bn: {}\n  finetune: {}", "entry 1 names 2 steps"),
+        ("steps: []", "at least one step"),
+        ("steps: fuse_conv_bn", "'steps' must be a list"),
+        ("steps: [[fuse_conv_bn]]", "entry 1 is ['fuse_conv_bn']"),
+        ("- fuse_conv_bn", "a recipe is a mapping"),
+        ("steps: [a\n b: {", "line 2: not YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_the_nearest_name(tmp_path, text, expected):
+    said = refusal(tmp_path, text)
+    assert expected in said
+    assert str(tmp_path) in said
+
+
+def test_a_file_that_is_not_text_is_one_sentence(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00PK")
+    with pytest.raises(SlimcvError, match="cannot be read as text"):
+        recipe.load(str(tmp_path / "mine.yaml"))
+
+
+def test_an_unknown_name_suggests_the_nearest_recipe():
+    with pytest.raises(SlimcvError) as caught:
+        recipe.load("cpu_fats")
+    assert "cpu_fast" in caught.value.hint
+
+
+def test_a_missing_file_is_not_taken_for_a_name(tmp_path):
+    with pytest.raises(SlimcvError, match="does not exist"):
+        recipe.load(str(tmp_path / "none.yaml"))
+
+
+def test_overrides_reach_parameters_repair_and_gates(tmp_path):
+    text = "steps:\n- reduce_resolution: {scale: 0.5}\n- reduce_resolution: {scale: 0.75}\n  recover: {epochs: 9}"
+    loaded = recipe.load(
+        written(tmp_path, text),
+        overrides=(
+            "reduce_resolution.multiple_of=4",
+            "reduce_resolution#2.scale=0.8",
+            "reduce_resolution#2.recover.epochs=2",
+            "gate.max_drop=0.5",
+        ),
+    )
+    first, second = loaded.entries
+    assert (first.step.scale, second.step.scale) == (0.5, 0.8)
+    assert (first.step.multiple_of, second.step.multiple_of) == (4, 4)
+    assert second.recover.epochs == 2
+    assert loaded.gate.max_drop == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rank=2", "not of the form step.key=value"),
+        ("depthwise.rank=2", "no step 'depthwise'"),
+        ("fuse_conv_bn#3.absorb=true", "has 1 'fuse_conv_bn'"),
+        ("fuse_conv_bn.absrb=true", "unknown key 'absrb' | did you mean 'absorb'?"),
+        ("fuse_conv_bn.absorb=[", "the value is not YAML"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(tmp_path, override, expected):
+    assert expected in refusal(tmp_path, "steps: [fuse_conv_bn]", override)
+
+
+def test_the_plan_spells_out_every_parameter(tmp_path):
+    plan = recipe.load(written(tmp_path, "steps:\n- depthwise_separable: {rank: 2}")).plan()
+    assert plan[0].startswith("1. depthwise_separable {rank: 2, min_channels: ")
+
+
+def test_every_step_has_a_line_of_its_own():
+    for name in recipe.step_names():
+        assert recipe.step_summary(name).endswith("."), name
+
+
+def test_a_typo_in_a_recipe_does_not_pay_for_torch():
+    code = (
+        "import sys\nfrom slimcv import recipe\nfrom slimcv.errors import SlimcvError\n"
+        "[recipe.load(name) for name in recipe.names()]\n"
+        "try: recipe.load('cpu_fast', overrides=('finetune.epochs=0',))\nexcept SlimcvError: pass\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules)\n"
+        "print(sorted(heavy)); sys.exit(bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,109 @@
+"""The teacher's outputs: asked once for every view, kept on disk, told apart by what they depend on."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from slimcv import data as datasets
+from slimcv.data.batches import normalise
+from slimcv.errors import SlimcvError
+from slimcv.models import capture
+from slimcv.step import Context, InputSpec, Variant
+from slimcv.train import teacher
+
+INPUT = InputSpec(3, 12, 12)
+
+
+@pytest.fixture
+def data(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    return datasets.load(str(tmp_path / "pictures"), cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def context(tmp_path, data):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 2))
+    given = Variant(capture.capture(net, INPUT), INPUT)
+    return Context(given, data, tmp_path / "work", threads=1, train_threads=1)
+
+
+def test_every_view_has_the_outputs_of_the_mirrored_pictures(context, data):
+    found = teacher.targets(context, data.train, views=(0, 1, 2, 3), seconds_left=math.inf)
+    pixels = np.array(data.train.pixels(12, 12, 3))
+    for view, mirrored in enumerate((pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1])):
+        with torch.no_grad():
+            expected = context.teacher.model(normalise(torch.from_numpy(mirrored.copy()), INPUT)).numpy()
+        np.testing.assert_allclose(found.logits[view], expected, atol=1e-5)
+    index, view = np.array([3, 0, 5]), np.array([1, 0, 3])
+    expected = np.stack([found.logits[1][3], found.logits[0][0], found.logits[3][5]])
+    np.testing.assert_array_equal(found.of(index, view), expected)
+
+
+def test_a_second_question_is_answered_from_disk(context, data):
+    first = teacher.targets(context, data.train, views=(0, 1), seconds_left=math.inf)
+    second = teacher.targets(context, data.train, views=(0, 1), seconds_left=0.0)
+    assert first.seconds > 0
+    assert second.seconds == 0
+    np.testing.assert_array_equal(first.logits[1], second.logits[1])
+
+
+def test_other_weights_input_or_pictures_are_asked_about_anew(context, data):
+    teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    model = capture.copy(context.teacher.model)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    changes = (
+        {"teacher": dataclasses.replace(context.teacher, model=model)},
+        {
+            "teacher": dataclasses.replace(
+                context.teacher, input=dataclasses.replace(INPUT, mean=(0.5, 0.5, 0.5))
+            )
+        },
+        {"data": dataclasses.replace(data, fingerprint="other")},
+    )
+    for change in changes:
+        other = dataclasses.replace(context, **change)
+        assert teacher.targets(other, data.train, views=(0,), seconds_left=math.inf).seconds > 0
+
+
+def test_a_torn_file_is_made_again(context, data):
+    first = teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    expected = np.array(first.logits[0])
+    (file,) = context.workdir.rglob("*.npy")
+    file.write_bytes(file.read_bytes()[:100])
+    again = teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    np.testing.assert_array_equal(again.logits[0], expected)
+
+
+def test_without_time_nothing_is_asked(context, data):
+    assert teacher.targets(context, data.train, views=(0, 1), seconds_left=0.0) is None
+
+
+def test_mirror_images_that_were_not_asked_about_have_the_outputs_of_the_picture():
+    found = teacher.Targets({0: np.arange(6, dtype=np.float32).reshape(3, 2)}, top1=100.0, seconds=0.0)
+    np.testing.assert_array_equal(found.of(np.array([2, 1]), np.array([1, 0])), [[4, 5], [2, 3]])
+
+
+def test_a_slow_teacher_is_asked_in_openvino_and_says_the_same(context, data, monkeypatch):
+    monkeypatch.setattr(teacher, "WORTH_EXPORTING_SECONDS", 0.0)
+    eager = teacher._eager(context)(np.array(data.train.pixels(12, 12, 3)))
+    predict, seconds = teacher._fastest(context, data.train, pictures=10)
+    assert seconds > 0
+    np.testing.assert_allclose(predict(np.array(data.train.pixels(12, 12, 3))), eager, rtol=0.03, atol=0.03)
+
+
+def test_a_work_folder_that_cannot_be_written_is_an_error_with_a_hint(context, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    blocked = dataclasses.replace(context, workdir=tmp_path / "file")
+    with pytest.raises(SlimcvError, match="cannot write"):
+        teacher.targets(blocked, data.train, views=(0,), seconds_left=math.inf)
