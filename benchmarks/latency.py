@@ -1,6 +1,7 @@
 """Latency and accuracy of `cpu_fast` against eager PyTorch and the best peer by hand (OpenVINO + NNCF INT8).
 
-All contenders are timed interleaved in one run, one thread, batch 1; accuracies are those of val/. Prints JSON.
+All contenders are timed interleaved in one run, one thread, batch 1; accuracies are those of val/. Prints
+JSON.
 """
 
 from pathlib import Path
@@ -9,25 +10,25 @@ import numpy as np
 from reference import RESULTS, Network, arguments, networks, optimize, print_row
 
 from slimcv import data, models, runtimes
+from slimcv.data.normalisation import normalised
 from slimcv.measure import accuracy, latency
 from slimcv.measure.latency import Contender
 from slimcv.models import checkpoint
+from slimcv.runtimes import openvino as openvino_runtime
 
 CALIBRATION_IMAGES = 300
 
 
 def write_peer(network: Network, folder: Path) -> Path:
-    """The original as OpenVINO IR, quantised by NNCF's own call with its defaults on 300 training pictures."""
+    """The original as OpenVINO IR, quantised by NNCF's own call and defaults on 300 training pictures."""
     import nncf
-    import openvino
 
+    openvino = openvino_runtime.import_library()
     variant = models.load(str(network.weights), arch=network.arch, input=network.input)
     source = runtimes.write(variant, "openvino", folder / "float")
     split = data.load(str(network.data)).train
     pixels = split.pixels(variant.input.height, variant.input.width, variant.input.channels)
     chosen = np.random.default_rng(0).permutation(len(split))[:CALIBRATION_IMAGES]
-    from slimcv.data.normalisation import normalised
-
     pictures = [np.ascontiguousarray(normalised(pixels[i : i + 1], variant.input)) for i in sorted(chosen)]
     quantized = nncf.quantize(
         openvino.Core().read_model(source), nncf.Dataset(pictures), subset_size=CALIBRATION_IMAGES
@@ -44,9 +45,8 @@ def main() -> None:
     network = networks()[chosen.network]
     folder = RESULTS / "latency" / network.name
     out = folder / "slim"
-    report, seconds = optimize(
-        network, out, "--recipe", "cpu_fast", "--max-drop", str(chosen.max_drop), "--threads", str(chosen.threads)
-    )
+    limits = ("--max-drop", str(chosen.max_drop), "--threads", str(chosen.threads))
+    report, seconds = optimize(network, out, "--recipe", "cpu_fast", *limits)
     folder.mkdir(parents=True, exist_ok=True)
     peer = write_peer(network, folder)
     threads = chosen.threads

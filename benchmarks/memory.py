@@ -1,7 +1,7 @@
-"""Peak memory while predicting: the original in eager PyTorch against the shipped artifact, baseline subtracted.
+"""Peak memory while predicting: the original in eager PyTorch against the shipped artifact, less baseline.
 
-Each in a process of its own with the default allocator, the runtime loaded before the baseline is read. Prints JSON.
-Needs the folder that `benchmarks/latency.py --network NAME` left.
+Each in a process of its own with the default allocator, the runtime loaded before the baseline is read.
+Prints JSON. Needs the folder that `benchmarks/latency.py --network NAME` left.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The fixed start line of the benchmarks: trained networks and real pictures, and the best a user could do by hand."""
+"""The fixed start line of the benchmarks.
+
+Trained networks and real pictures, and the best a user could do by hand.
+"""
 
 import argparse
 import json
@@ -35,7 +38,9 @@ def networks() -> dict[str, Network]:
         "leafnet": Network(
             "leafnet", models / "leafnet-leaves.safetensors", f"{code}:leafnet?classes=12", data / "leaves"
         ),
-        "scenenet": Network("scenenet", models / "scenenet-scenes.safetensors", f"{code}:scenenet", data / "scenes"),
+        "scenenet": Network(
+            "scenenet", models / "scenenet-scenes.safetensors", f"{code}:scenenet", data / "scenes"
+        ),
     }
 
 
@@ -49,7 +54,7 @@ def arguments(description: str | None, **choices: Any) -> argparse.Namespace:
 
 
 def optimize(network: Network, out: Path, *options: str) -> tuple[dict[str, Any], float]:
-    """Call `slimcv optimize` as a user would; its report and the wall time of the whole command in seconds."""
+    """Call `slimcv optimize` as a user would; its report and the whole command's wall time in seconds."""
     import time
 
     command = [

@@ -1,8 +1,9 @@
-"""Seconds an epoch and peak memory of fine-tuning the slim form against training the original in a plain loop.
+"""Seconds an epoch and peak memory: fine-tuning the slim form against training the original in a plain loop.
 
-Both on the same pictures with the same (tuned) allocator and all threads; the plain loop is eager, fp32, AdamW and
-cross-entropy, fed from memory, timed over a few steps and scaled to an epoch. The slim form pays its teacher in the
-first epoch. Peak memory is that of a process of its own over what it held before training. Prints JSON.
+Both on the same pictures with the same (tuned) allocator and all threads; the plain loop is eager, fp32,
+AdamW and cross-entropy, fed from memory, timed over a few steps and scaled to an epoch. The slim form pays
+its teacher in the first epoch. Peak memory is that of a process of its own over what it held before training.
+Prints JSON.
 
 Needs the folder that `benchmarks/latency.py --network NAME` left.
 """
@@ -87,7 +88,8 @@ def trained(folder: Path) -> str:
     records = [json.loads(line).get("record") for line in journal]
     done = [r for r in records if r and r["outcome"] == "accepted" and r["checkpoint"]]
     last = [r for r in done if (r["measurement"] or {}).get("train_seconds_per_epoch") is not None]
-    return Path([r for r in last if r["step"] not in ("fuse_conv_bn", "quantize_int8")][-1]["checkpoint"]).name
+    trainings = [r for r in last if r["step"] not in ("fuse_conv_bn", "quantize_int8")]
+    return Path(trainings[-1]["checkpoint"]).name
 
 
 def main() -> None:
@@ -111,12 +113,17 @@ def main() -> None:
     peak = {
         name: json.loads(
             subprocess.run(
-                [*command, "--role", name, "--allocator", "default"], stdout=subprocess.PIPE, text=True, check=True
+                [*command, "--role", name, "--allocator", "default"],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
             ).stdout.splitlines()[-1]
         )["peak_bytes"]
         for name in found
     }
-    seconds = {name: statistics.median(run["seconds_per_epoch"] for run in runs) for name, runs in found.items()}
+    seconds = {
+        name: statistics.median(run["seconds_per_epoch"] for run in runs) for name, runs in found.items()
+    }
     print_row(
         {
             "benchmark": f"training {network.name}",

@@ -50,7 +50,8 @@ ModelArgument = Annotated[
 ArchOption = Annotated[
     str | None,
     typer.Option(
-        help="Architecture of a state dict: timm:NAME, torchvision:NAME, net.py:factory?classes=12, pkg:factory."
+        help="Architecture of a state dict: timm:NAME, torchvision:NAME, "
+        "net.py:factory?classes=12, pkg:factory."
     ),
 ]
 CodeOption = Annotated[
@@ -153,7 +154,7 @@ def optimize(
     context = _context(
         variant, data or beside.data, folder, threads=threads, seed=seed, cache=cache, classes=beside.classes
     )
-    run = _open_run(folder, model, plan, context, overwrite=overwrite)
+    run = _open_run(folder, plan, context, overwrite=overwrite)
     document = _run_recipe(
         plan, run, context, model=model, arch=arch, data=data or beside.data, seconds=seconds
     )
@@ -223,9 +224,8 @@ def _steps() -> None:
         kind = recipe.step_class(name)
         print(f"{name} ({kind.stage.name.lower()}): {recipe.step_summary(name)}")
         for key, field in kind.model_fields.items():
-            print(
-                f"    {key} = {field.get_default(call_default_factory=True)!r}  {field.description or ''}".rstrip()
-            )
+            default = field.get_default(call_default_factory=True)
+            print(f"    {key} = {default!r}  {field.description or ''}".rstrip())
 
 
 def _gate_overrides(max_drop: float | None, min_speedup: float | None) -> list[str]:
@@ -312,7 +312,7 @@ def _context(
     )
 
 
-def _open_run(folder: Path, model: str, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
+def _open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
     import hashlib
 
     from slimcv.run import Run
@@ -378,15 +378,15 @@ def _run_recipe(
 def _log_to_stderr() -> None:
     """Progress goes to stderr, one line at a time; what libraries have to say goes nowhere."""
     logger = logging.getLogger("slimcv")
-    if not logger.handlers:
-        stream = logging.StreamHandler(sys.stderr)
-        stream.setFormatter(logging.Formatter("  %(message)s"))
-        logger.addHandler(stream)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(logging.Formatter("  %(message)s"))
+    logger.handlers = [stream]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
-    logging.getLogger("py.warnings").propagate = False
+    warnings = logging.getLogger("py.warnings")
+    warnings.handlers = [logging.NullHandler()]
+    warnings.propagate = False
 
 
 if __name__ == "__main__":

@@ -15,15 +15,18 @@ class SlimcvError(Exception):
         self.hint = hint
 
 
-class NotApplicable(SlimcvError):
+class NotApplicable(SlimcvError):  # noqa: N818 -- reads as a fact about the step
     """A step has nothing to do on this model or machine; the session records it as skipped."""
 
     def __init__(self, message: str, hint: str = "the recipe goes on with its next step") -> None:
         super().__init__(message, hint)
 
 
-class Rejected(SlimcvError):
-    """A step's result failed the step's own proof (outputs differ, too little in INT8); it is recorded as rejected."""
+class Rejected(SlimcvError):  # noqa: N818 -- reads as a fact about the step
+    """A step's result failed the step's own proof (outputs differ, too little in INT8).
+
+    It is recorded as rejected.
+    """
 
     def __init__(self, message: str, hint: str = "the recipe goes on from the variant before") -> None:
         super().__init__(message, hint)

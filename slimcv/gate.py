@@ -15,8 +15,8 @@ class Gate(BaseModel):
     """Bounds a variant must keep. None leaves a bound out.
 
     `max_drop`: top-1 points a variant may lie below the original, so that small drops cannot add up.
-    `max_step_drop`: top-1 points a variant may lie below the one it was made from; the two saw the same pictures in
-    training, which the original did not (see docs in `slimcv.session`).
+    `max_step_drop`: top-1 points a variant may lie below the one it was made from; the two saw the same
+    pictures in training, which the original did not (see docs in `slimcv.session`).
     `min_speedup`: the least ratio of the original's median latency to the variant's.
     `max_size`: the most bytes on disk.
     """
@@ -29,7 +29,7 @@ class Gate(BaseModel):
     max_size: int | None = Field(default=None, gt=0)
 
     def with_defaults(self, other: Gate) -> Gate:
-        """This gate with the bounds it leaves out taken from `other`."""
+        """The same gate with the bounds it leaves out taken from `other`."""
         given = {name: value for name, value in self.model_dump().items() if value is not None}
         return other.model_copy(update=given)
 
@@ -47,8 +47,9 @@ def judge(
 ) -> Verdict:
     """Judge `candidate` against `original` and, for `max_step_drop`, against `before`.
 
-    Accuracy that was not measured is judged by agreement with the original where that is known (100 % agreement is
-    no drop); a bound whose figures are missing is named as not measured and not held against the candidate.
+    Accuracy that was not measured is judged by agreement with the original where that is known (100 %
+    agreement is no drop); a bound whose figures are missing is named as not measured and not held against the
+    candidate.
     """
     reasons: list[str] = []
     accepted = True

@@ -32,6 +32,9 @@ CORRECTION_PICTURES = 32
 
 _LAYERS = (aten.conv2d.default, aten.linear.default)
 
+_CONV2D_DEFAULTS: tuple[Any, ...] = (None, [1, 1], "valid", [1, 1], 1)
+"""Bias, stride, padding, dilation and groups of `aten.conv2d.padding`."""
+
 _SOURCES: dict[Any, Any] = {
     aten.conv2d: nn.Conv2d,
     aten.linear: nn.Linear,
@@ -76,7 +79,10 @@ def quantize(
     program = capture.exported(capture.deterministic(model), input)
     graph_module: Any = program.module(check_guards=False)
     graph_module._exported = True
+    _spell_out_padding(graph_module)
     _name_sources(graph_module.graph)
+    _retarget(graph_module.graph, _POOLS)
+    graph_module.recompile()
     with quiet():
         prepared = quantizer.prepare(graph_module)
     if prepared is None:
@@ -86,6 +92,7 @@ def quantize(
             observer.quant_min, observer.quant_max = REDUCED
     weights = _weight_names(prepared.graph)
     pictures, means = _calibrate(prepared, batches)
+    _retarget(prepared.graph, _NORMS)
     with quiet():
         converted = quantizer.convert(prepared, fold_quantize=True)
     if converted is None or not any(map(_dequantizes, converted.graph.nodes)):
@@ -101,7 +108,8 @@ def layers_in_float(model: fx.GraphModule, input: InputSpec) -> dict[str, int]:
     return {
         macs.layer_name(node): cost
         for node, cost in macs.by_node(model, input).items()
-        if node.op == "call_module" or (node.target in _LAYERS and not all(map(_dequantizes, node.args[:2])))
+        if node.op == "call_module"
+        or (_packet(node) in (aten.conv2d, aten.linear) and not all(map(_dequantizes, node.args[:2])))
     }
 
 
@@ -152,9 +160,31 @@ def _name_sources(graph: fx.Graph) -> None:
     Without them residual sums stay in float and every map is written in both precisions.
     """
     for node in graph.nodes:
-        source = _SOURCES.get(getattr(node.target, "overloadpacket", None))
-        if source is not None:
-            node.meta["source_fn_stack"] = [(node.name, source)]
+        if node.op == "call_function":
+            source = None if node.target is aten.conv2d.padding else _SOURCES.get(_packet(node))
+            node.meta["source_fn_stack"] = [(node.name, source or node.target)]
+
+
+def _packet(node: fx.Node) -> Any:
+    """The operator without its overload: `aten.add` for `aten.add.Tensor`."""
+    return getattr(node.target, "overloadpacket", None)
+
+
+def _spell_out_padding(model: fx.GraphModule) -> None:
+    """Padding "same" and "valid" in numbers: only convolutions padded by numbers are quantised.
+
+    One whose padding is not the same on both sides stays as it is, in float.
+    """
+    for node in model.graph.find_nodes(op="call_function", target=aten.conv2d.padding):
+        data, weight, *rest = node.args
+        given: list[Any] = [*rest, *_CONV2D_DEFAULTS[len(rest) :]]
+        bias, stride, padding, dilation, groups = given
+        kernel = weight.meta["val"].shape[2:]
+        gaps = dilation if len(dilation) == 2 else [*dilation, *dilation]
+        whole = [0, 0] if padding == "valid" else [gap * (k - 1) for gap, k in zip(gaps, kernel, strict=True)]
+        if all(total % 2 == 0 for total in whole):
+            node.target = aten.conv2d.default
+            node.args = (data, weight, bias, stride, [total // 2 for total in whole], dilation, groups)
 
 
 def _observers(prepared: fx.GraphModule, dtype: torch.dtype) -> list[Any]:
@@ -176,6 +206,29 @@ def _weight_names(graph: fx.Graph) -> dict[str, str]:
                 source = source.all_input_nodes[0]
             names[node.name] = str(source.target)
     return names
+
+
+def _veiled(target: Any) -> Callable[..., Any]:
+    """The same operator as a function that the quantiser does not know."""
+
+    def call(*arguments: Any) -> Any:
+        return target(*arguments)
+
+    call.__name__ = call.__qualname__ = f"veiled_{target.overloadpacket.__name__}"
+    return call
+
+
+_POOLS = {pool: _veiled(pool) for pool in (aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default)}
+"""An average would be stored at the scale of what it averages, which leaves it a few of the 256 levels."""
+
+_NORMS = {aten.batch_norm.default: _veiled(aten.batch_norm.default)}
+"""Where the conversion sees a batch norm it traces 96 patterns of quantised training, which takes 20 s."""
+
+
+def _retarget(graph: fx.Graph, targets: dict[Any, Any]) -> None:
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target in targets:
+            node.target = targets[node.target]
 
 
 class _Layers(fx.Interpreter):
@@ -271,6 +324,7 @@ def _rebuilt(converted: fx.GraphModule, weights: dict[str, str]) -> fx.GraphModu
     graph = converted.graph
     graph.owning_module = None
     graph.set_codegen(fx.graph.CodeGen())
+    _retarget(graph, {veiled: target for target, veiled in (_POOLS | _NORMS).items()})
     output = graph.output_node()
     output.args = (torch.utils._pytree.tree_leaves(output.args)[0],)
     names = _folded_names(graph, weights)

@@ -7,6 +7,7 @@ import importlib
 import re
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,7 +96,7 @@ def step_names() -> list[str]:
 
 
 def step_summary(name: str) -> str:
-    """The first line of a step's docstring, read without importing the step where it is a file of slimcv/steps."""
+    """The first line of a step's docstring, read without importing where it is a file of slimcv/steps."""
     path = _STEPS_FOLDER / f"{name}.py"
     text = (
         ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path.is_file() else step_class(name).__doc__
@@ -118,8 +119,8 @@ def load(source: str, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe by shipped name or, with a path separator or the ending `.yaml`, by path.
 
     `overrides` are `step.key=value` (every entry of that step), `step#2.key=value` (the second one),
-    `step.recover.key=value`, `step.gate.key=value` or `gate.key=value`. Raises SlimcvError naming file, entry, key and
-    the nearest valid name.
+    `step.recover.key=value`, `step.gate.key=value` or `gate.key=value`. Raises SlimcvError naming file,
+    entry, key and the nearest valid name.
     """
     path = _find(source)
     text = _read(path)
@@ -249,7 +250,7 @@ def _build(raw: dict[str, Any], *, path: Path, text: str, overrides: tuple[str, 
     if objective not in _OBJECTIVES:
         raise SlimcvError(f"{path}: objective is '{objective}'", nearest(str(objective), _OBJECTIVES))
     entries = [_entry(entry, path, number) for number, entry in enumerate(_entries(raw, path), start=1)]
-    for number, (earlier, later) in enumerate(zip(entries, entries[1:], strict=False), start=2):
+    for number, (earlier, later) in enumerate(pairwise(entries), start=2):
         if later.step.stage < earlier.step.stage:
             raise SlimcvError(
                 f"{path}: entry {number} '{later.name}' ({later.step.stage.name.lower()}) comes after "

@@ -10,7 +10,10 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a call takes. `p99` is None below 100 samples; `spread` is half the interquartile range over p50."""
+    """Milliseconds a call takes.
+
+    `p99` is None below 100 samples; `spread` is half the interquartile range over p50.
+    """
 
     p50: float
     p90: float
@@ -24,7 +27,8 @@ class Measurement:
     """One variant, measured. None means "not measured", never zero.
 
     Accuracies and agreement are percentages, sizes bytes, `macs` multiply-accumulates for one input,
-    `throughput_ips` images a second, `int8_mac_share` the fraction (0 to 1) of the MACs done on 8-bit integers.
+    `throughput_ips` images a second, `int8_mac_share` the fraction (0 to 1) of the MACs done on 8-bit
+    integers.
     """
 
     parameters: int
@@ -75,8 +79,8 @@ class Artifact:
 class Record:
     """One line of the journal: a step, what became of it, and the figures it was judged by.
 
-    `measurement` is the candidate's (on the tuning split), `before` that of the variant it was made from, both from
-    one interleaved measurement. `checkpoint` is relative to the run directory.
+    `measurement` is the candidate's (on the tuning split), `before` that of the variant it was made from,
+    both from one interleaved measurement. `checkpoint` is relative to the run directory.
     """
 
     number: int

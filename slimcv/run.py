@@ -24,8 +24,8 @@ _VERSION = 1
 class Run:
     """A run directory held open: what an earlier, interrupted run left is read back, what is new is appended.
 
-    Checkpoint first, journal line second: a line in the journal means that its checkpoint is whole. A torn last line
-    (the process died while writing it) is dropped.
+    Checkpoint first, journal line second: a line in the journal means that its checkpoint is whole. A torn
+    last line (the process died while writing it) is dropped.
     """
 
     def __init__(self, folder: Path, *, header: dict[str, Any], records: list[Record]) -> None:
@@ -37,8 +37,9 @@ class Run:
     def open(cls, folder: Path, *, identity: dict[str, Any], overwrite: bool = False) -> Run:
         """Open `folder` for the run that `identity` describes; start it, or go on where it stopped.
 
-        `identity` holds everything the outcome depends on (model hash, recipe, data fingerprint, seed, gate …).
-        Raises SlimcvError where the folder cannot be written or belongs to another run; `overwrite` starts anew.
+        `identity` holds everything the outcome depends on (model hash, recipe, data fingerprint, seed, gate
+        …). Raises SlimcvError where the folder cannot be written or belongs to another run; `overwrite`
+        starts anew.
         """
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         with _writable(folder):
@@ -55,8 +56,9 @@ class Run:
                 header = {"slimcv_journal": _VERSION, "key": key, "identity": identity}
                 _append(folder, header)
         if header.get("key") != key:
+            difference = _difference(header.get("identity", {}), identity)
             raise SlimcvError(
-                f"--out {folder}: belongs to another run ({_difference(header.get('identity', {}), identity)})",
+                f"--out {folder}: belongs to another run ({difference})",
                 "name another --out, or --overwrite to start anew there",
             )
         return cls(folder, header=header, records=records)
@@ -83,7 +85,7 @@ class Run:
             _append(self.folder, {"record": record.as_json()})
 
     def save_checkpoint(self, number: int, name: str, variant: Variant) -> str:
-        """Write a variant as `checkpoints/NNN-name.pt2` and return that path, relative to the run directory."""
+        """Write a variant as `checkpoints/NNN-name.pt2`; return that path, relative to the run directory."""
         from slimcv.models import checkpoint
 
         relative = f"checkpoints/{number:03d}-{name}.pt2"
@@ -178,5 +180,6 @@ def _writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise SlimcvError(
             f"--out {folder}: cannot be written: {error.strerror or error}",
-            "free some space or name another --out; the run goes on from its last checkpoint with the same command",
+            "free some space or name another --out; "
+            "the run goes on from its last checkpoint with the same command",
         ) from error

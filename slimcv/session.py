@@ -1,20 +1,22 @@
 """The loop: every entry of a recipe is applied to a private copy, measured, judged and journalled.
 
-The head of a recipe (surgery, pruning, training) builds a chain of *proven* variants, each judged after training on the
-tuning split, a part of train/ that fine-tuning never sees. Surgery that a later entry repairs is judged there; if the
-repaired variant misses its gate, the last surgery is taken back and the repair is tried without it. The tail (fusion,
-quantisation, export) then runs on the variant proven last; what comes out is judged on val/ by the recipe's gate, and
-only if it misses do the variants proven before it get their turn, the original last.
+The head of a recipe (surgery, pruning, training) builds a chain of *proven* variants, each judged after
+training on the tuning split, a part of train/ that fine-tuning never sees. Surgery that a later entry repairs
+is judged there; if the repaired variant misses its gate, the last surgery is taken back and the repair is
+tried without it. The tail (fusion, quantisation, export) then runs on the variant proven last; what comes out
+is judged on val/ by the recipe's gate, and only if it misses do slower variants get their turn: those proven
+before it, then those with less surgery, the original last.
 
-The original has usually been trained on the pictures of the tuning split, a candidate never, so `max_drop` on that split
-is pessimistic for candidates. That errs on the safe side; recipes leave it room, and val/ decides in the end.
+The original has usually been trained on the pictures of the tuning split, a candidate never, so `max_drop` on
+that split is pessimistic for candidates. That errs on the safe side; recipes leave it room, and val/ decides
+in the end.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,18 +46,29 @@ class Held:
     number: int
 
 
+@dataclass(frozen=True)
+class Proven:
+    """A variant whose accuracy was judged after training by entry `at`.
+
+    `surgeries` are the entries that training repaired, each with the variant from before it.
+    """
+
+    held: Held
+    at: int
+    surgeries: tuple[tuple[int, Held], ...]
+
+
 def optimize(recipe: Recipe, context: Context, run: Run) -> Iterator[Record]:
     """Apply `recipe` to the original (`context.teacher`), yielding a record as each decision falls.
 
-    The first record is the original itself (step `original`), the last one is a `ship` record. Records of an interrupted
-    run are yielded again from its journal before new work starts.
+    The first record is the original itself (step `original`), the last one is a `ship` record. Records of an
+    interrupted run are yielded again from its journal before new work starts.
     """
     session = _Session(recipe, context, run)
     record, original = session.original()
     yield record
-    proven = [original]
-    yield from _head(session, proven)
-    yield from _tail(session, proven)
+    proven = yield from _head(session, original)
+    yield from _ship_fastest(session, original, proven)
 
 
 def yardstick(recipe: Recipe) -> str:
@@ -71,57 +84,94 @@ def yardstick(recipe: Recipe) -> str:
     return "eager"
 
 
-def _head(session: _Session, proven: list[Held]) -> Iterator[Record]:
-    """Surgery, pruning and training; appends each variant whose accuracy was judged to `proven`."""
+def _head(session: _Session, original: Held) -> Generator[Record, None, list[Proven]]:
+    """Surgery, pruning and training; the variants whose accuracy was judged, each built on the one before."""
     entries = [
         (at, entry) for at, entry in enumerate(session.recipe.entries) if entry.step.stage < Stage.FUSE
     ]
-    state = proven[-1]
+    proven: list[Proven] = []
+    state = original
     pending: list[tuple[int, Held]] = []
     for place, (at, entry) in enumerate(entries):
         repaired_later = not entry.trains and any(later.trains for _, later in entries[place + 1 :])
         record, candidate = session.attempt(at, state, judged=not repaired_later)
         yield record
-        while candidate is None and record.outcome == "rejected" and entry.trains and pending:
-            taken, state = pending.pop()
-            yield session.take_back(taken, record)
-            if pending or entry.step.stage < Stage.TRAIN:
-                record, candidate = session.attempt(at, state, judged=True)
-                yield record
+        if record.outcome == "rejected" and entry.trains and pending:
+            retreated = yield from _retreat(session, at, pending, because=record)
+            candidate, state = (retreated.held if retreated else None), pending[0][1]
+            pending = list(retreated.surgeries) if retreated else []
         if candidate is None:
             continue
         if repaired_later:
             pending.append((at, state))
         else:
-            proven.append(candidate)
-            pending.clear()
+            proven.append(Proven(candidate, at, tuple(pending)))
+            pending = []
         state = candidate
     for taken, _ in reversed(pending):
         yield session.take_back(taken, record)
+    return proven
 
 
-def _tail(session: _Session, proven: list[Held]) -> Iterator[Record]:
-    """Fusion, quantisation and export of the variant proven last, then of those before it until one meets the gate."""
-    tail = [at for at, entry in enumerate(session.recipe.entries) if entry.step.stage >= Stage.FUSE]
-    in_float = [at for at in tail if session.recipe.entries[at].step.stage != Stage.QUANTIZE]
-    roads = [(base, entries) for base in reversed(proven) for entries in (tail, in_float)]
-    quantized = hopeless = False
-    for base, entries in roads:
-        lossless = base is proven[0] and entries is in_float
-        if (entries is in_float and not quantized and not lossless) or (hopeless and not lossless):
-            continue
-        state = base
-        for at in entries:
-            record, candidate = session.attempt(at, state, judged=True)
-            yield record
-            state = candidate or state
-        quantized = state.variant.precision == "int8"
-        record = session.ship(state, last_resort=base is proven[0] and not quantized)
-        yield record
-        if record.outcome == "accepted":
+def _retreat(
+    session: _Session, at: int, surgeries: Sequence[tuple[int, Held]], *, because: Record
+) -> Generator[Record, None, Proven | None]:
+    """Take back surgery by surgery, the last first, until the training of entry `at` repairs the rest."""
+    left = list(surgeries)
+    while left:
+        taken, state = left.pop()
+        yield session.take_back(taken, because)
+        if not left and session.recipe.entries[at].step.stage == Stage.TRAIN:
+            return None  # Nothing is left to repair.
+        because, candidate = session.attempt(at, state, judged=True)
+        yield because
+        if candidate is not None:
+            return Proven(candidate, at, tuple(left))
+    return None
+
+
+def _ship_fastest(session: _Session, original: Held, proven: Sequence[Proven]) -> Iterator[Record]:
+    """Ship the variant proven last, else an earlier one, else one with less surgery, else the original."""
+    candidate = proven[-1] if proven else None
+    earlier = list(proven[:-1])
+    while candidate is not None:
+        shipped = yield from _finish(session, candidate.held, lossless=False)
+        if shipped.outcome == "accepted":
             return
-        # Where only the speed was missed, a variant proven earlier would be slower still.
-        hopeless = bool(record.details["accuracy_met"])
+        if shipped.details["accuracy_met"]:
+            break  # Only the speed was missed: whatever was changed less would be slower still.
+        if earlier:
+            candidate = earlier.pop()
+        else:
+            candidate = yield from _retreat(session, candidate.at, candidate.surgeries, because=shipped)
+    yield from _finish(session, original, lossless=True)
+
+
+def _finish(session: _Session, base: Held, *, lossless: bool) -> Generator[Record, None, Record]:
+    """Fusion, quantisation and export of `base`, judged on val/.
+
+    They run once more in float where INT8 misses the gate. With `lossless` the float form of `base` is
+    shipped whatever the gate says.
+    """
+    tail = [at for at, entry in enumerate(session.recipe.entries) if entry.step.stage >= Stage.FUSE]
+    state = yield from _apply_all(session, base, tail)
+    quantized = state.variant.precision == "int8"
+    record = session.ship(state, last_resort=lossless and not quantized)
+    yield record
+    if quantized and record.outcome == "rejected" and (lossless or not record.details["accuracy_met"]):
+        in_float = [at for at in tail if session.recipe.entries[at].step.stage != Stage.QUANTIZE]
+        state = yield from _apply_all(session, base, in_float)
+        record = session.ship(state, last_resort=lossless)
+        yield record
+    return record
+
+
+def _apply_all(session: _Session, state: Held, entries: Sequence[int]) -> Generator[Record, None, Held]:
+    for at in entries:
+        record, candidate = session.attempt(at, state, judged=True)
+        yield record
+        state = candidate or state
+    return state
 
 
 class _Session:
@@ -279,7 +329,10 @@ class _Session:
         return self.recipe.objective == "size" and smaller
 
     def _gate(self, entry: Entry) -> Gate:
-        """The entry's gate; where it has none, the recipe's `max_drop`, after training against the variant before."""
+        """The entry's gate; where it has none, the recipe's `max_drop`.
+
+        After training, that `max_drop` is held against the variant before.
+        """
         if entry.gate is not None:
             return entry.gate
         bound = self.recipe.gate.max_drop

@@ -1,4 +1,4 @@
-"""What is shipped: the final measurement of the original against the optimised variant, and the verdict on val/."""
+"""What is shipped: the final measurement of original against optimised variant, and the verdict on val/."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from slimcv.gate import Gate, Verdict, judge
 from slimcv.measure import latency, size
 from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.results import Artifact, Measurement, Record
+from slimcv.train.pace import plain_seconds_per_epoch
 
 if TYPE_CHECKING:
     from slimcv.run import Run
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 ORIGINAL, DEFAULT_ALLOCATOR = "original", "original, default allocator"
 UNMODIFIED = ("onnxruntime", "openvino")
-"""Runtimes the original is tried in as it is, so that what a runtime alone gives is not sold as compression."""
+"""Runtimes the original is tried in as is, so that what a runtime alone gives is not sold as compression."""
 
 SAMPLES = 100
 """Calls timed of each contender: enough for a 99th percentile."""
@@ -31,11 +32,12 @@ THROUGHPUT_BATCH = 32
 def ship(
     variant: Variant, *, number: int, context: Context, run: Run, gate: Gate, last_resort: bool
 ) -> Record:
-    """Time the original, its best unmodified runtime and every artifact of `variant` interleaved; judge the fastest.
+    """Time the original, its best unmodified runtime and every artifact of `variant`; judge the fastest.
 
-    The artifact is evaluated on val/ through the runtime that will serve it. The record's `measurement` is the
-    optimised variant's, `before` the original's; `details` hold what the report adds to them. With `last_resort` the
-    variant is shipped even when it misses the gate, and `details["gate_met"]` says so.
+    All are timed interleaved. The artifact is evaluated on val/ through the runtime that will serve it. The
+    record's `measurement` is the optimised variant's, `before` the original's; `details` hold what the report
+    adds to them. With `last_resort` the variant is shipped even when it misses the gate, and
+    `details["gate_met"]` says so.
     """
     files = _files(variant, run, number)
     unmodified = _unmodified(context, run)
@@ -50,6 +52,8 @@ def ship(
         timing=timings[ORIGINAL],
         given=original_answers,
     )
+    if "finetune" in variant.details:
+        original = replace(original, train_seconds_per_epoch=_original_pace(context, run))
     optimized = measurement(
         variant,
         runtime=runtime,
@@ -89,7 +93,10 @@ def ship(
 
 
 def _files(variant: Variant, run: Run, number: int) -> dict[str, Path]:
-    """The artifacts to choose from, by runtime; a recipe without exports ships the checkpoint for eager PyTorch."""
+    """The artifacts to choose from, by runtime.
+
+    A recipe without exports ships the checkpoint for eager PyTorch.
+    """
     files = dict(variant.artifacts)
     if not files:
         files["eager"] = runtimes.write(variant, "eager", run.workdir / f"{number:03d}-ship")
@@ -142,6 +149,18 @@ def _original_answers(context: Context, run: Run) -> Answers:
     return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"])
 
 
+def _original_pace(context: Context, run: Run) -> float | None:
+    """Seconds an epoch of training the original would take, measured once a run."""
+    if context.data is None:
+        return None
+    kept = run.recall("original-pace")
+    if kept is None:
+        pictures = len(context.data.train)
+        kept = {"seconds_per_epoch": plain_seconds_per_epoch(context.teacher, pictures)}
+        run.remember("original-pace", kept)
+    return float(kept["seconds_per_epoch"])
+
+
 def _answers(path: Path, runtime: str, variant: Variant, context: Context) -> Answers:
     split = None if context.data is None else context.data.val
     return answers(
@@ -150,7 +169,10 @@ def _answers(path: Path, runtime: str, variant: Variant, context: Context) -> An
 
 
 def _retimed(original: Measurement, timing: latency.Timing) -> Measurement:
-    """The original's figures as another runtime or allocator gives them; accuracy stands for eager PyTorch alone."""
+    """The original's figures as another runtime or allocator gives them.
+
+    Accuracy stands for eager PyTorch alone.
+    """
     return replace(
         original,
         latency_ms=timing.latency,

@@ -13,7 +13,10 @@ FILE_NAME = "slimcv.yaml"
 
 
 class Sidecar(BaseModel):
-    """Values for options left out. Nothing here can name code: a folder may come from anywhere, like the model in it."""
+    """Values for options left out.
+
+    Nothing here can name code: a folder may come from anywhere, like the model in it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

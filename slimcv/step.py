@@ -32,7 +32,7 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model is fed: pictures of this shape, normalised as `(pixel / 255 - mean) / std` for each channel."""
+    """What a model is fed: pictures of this shape, normalised per channel as `(pixel / 255 - mean) / std`."""
 
     channels: int
     height: int
@@ -53,9 +53,9 @@ class InputSpec:
 class Variant:
     """A model somewhere on its way: the lifted graph, what it is fed, and what was exported from it.
 
-    `model` is the lifted graph (see slimcv.models.capture); after `quantize_int8` it is the folded INT8 graph.
-    `runtime` names the runtime the variant is meant for, as the last of the steps `compile` and `export_*` left it.
-    `artifacts` maps a runtime's name to the file it runs.
+    `model` is the lifted graph (see slimcv.models.capture); after `quantize_int8` it is the folded INT8
+    graph. `runtime` names the runtime the variant is meant for, as the last of the steps `compile` and
+    `export_*` left it. `artifacts` maps a runtime's name to the file it runs.
     """
 
     model: GraphModule
@@ -72,8 +72,8 @@ class Variant:
 class Context:
     """What a step may read: the data, the original as teacher, where to put files, and the limits of the run.
 
-    `threads` is the deployment's thread count, used for every measurement; `train_threads` is what training may use.
-    `deadline` is a `time.perf_counter` reading after which work should end, or None.
+    `threads` is the deployment's thread count, used for every measurement; `train_threads` is what training
+    may use. `deadline` is a `time.perf_counter` reading after which work should end, or None.
     """
 
     teacher: Variant
@@ -86,9 +86,10 @@ class Context:
 
 
 class Step(BaseModel, ABC):
-    """A step's parameters, frozen and checked. Subclasses live one a file in slimcv/steps/, named like the file.
+    """A step's parameters, frozen and checked.
 
-    A step's file must not import torch at module level: recipes are checked before torch is paid for.
+    Subclasses live one a file in slimcv/steps/, named like the file. A step's file must not import torch at
+    module level: recipes are checked before torch is paid for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,7 +13,9 @@ def measured(top1=None, p50=None, agreement=None, size=None):
 
 
 def test_a_drop_is_counted_against_the_original_not_the_variant_before():
-    verdict = judge(Gate(max_drop=1), candidate=measured(93.5), original=measured(95.0), before=measured(94.0))
+    verdict = judge(
+        Gate(max_drop=1), candidate=measured(93.5), original=measured(95.0), before=measured(94.0)
+    )
     assert not verdict.accepted
     assert verdict.reason == "top-1 1.5 points below the original, max_drop is 1"
 

@@ -1,4 +1,4 @@
-"""Recipes: every mistake is answered with file, entry, key and the nearest valid name, before torch is imported."""
+"""Recipes: every mistake is answered with file, entry, key and nearest valid name, before importing torch."""
 
 import subprocess
 import sys
@@ -108,7 +108,10 @@ def test_a_missing_file_is_not_taken_for_a_name(tmp_path):
 
 
 def test_overrides_reach_parameters_repair_and_gates(tmp_path):
-    text = "steps:\n- reduce_resolution: {scale: 0.5}\n- reduce_resolution: {scale: 0.75}\n  recover: {epochs: 9}"
+    text = (
+        "steps:\n- reduce_resolution: {scale: 0.5}\n"
+        "- reduce_resolution: {scale: 0.75}\n  recover: {epochs: 9}"
+    )
     loaded = recipe.load(
         written(tmp_path, text),
         overrides=(

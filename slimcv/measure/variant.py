@@ -25,7 +25,10 @@ SYNTHETIC_PICTURES = 64
 
 @dataclass(frozen=True)
 class Answers:
-    """What a variant said to a fixed list of pictures. `top1` and `top5` are percentages, None without labels."""
+    """What a variant said to a fixed list of pictures.
+
+    `top1` and `top5` are percentages, None without labels.
+    """
 
     predictions: NDArray[np.int64]
     top1: float | None = None
@@ -58,7 +61,10 @@ def measurement(
     given: Answers | None = None,
     original: Answers | None = None,
 ) -> Measurement:
-    """Gather the figures of `variant` as `runtime` runs it; `original` are the original's answers, for agreement."""
+    """Gather the figures of `variant` as `runtime` runs it.
+
+    `original` are the original's answers, for agreement.
+    """
     return Measurement(
         parameters=size.parameters(variant.model),
         buffers=size.buffers(variant.model),

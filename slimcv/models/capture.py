@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 import linecache
+import logging
 import sysconfig
 import traceback
 import warnings
@@ -47,6 +48,12 @@ FAULTS = (
     NameError, ImportError, torch.fx.proxy.TraceError,
 )  # fmt: skip
 """What somebody else's forward method, or tracing it, may raise."""
+
+_CHATTER = (
+    "torch.export", "torch._export", "torch._export.serde.serialize", "torch.fx", "torch._dynamo",
+    "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes",
+)  # fmt: skip
+"""Loggers that repeat what an exception says."""
 
 
 def capture(module: nn.Module, input: InputSpec) -> fx.GraphModule:
@@ -245,11 +252,7 @@ def export(module: nn.Module, input: InputSpec) -> ExportedProgram:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps the exporter's log lines, which repeat the exception they precede, off stderr."""
-    import logging
-
-    loggers = [
-        logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.fx", "torch._dynamo")
-    ]
+    loggers = [logging.getLogger(name) for name in _CHATTER]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

@@ -143,8 +143,8 @@ def _statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def _move_statistics(norm: nn.BatchNorm2d, was: Sequence[Tensor], *, now: Sequence[Tensor]) -> None:
     """Shift the running mean and scale the running variance as the statistics of these values changed.
 
-    The statistics themselves are those of all training data and are kept as the base: few pictures, or synthetic
-    ones, give the change well but not the statistics.
+    The statistics themselves come from all training data and stay the base: few pictures, or synthetic ones,
+    give the change well but not the statistics.
     """
     (mean_was, variance_was), (mean_now, variance_now) = _statistics(was), _statistics(now)
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from slimcv.data import Split
-from slimcv.errors import SlimcvError
+from slimcv.errors import Rejected
 from slimcv.models import capture
 from slimcv.step import InputSpec
 from slimcv.train import objective
@@ -33,7 +33,7 @@ LOG_SECONDS = 5.0
 log = logging.getLogger("slimcv")
 
 
-class DivergedError(SlimcvError):
+class DivergedError(Rejected):
     """The loss is no number any more."""
 
 

@@ -122,6 +122,21 @@ def test_fitting_brings_held_out_outputs_nearer_to_the_originals(rank):
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_statistics_of_a_norm_move_as_much_as_its_inputs_did(exact):
+    conv, norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+    if exact:
+        conv.weight.data = torch.einsum("cij,oc->ocij", torch.randn(3, 3, 3), torch.randn(8, 3))
+    original = capture.capture(
+        nn.Sequential(conv, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)), INPUT
+    )
+    model = capture.copy(original)
+    conversions = make_separable(model, chosen(model), rank=1)
+    reconstruct(original, model, conversions=conversions, batches=[smooth(32, 1)], rounds=0, seed=0)
+    moved = float((model.get_submodule("1").running_var - 1).abs().max())
+    assert (moved < 1e-3) == exact
+
+
 def test_norms_inserted_after_pairs_change_nothing_until_training():
     model = capture.capture(network(), INPUT)
     conversions = make_separable(model, chosen(model), rank=1)

@@ -1,0 +1,239 @@
+"""The command line: what it prints, how it ends, and that bad input is one sentence and a hint."""
+
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from slimcv import cli
+
+SMALL = ("--input", "3x16x16", "--threads", "1", "--format", "json")
+
+
+def call(monkeypatch, capsys, *words):
+    """Run the command in this process: its exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["slimcv", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+@pytest.fixture
+def slimcv(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: call(monkeypatch, capsys, *words)
+
+
+@pytest.fixture
+def model(tmp_path):
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    torch.save(network, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for number in range(10):
+            path = tmp_path / "pictures" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def refused(result, message, hint=""):
+    """Exit code 2, nothing on stdout, one error line and one hint line at the end of stderr."""
+    code, out, err = result
+    assert code == 2, err
+    assert out == ""
+    lines = err.splitlines()
+    assert "Traceback" not in err
+    assert [line.split(":")[0] for line in lines[-2:]] == ["error", "hint"], err
+    assert message in lines[-2]
+    assert hint in lines[-1]
+
+
+def test_help_and_version_do_not_import_torch_nor_draw(tmp_path):
+    code = (
+        "import sys\nfrom slimcv import cli\nsys.argv = ['slimcv', '--help']\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'rich', 'onnx'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "optimize" in done.stdout
+
+
+def test_the_version_is_printed(slimcv):
+    code, out, _ = slimcv("--version")
+    assert (code, out.split()[0]) == (0, "slimcv")
+
+
+def test_recipes_are_listed_shown_and_their_steps_explained(slimcv):
+    assert "cpu_fast" in slimcv("recipes")[1]
+    assert "depthwise_separable" in slimcv("recipes", "show", "cpu_fast")[1]
+    out = slimcv("recipes", "steps")[1]
+    assert "depthwise_separable (surgery): " in out
+    assert "rank = 1" in out
+
+
+def test_a_dry_run_prints_the_resolved_plan_and_touches_nothing(slimcv, tmp_path):
+    code, out, err = slimcv(
+        "optimize", "none.pt", "--dry-run", "--set", "depthwise_separable.rank=2", "--max-drop", "0.5"
+    )
+    assert (code, err) == (0, "")
+    assert "rank: 2" in out
+    assert "max_drop: 0.5" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_recipe_is_answered_before_anything_else(slimcv):
+    refused(slimcv("optimize", "none.pt", "--recipe", "cpu_fats"), "cpu_fats", "did you mean 'cpu_fast'")
+
+
+def test_a_missing_file_is_named(slimcv):
+    refused(slimcv("optimize", "none.pt"), "none.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 cut"])
+def test_a_file_that_is_no_model_is_named(slimcv, tmp_path, content):
+    (tmp_path / "model.pt").write_bytes(content)
+    refused(slimcv("optimize", "model.pt", "--input", "3x16x16"), "model.pt")
+    assert not (tmp_path / "model-slim").exists()
+
+
+def test_a_directory_is_no_model(slimcv, tmp_path):
+    (tmp_path / "model.pt").mkdir()
+    refused(slimcv("profile", "model.pt"), "model.pt")
+
+
+def test_a_truncated_file_is_named(slimcv, model):
+    model.write_bytes(model.read_bytes()[:-100])
+    refused(slimcv("profile", model, "--input", "3x16x16"), "model.pt")
+
+
+class Hostile:
+    """Unpickling this runs a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_hostile_pickle_is_refused_and_never_run(slimcv, tmp_path):
+    torch.save(Hostile(tmp_path / "owned"), tmp_path / "model.pt")
+    refused(slimcv("optimize", "model.pt", "--input", "3x16x16"), "system")
+    with zipfile.ZipFile(tmp_path / "model.pt") as archive:
+        content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    pickle.loads(content)
+    assert (tmp_path / "owned").exists(), "the pickle would not have done anything in the first place"
+
+
+def test_a_model_without_a_known_input_is_refused(slimcv, model):
+    refused(slimcv("optimize", model), "input", "--input")
+
+
+@pytest.mark.parametrize("shape", ["3", "3x0x16", "axbxc", "224"])
+def test_a_wrong_input_shape_is_refused(slimcv, model, shape):
+    refused(slimcv("optimize", model, "--input", shape), shape)
+
+
+def test_pictures_of_another_number_of_classes_are_refused_before_any_work(slimcv, model, pictures, tmp_path):
+    (pictures / "bird").mkdir()
+    Image.new("RGB", (16, 16)).save(pictures / "bird" / "0.png")
+    Image.new("RGB", (16, 16), "red").save(pictures / "bird" / "1.png")
+    refused(slimcv("optimize", model, "--input", "3x16x16", "--data", pictures), "3 classes")
+    assert not (tmp_path / "model-slim").exists()
+
+
+def test_no_pictures_and_one_class_are_refused(slimcv, model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(slimcv("optimize", model, "--input", "3x16x16", "--data", "empty"), "empty")
+    (tmp_path / "empty" / "cat").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "empty" / "cat" / "0.png")
+    refused(slimcv("optimize", model, "--input", "3x16x16", "--data", "empty"), "class")
+
+
+def test_pictures_that_are_all_broken_are_refused(slimcv, model, pictures):
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"broken")
+    refused(slimcv("optimize", model, "--input", "3x16x16", "--data", pictures), "")
+
+
+def test_an_out_folder_that_cannot_be_written_is_refused(slimcv, model, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(slimcv("optimize", model, "--input", "3x16x16", "--out", "file/out"), "file/out")
+
+
+def test_profile_as_json_is_json_and_nothing_else(slimcv, model):
+    code, out, _ = slimcv("profile", model, "--input", "3x16x16", "--threads", "1", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["totals"]["parameters"] == 122
+
+
+def test_profile_lists_the_layers(slimcv, model):
+    code, out, _ = slimcv("profile", model, "--input", "3x16x16", "--threads", "1")
+    assert code == 0
+    assert "convolution" in out
+
+
+def test_the_lossless_recipe_needs_no_pictures_and_says_what_was_not_measured(slimcv, model, tmp_path):
+    code, out, _ = slimcv("optimize", model, "--recipe", "cpu_lossless", *SMALL)
+    report = json.loads(out)
+    assert code == 0
+    assert report["original"]["top1"] is None
+    assert report["optimized"]["agreement"] == 100.0
+    assert report["gate"]["met"] is True
+    folder = tmp_path / "model-slim"
+    for name in (
+        "model.pt2",
+        "model.onnx",
+        "openvino/model.xml",
+        "openvino/model.bin",
+        "report.json",
+        "report.md",
+        "slimcv.json",
+    ):
+        assert (folder / name).is_file(), name
+    assert json.loads((folder / "report.json").read_text()) == report
+
+
+def test_the_same_command_again_repeats_the_report_and_another_one_is_refused(slimcv, model):
+    words = ("optimize", model, "--recipe", "cpu_lossless", *SMALL)
+    first = json.loads(slimcv(*words)[1])
+    again = json.loads(slimcv(*words)[1])
+    assert again["optimized"] == first["optimized"]
+    refused(slimcv(*words, "--seed", "1"), "another seed", "--overwrite")
+
+
+def test_without_pictures_lossy_steps_are_skipped_and_the_network_is_shipped_unchanged(slimcv, model):
+    _, out, _ = slimcv("optimize", model, "--recipe", "cpu_fast", *SMALL)
+    report = json.loads(out)
+    lossy = [step for step in report["steps"] if step["name"] in ("depthwise_separable", "quantize_int8")]
+    assert [(step["outcome"], step["reason"]) for step in lossy] == [("skipped", "needs data")] * 2
+    assert report["optimized"]["parameters"] == report["original"]["parameters"]
+
+
+def test_a_gate_that_cannot_be_met_ends_with_3_and_still_ships(slimcv, model, tmp_path):
+    code, out, _ = slimcv("optimize", model, "--recipe", "cpu_lossless", "--min-speedup", "1e6", *SMALL)
+    assert code == 3
+    assert json.loads(out)["gate"]["met"] is False
+    assert Path(tmp_path / "model-slim" / "slimcv.json").is_file()

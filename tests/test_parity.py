@@ -1,0 +1,120 @@
+"""A runtime's answers are compared with the network's own, and refused where they differ."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from slimcv import data as datasets
+from slimcv import parity, runtimes
+from slimcv.errors import Rejected
+from slimcv.models import capture
+from slimcv.parity import Parity
+from slimcv.step import Context, InputSpec, Variant
+
+INPUT = InputSpec(3, 12, 12)
+
+AGREEING = Parity(
+    precision="fp32", pictures=50, max_abs_diff=1e-6, scale=1.0, relative_error=1e-6, agreement=100.0
+)
+
+
+def variant(seed=0):
+    torch.manual_seed(seed)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    return Variant(capture.capture(network, INPUT), INPUT)
+
+
+def context(folder: Path, data=None):
+    return Context(variant(), data, folder, threads=1, train_threads=1)
+
+
+def dataset(folder: Path):
+    random = np.random.default_rng(0)
+    for name in ("one", "two"):
+        (folder / "pictures" / name).mkdir(parents=True)
+        for number in range(15):
+            pixels = random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
+    return datasets.load(str(folder / "pictures"), cache=folder / "cache")
+
+
+@pytest.mark.parametrize(
+    ("found", "int8"),
+    [
+        (AGREEING, False),
+        (replace(AGREEING, precision="bf16", max_abs_diff=0.04), False),
+        (replace(AGREEING, precision="int8", max_abs_diff=0.5, relative_error=0.04, agreement=98.0), True),
+    ],
+)
+def test_each_precision_has_its_own_bound(found, int8):
+    assert parity.objection(found, tolerance=1e-4, int8=int8) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "int8", "said"),
+    [
+        (replace(AGREEING, max_abs_diff=1e-3), False, "largest difference"),
+        (replace(AGREEING, max_abs_diff=float("nan")), False, "largest difference"),
+        (replace(AGREEING, precision="bf16", max_abs_diff=0.06), False, "largest difference"),
+        (replace(AGREEING, precision="bf16", max_abs_diff=0.04, agreement=98.0), False, "the same class"),
+        (replace(AGREEING, precision="int8", relative_error=0.17), True, "relative error"),
+        (replace(AGREEING, precision="int8", relative_error=0.04, agreement=96.0), True, "the same class"),
+    ],
+)
+def test_what_lies_outside_is_objected_to(found, int8, said):
+    reason = parity.objection(found, tolerance=1e-4, int8=int8)
+    assert reason is not None
+    assert said in reason
+
+
+def test_classes_nearer_than_the_tolerance_count_as_the_same():
+    class Swapped:
+        runtime = "eager"
+        precision = "fp32"
+
+        def predict(self, batch):
+            with torch.no_grad():
+                answers = made.model(torch.from_numpy(batch)).numpy()
+            return answers[:, ::-1].copy()
+
+    made = variant()
+    batch = np.random.default_rng(0).standard_normal((8, *INPUT.shape), dtype=np.float32)
+    assert parity.compare(made, Swapped(), batch, tolerance=1e-4).agreement < 100.0
+    assert parity.compare(made, Swapped(), batch, tolerance=10.0).agreement == 100.0
+
+
+def test_the_file_of_the_network_is_accepted_and_that_of_another_one_rejected(tmp_path):
+    path = runtimes.write(variant(seed=0), "onnxruntime", tmp_path)
+    here = context(tmp_path)
+    found = parity.prove(variant(seed=0), path, "onnxruntime", context=here, tolerance=1e-4)
+    assert found["max_abs_diff"] <= 1e-4 * found["scale"]
+    with pytest.raises(Rejected, match="onnxruntime answers otherwise"):
+        parity.prove(variant(seed=1), path, "onnxruntime", context=here, tolerance=1e-4)
+
+
+def test_pictures_come_from_the_tuning_split_and_synthetic_ones_fill_up(tmp_path):
+    data = dataset(tmp_path)
+    chosen = parity.pictures(variant(), context(tmp_path, data))
+    made = parity.pictures(variant(), context(tmp_path))
+    assert chosen.shape == made.shape == (parity.PICTURES, *INPUT.shape)
+    assert chosen.flags["C_CONTIGUOUS"]
+    assert chosen.dtype == np.float32
+    tuning = data.tuning.pixels(12, 12, 3).astype(np.float32) / 255
+    expected = ((tuning - INPUT.mean) / INPUT.std).transpose(0, 3, 1, 2)
+    assert np.allclose(chosen[: len(data.tuning)], expected, atol=1e-5)
+
+
+def test_two_exports_never_share_a_folder(tmp_path):
+    here = context(tmp_path / "work")
+    first, _ = parity.export(variant(), "onnxruntime", context=here, tolerance=1e-4)
+    second, _ = parity.export(variant(seed=1), "onnxruntime", context=here, tolerance=1e-4)
+    assert first != second
+    assert first.is_file()
+    assert second.is_file()

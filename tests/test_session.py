@@ -1,0 +1,166 @@
+"""The loop from a trained network to a bundle, on a small real task: telling apart three kinds of stripes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from slimcv import bundle, data, models, runtimes, session
+from slimcv.measure import accuracy
+from slimcv.recipe import load
+from slimcv.report.outcome import from_records
+from slimcv.run import Run
+from slimcv.step import Context
+
+CLASSES = ("horizontal", "vertical", "diagonal")
+SIZE = 32
+
+FAST = """
+objective: size
+gate: {max_drop: 5}
+steps:
+  - global_average_pool
+  - depthwise_separable
+  - reduce_resolution: {scale: 0.5}
+    recover: {epochs: 8}
+    gate: {max_drop: 10}
+  - quantize_int8: {calibration_images: 32}
+    gate: {max_step_drop: 10}
+  - export_onnx
+  - export_openvino
+"""
+
+
+def picture(kind, random):
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+    along = {"horizontal": rows, "vertical": columns, "diagonal": (rows + columns) / np.sqrt(2)}[kind]
+    wave = np.sin(2 * np.pi * along / random.uniform(6, 9) + random.uniform(0, 6))
+    colour = random.uniform(40, 110, 3)
+    noise = random.normal(0, 25, (SIZE, SIZE, 3))
+    return Image.fromarray((127 + wave[..., None] * colour + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """A folder with pictures/, and model.pt trained on them."""
+    folder = tmp_path_factory.mktemp("task")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 120), ("val", 40)):
+        for name in CLASSES:
+            (folder / "pictures" / split / name).mkdir(parents=True)
+            for number in range(count):
+                picture(name, random).save(folder / "pictures" / split / name / f"{number}.png")
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(16),
+        nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(16 * 16 * 16, 64), nn.ReLU(), nn.Linear(64, 3),
+    )  # fmt: skip
+    split = data.load(str(folder / "pictures"), cache=folder / "cache").train
+    pixels = torch.from_numpy(np.array(split.pixels(SIZE, SIZE, 3))).permute(0, 3, 1, 2).float()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    inputs = (pixels / 255 - mean[:, None, None]) / std[:, None, None]
+    labels = torch.from_numpy(split.labels)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(6):
+        for index in torch.randperm(len(labels)).split(32):
+            optimizer.zero_grad()
+            torch.autograd.backward(nn.functional.cross_entropy(network(inputs[index]), labels[index]))
+            optimizer.step()
+    torch.save(network.eval(), folder / "model.pt")
+    (folder / "slimcv.yaml").write_text(f"data: pictures\ninput: 3x{SIZE}x{SIZE}\n")
+    return folder
+
+
+def optimized(task, tmp_path, text):
+    """Run a recipe in this process: its records and the report."""
+    (tmp_path / "mine.yaml").write_text(text)
+    plan = load(str(tmp_path / "mine.yaml"))
+    dataset = data.load(str(task / "pictures"), cache=task / "cache")
+    variant = models.load(str(task / "model.pt"), input=f"3x{SIZE}x{SIZE}", classes=dataset.classes)
+    run = Run.open(tmp_path / "out", identity={"recipe": plan.plan()})
+    context = Context(variant, dataset, run.workdir, threads=1, train_threads=1)
+    records = list(session.optimize(plan, context, run))
+    document = from_records(
+        records, recipe=plan, context=context, model="model.pt", arch=None, data="pictures", command=[]
+    )
+    return records, document
+
+
+@pytest.mark.slow
+def test_a_network_is_cut_down_repaired_quantised_and_shipped(task, tmp_path):
+    records, report = optimized(task, tmp_path, FAST)
+    outcomes = {record.step: record.outcome for record in records}
+    assert records[0].step == "original"
+    assert records[-1].step == "ship"
+    assert outcomes["depthwise_separable"] == "accepted"
+    assert report["gate"]["met"] is True
+    assert report["original"]["top1"] > 90
+    assert report["optimized"]["top1"] >= report["original"]["top1"] - 5
+    assert report["optimized"]["parameters"] < 0.05 * report["original"]["parameters"]
+    assert report["optimized"]["int8_mac_share"] > 0.9
+    assert report["optimized"]["train_seconds_per_epoch"] > 0
+    assert report["original"]["train_seconds_per_epoch"] > 0
+    assert report["best_unmodified"]["runtime"] in ("openvino", "onnxruntime")
+
+
+@pytest.mark.slow
+def test_the_figures_reported_are_those_of_the_file_that_is_shipped(task, tmp_path):
+    _, report = optimized(task, tmp_path, FAST)
+    runtime = report["optimized"]["runtime"]
+    served = next(part for part in report["artifacts"] if part["runtime"] == runtime)
+    split = data.load(str(task / "pictures"), cache=task / "cache").val
+    spec = models.load(str(tmp_path / "out" / "model.pt2")).input
+    prepared = runtimes.prepare(tmp_path / "out" / served["path"], runtime, threads=1)
+    assert accuracy.evaluate(prepared, split, spec).top1 == pytest.approx(report["optimized"]["top1"])
+    for part in report["artifacts"]:
+        assert bundle.sha256(tmp_path / "out" / part["path"]) == part["sha256"]
+
+
+@pytest.mark.slow
+def test_surgery_that_training_cannot_repair_is_taken_back_one_by_one(task, tmp_path):
+    barely_trained = FAST.replace("epochs: 8", "epochs: 1, lr: 1.0e-6, ema: 0")
+    hopeless = barely_trained.replace("max_drop: 10}", "max_drop: 0}", 1)
+    records, report = optimized(task, tmp_path, hopeless)
+    taken = [record.step for record in records if record.reason.startswith("taken back")]
+    assert taken[:1] == ["depthwise_separable"]
+    assert report["gate"]["met"] is True
+    assert report["optimized"]["top1"] >= report["original"]["top1"] - 5
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_accuracy(task, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "objective: size\ngate: {max_drop: 100}\nsteps:\n- global_average_pool\n- depthwise_separable\n"
+        "- finetune: {epochs: 3}\n  gate: {max_drop: 100}\n- export_onnx\n"
+    )
+
+    def start(out):
+        words = ["optimize", task / "model.pt", "--recipe", recipe, "--out", out, "--cache", task / "cache"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "slimcv", *map(str, words), "--threads", "1", "--format", "json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    unbroken = json.loads(start(tmp_path / "unbroken").communicate()[0])
+    broken = tmp_path / "broken"
+    for moment in ("depthwise_separable: applying", "epoch 2/3"):
+        with start(broken) as process:
+            assert any(moment in line for line in process.stderr), moment
+            process.kill()
+        assert not (broken / bundle.MANIFEST).exists()
+    resumed = json.loads(start(broken).communicate()[0])
+    assert resumed["optimized"]["top1"] == unbroken["optimized"]["top1"]
+    steps = [[(step["name"], step["outcome"]) for step in report["steps"]] for report in (resumed, unbroken)]
+    assert steps[0] == steps[1]
+    assert not (broken / "work").exists()
