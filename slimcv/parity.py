@@ -15,6 +15,7 @@ from slimcv import runtimes
 from slimcv.data import normalisation, synthetic
 from slimcv.errors import Rejected, SlimcvError
 from slimcv.models import capture
+from slimcv.runtimes import eager
 from slimcv.step import Context, Variant
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from slimcv.runtimes import Prepared
 
 PICTURES = 32
+
+LOSSLESS = 1e-4
+"""What a step that calls itself lossless may move an output, as a share of the largest one."""
 
 HALF_TOLERANCE = 5e-2
 """bfloat16 keeps 8 bits of a number: on tens of layers outputs move by some percent of the largest."""
@@ -69,6 +73,15 @@ def prove(
         raise Rejected(f"{runtime} answers otherwise than the network it was given: {reason}")
     log.info("%s agrees: largest difference %.2g on %d pictures", runtime, found.max_abs_diff, found.pictures)
     return asdict(found)
+
+
+def unchanged(before: Variant, after: Variant, *, context: Context, tolerance: float = LOSSLESS) -> None:
+    """Raise Rejected where two variants differ in eager PyTorch by more than `tolerance` × the largest output."""
+    prepared = eager.in_memory(after.model, threads=context.train_threads)
+    found = compare(before, prepared, pictures(before, context), tolerance=tolerance)
+    reason = objection(found, tolerance=tolerance, int8=False)
+    if reason is not None:
+        raise Rejected(f"the outputs are not what they were: {reason}")
 
 
 def compare(variant: Variant, prepared: Prepared, batch: NDArray[np.float32], *, tolerance: float) -> Parity:

@@ -20,7 +20,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slimcv import runtimes
+from slimcv import parity, runtimes
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.gate import Gate, Verdict, judge
 from slimcv.measure import latency, size
@@ -284,6 +284,8 @@ class _Session:
             raise NotApplicable("the run's time budget is used up")
         variant = replace(before.variant, model=capture.copy(before.variant.model))
         variant = entry.step.apply(variant, context)
+        if entry.step.lossless and entry.step.stage < Stage.EXPORT:
+            parity.unchanged(before.variant, variant, context=context)
         if entry.recover is not None:
             from slimcv.steps.finetune import Finetune
 

@@ -3,12 +3,14 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "0")
 
 import pytest
 import torch
 
-# The torchvision wheel is built for CUDA and looks for two operators at import that a CPU torch does not define.
+# The torchvision wheel is built for CUDA and looks for two operators at import that a CPU torch does not
+# define.
 _vision = torch.library.Library("torchvision", "DEF")
 for _schema in (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

@@ -118,3 +118,16 @@ def test_two_exports_never_share_a_folder(tmp_path):
     assert first != second
     assert first.is_file()
     assert second.is_file()
+
+
+def test_a_step_that_changes_outputs_is_not_lossless(tmp_path):
+    with pytest.raises(Rejected, match="not what they were"):
+        parity.unchanged(variant(), variant(seed=1), context=context(tmp_path))
+    parity.unchanged(variant(), variant(), context=context(tmp_path))
+
+
+def test_a_precision_asked_for_stays_with_the_file(tmp_path):
+    asked = replace(variant(), details={"inference_precision": "f32"})
+    path = runtimes.write(asked, "openvino", tmp_path)
+    assert "inference_precision" in path.read_text()
+    assert runtimes.prepare(path, "openvino", threads=1).precision == "fp32"

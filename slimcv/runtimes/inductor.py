@@ -54,6 +54,7 @@ def load_libraries(*, threads: int) -> None:
 
 
 def require_compiler() -> None:
+    """Raise SlimcvError where no C++ compiler is to be found."""
     if os.environ.get("CXX") or any(map(shutil.which, _COMPILERS)):
         return
     raise SlimcvError(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 
+_PRECISION = ["slimcv", "inference_precision"]
+"""Where in the file a precision is kept that must not be left to what the CPU does best."""
+
 _INTEGERS = ("u8", "i8")
 
 
@@ -28,7 +31,8 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     """The `.xml`, with its `.bin` beside it; made from the variant's `.onnx`, which is written first if
     missing.
 
-    Weights keep their precision: what OpenVINO computes in is decided when the file is loaded.
+    Weights keep their precision. What OpenVINO computes in is decided when the file is loaded, unless the variant
+    carries `details["inference_precision"]`, which is then kept in the file.
     """
     known = variant.artifacts.get("onnxruntime")
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as unfinished:
@@ -36,7 +40,9 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
             known if known is not None and known.is_file() else onnx_file.write(variant, Path(unfinished))
         )
         try:
-            _convert(source, Path(unfinished) / f"{name}.xml")
+            _convert(
+                source, Path(unfinished) / f"{name}.xml", precision=variant.details.get("inference_precision")
+            )
             for suffix in (".bin", ".xml"):
                 (Path(unfinished) / f"{name}{suffix}").replace(folder / f"{name}{suffix}")
         except OSError as error:
@@ -49,8 +55,12 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
 def prepare(path: Path, *, threads: int) -> OpenvinoModel:
     """Load an `.xml` with its `.bin` (or an `.onnx`) for one request at a time."""
     openvino = import_library()
+    settings = _settings(threads)
     try:
-        compiled = openvino.Core().compile_model(os.fspath(path), "CPU", _settings(threads))
+        model = openvino.Core().read_model(os.fspath(path))
+        if model.has_rt_info(_PRECISION):
+            settings["INFERENCE_PRECISION_HINT"] = model.get_rt_info(_PRECISION).astype(str)
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise SlimcvError(f"OpenVINO does not load {path}: {reason}", "write the file anew") from error
@@ -143,11 +153,13 @@ def _settings(threads: int) -> dict[str, Any]:
     }
 
 
-def _convert(source: Path, path: Path) -> None:
+def _convert(source: Path, path: Path, *, precision: str | None) -> None:
     """`read_model` and not `convert_model`: the same converter without its telemetry."""
     openvino = import_library()
     try:
         model = openvino.Core().read_model(os.fspath(source))
+        if precision is not None:
+            model.set_rt_info(precision, _PRECISION)
         openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

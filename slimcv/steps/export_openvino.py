@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,10 +25,17 @@ class ExportOpenvino(Step):
         description="largest difference of an fp32 network's outputs, over the largest output",
     )
 
+    precision: Literal["auto", "f32"] = Field(
+        default="auto",
+        description="what floats are computed in; auto: OpenVINO's choice, bf16 on CPUs made for it",
+    )
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The same network with its `.xml` among the artifacts."""
         from slimcv import parity
 
+        if self.precision == "f32":
+            variant = replace(variant, details={**variant.details, "inference_precision": "f32"})
         path, found = parity.export(variant, "openvino", context=context, tolerance=self.tolerance)
         return replace(
             variant,
