@@ -87,6 +87,13 @@ class Manifest(_Part):
         return files
 
 
+def clear(folder: Path) -> None:
+    """Remove the files of an earlier bundle, the manifest first. Raises SlimcvError where that is refused."""
+    with _writable(folder):
+        for name in (MANIFEST, *PLACES.values(), str(PurePosixPath(PLACES["openvino"]).with_suffix(".bin"))):
+            (folder / name).unlink(missing_ok=True)
+
+
 def place(
     folder: Path,
     source: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from slimcv.step import Context, Variant
 
 EXIT_BAD_INPUT, EXIT_GATE_MISSED, EXIT_INTERRUPTED = 2, 3, 130
+_INTERRUPTED = "interrupted: the same command goes on from the last finished step"
 
 app = typer.Typer(
     name="slimcv",
@@ -81,9 +83,20 @@ def main() -> NoReturn:
         print(f"error: {error.message}", file=sys.stderr)
         print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
+        print("hint: free some space; the same command goes on where the run stopped", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last finished step", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as end:
+        # Inside a command it is Typer that catches Ctrl-C: it ends with 130 and says nothing.
+        if end.code == EXIT_INTERRUPTED:
+            print(_INTERRUPTED, file=sys.stderr)
+        raise
     sys.exit(0)
 
 
@@ -148,13 +161,13 @@ def optimize(
         return
     beside = sidecar.find(model)
     seconds = None if budget is None else _seconds(budget)
-    folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
     _log_to_stderr()
 
     from slimcv.measure import allocator
 
     allocator.tune()
     variant = _load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
+    folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
     context = _context(
         variant, data or beside.data, folder, threads=threads, seed=seed, cache=cache, classes=beside.classes
     )
@@ -317,16 +330,12 @@ def _context(
 
 
 def _open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
-    import hashlib
-
     from slimcv.run import Run
+    from slimcv.train.teacher import fingerprint
 
-    digest = hashlib.sha256()
-    for name, tensor in sorted(context.teacher.model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().contiguous().view(-1).numpy().tobytes())
     identity = {
-        "model": digest.hexdigest(),
-        "input": str(context.teacher.input),
+        "model": fingerprint(context.teacher.model),
+        "input": repr(context.teacher.input),
         "recipe": plan.plan(),
         "data": context.data.fingerprint if context.data else None,
         "seed": context.seed,

@@ -59,7 +59,7 @@ def judge(
             continue
         met = value >= bound if name == "min_speedup" else value <= bound
         accepted = accepted and met
-        reasons.append(text if met else f"{text}, {name} is {bound:g}")
+        reasons.append(text if met else f"{text}, {name} is {bound:.12g}")
     return Verdict(accepted, "; ".join(reasons))
 
 

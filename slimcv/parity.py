@@ -76,7 +76,7 @@ def prove(
 
 
 def unchanged(before: Variant, after: Variant, *, context: Context, tolerance: float = LOSSLESS) -> None:
-    """Raise Rejected where two variants differ in eager PyTorch by more than `tolerance` × the largest output."""
+    """Raise Rejected where two variants differ in eager PyTorch by over `tolerance` × the largest output."""
     prepared = eager.in_memory(after.model, threads=context.train_threads)
     found = compare(before, prepared, pictures(before, context), tolerance=tolerance)
     reason = objection(found, tolerance=tolerance, int8=False)

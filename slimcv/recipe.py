@@ -191,7 +191,7 @@ def _overridden(raw: dict[str, Any], overrides: tuple[str, ...], path: Path) -> 
                 f"--set {override}: the value is not YAML", "quote it, for example 'key=[1, 2]'"
             ) from error
         if name == "gate" and section is None:
-            raw["gate"] = {**(raw.get("gate") or {}), key: value}
+            raw["gate"] = _with(raw.get("gate"), key, value, where=f"{path}: gate")
             continue
         entries = [entry for entry in _entries(raw, path) if name in entry]
         if not entries:
@@ -203,8 +203,16 @@ def _overridden(raw: dict[str, Any], overrides: tuple[str, ...], path: Path) -> 
             )
         for entry in entries if number is None else [entries[int(number) - 1]]:
             target = section or name
-            entry[target] = {**(entry.get(target) or {}), key: value}
+            entry[target] = _with(entry.get(target), key, value, where=f"{path}: '{target}'")
     return raw
+
+
+def _with(values: Any, key: str, value: Any, *, where: str) -> dict[str, Any]:
+    if values is not None and not isinstance(values, dict):
+        raise SlimcvError(
+            f"{where}: expected `key: value` pairs, not {values!r}", f"for example {{{key}: …}}"
+        )
+    return {**(values or {}), key: value}
 
 
 def _entries(raw: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -322,4 +330,4 @@ def _plain(value: object) -> str:
 
 
 def _gate_text(gate: Gate) -> str:
-    return ", ".join(f"{key}: {value:g}" for key, value in gate.model_dump(exclude_none=True).items())
+    return ", ".join(f"{key}: {value:.12g}" for key, value in gate.model_dump(exclude_none=True).items())

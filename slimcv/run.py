@@ -42,10 +42,11 @@ class Run:
         starts anew.
         """
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        folder = folder.resolve()
         with _writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            header, records = _read(folder)
-            if header is None and any(folder.iterdir()):
+            header, records = _read(folder, overwrite=overwrite)
+            if header is None and any(not _is_torn_journal(path) for path in folder.iterdir()):
                 raise SlimcvError(
                     f"--out {folder}: the folder is not empty and holds no run of slimcv",
                     "name a new folder; nothing there was touched",
@@ -94,6 +95,15 @@ class Run:
             checkpoint.save(variant, self.folder / relative)
         return relative
 
+    def find_checkpoint(self, number: int, name: str) -> str | None:
+        """The checkpoint that a run which died before its journal line left behind, or None."""
+        relative = f"checkpoints/{number:03d}-{name}.pt2"
+        return relative if (self.folder / relative).is_file() else None
+
+    def drop_checkpoint(self, number: int, name: str) -> None:
+        """Remove what `save_checkpoint` wrote, where it was written."""
+        (self.folder / f"checkpoints/{number:03d}-{name}.pt2").unlink(missing_ok=True)
+
     def read_checkpoint(self, relative: str) -> Variant:
         """The variant that `save_checkpoint` wrote."""
         from slimcv.models import checkpoint
@@ -118,7 +128,7 @@ class Run:
         shutil.rmtree(self.folder / "work", ignore_errors=True)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any] | None, list[Record]]:
+def _read(folder: Path, *, overwrite: bool) -> tuple[dict[str, Any] | None, list[Record]]:
     path = folder / JOURNAL
     if not path.is_file():
         return None, []
@@ -130,20 +140,33 @@ def _read(folder: Path) -> tuple[dict[str, Any] | None, list[Record]]:
             values = json.loads(line)
         except ValueError:
             break
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n") or not isinstance(values, dict):
             break
+        if header is None and "slimcv_journal" not in values:
+            return None, []
         whole += len(line)
         if header is None:
             header = values
+            if overwrite:
+                return header, []
+            if values["slimcv_journal"] != _VERSION:
+                raise SlimcvError(
+                    f"{path}: not a journal this version of slimcv can continue",
+                    "name another --out, or --overwrite",
+                )
         elif "record" in values:
             records.append(Record.from_json(values["record"]))
-    if whole != path.stat().st_size:
+    if header is not None and whole != path.stat().st_size:
         os.truncate(path, whole)
-    if header is not None and header.get("slimcv_journal") != _VERSION:
-        raise SlimcvError(
-            f"{path}: not a journal this version of slimcv can continue", "name another --out, or --overwrite"
-        )
     return header, records
+
+
+def _is_torn_journal(path: Path) -> bool:
+    """A journal whose very first line was cut off: the run died before it had done anything."""
+    if path.name != JOURNAL or not path.is_file():
+        return False
+    content = path.read_bytes()
+    return not content or (content.startswith(b'{"slimcv_journal"') and b"\n" not in content)
 
 
 def _append(folder: Path, values: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slimcv import parity, runtimes
-from slimcv.errors import NotApplicable, Rejected
+from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.gate import Gate, Verdict, judge
 from slimcv.measure import latency, size
 from slimcv.measure.variant import Answers, answers, measurement
@@ -94,7 +94,9 @@ def _head(session: _Session, original: Held) -> Generator[Record, None, list[Pro
     pending: list[tuple[int, Held]] = []
     for place, (at, entry) in enumerate(entries):
         repaired_later = not entry.trains and any(later.trains for _, later in entries[place + 1 :])
-        record, candidate = session.attempt(at, state, judged=not repaired_later)
+        record, candidate = session.attempt(
+            at, state, judged=not repaired_later, repairs=entry.trains and bool(pending)
+        )
         yield record
         if record.outcome == "rejected" and entry.trains and pending:
             retreated = yield from _retreat(session, at, pending, because=record)
@@ -123,7 +125,7 @@ def _retreat(
         yield session.take_back(taken, because)
         if not left and session.recipe.entries[at].step.stage == Stage.TRAIN:
             return None  # Nothing is left to repair.
-        because, candidate = session.attempt(at, state, judged=True)
+        because, candidate = session.attempt(at, state, judged=True, repairs=bool(left))
         yield because
         if candidate is not None:
             return Proven(candidate, at, tuple(left))
@@ -148,18 +150,20 @@ def _ship_fastest(session: _Session, original: Held, proven: Sequence[Proven]) -
 
 
 def _finish(session: _Session, base: Held, *, lossless: bool) -> Generator[Record, None, Record]:
-    """Fusion, quantisation and export of `base`, judged on val/.
+    """Fusion, quantisation and export of `base`, judged on val/; in float too where INT8 misses the gate.
 
-    They run once more in float where INT8 misses the gate. With `lossless` the float form of `base` is
-    shipped whatever the gate says.
+    With `lossless` the last attempt keeps to lossless steps and is shipped whatever the gate says.
     """
-    tail = [at for at, entry in enumerate(session.recipe.entries) if entry.step.stage >= Stage.FUSE]
+    entries = session.recipe.entries
+    tail = [at for at, entry in enumerate(entries) if entry.step.stage >= Stage.FUSE]
+    in_float = [at for at in tail if entries[at].step.stage != Stage.QUANTIZE]
+    if lossless:
+        in_float = [at for at in tail if entries[at].step.lossless]
     state = yield from _apply_all(session, base, tail)
-    quantized = state.variant.precision == "int8"
-    record = session.ship(state, last_resort=lossless and not quantized)
+    record = session.ship(state, last_resort=lossless and in_float == tail)
     yield record
-    if quantized and record.outcome == "rejected" and (lossless or not record.details["accuracy_met"]):
-        in_float = [at for at in tail if session.recipe.entries[at].step.stage != Stage.QUANTIZE]
+    again = lossless or (state.variant.precision == "int8" and not record.details["accuracy_met"])
+    if record.outcome == "rejected" and again:
         state = yield from _apply_all(session, base, in_float)
         record = session.ship(state, last_resort=lossless)
         yield record
@@ -184,18 +188,20 @@ class _Session:
         self.yardstick = yardstick(recipe)
         self.split = None if context.data is None else context.data.tuning
         self.count = 0
-        self.answers: dict[int, Answers] = {}
+        self.answers: dict[tuple[int, str], Answers] = {}
 
     def original(self) -> tuple[Record, Held]:
         """Record 0: the original's checkpoint and its figures on the tuning split."""
         held = Held(self.context.teacher, self._next_number())
         replayed = self.run.replay()
         if replayed is not None:
+            if replayed.measurement is not None:
+                self.yardstick = replayed.measurement.runtime
             return replayed, held
         started = time.perf_counter()
         log.info("original: measuring")
         checkpoint = self.run.save_checkpoint(held.number, "original", held.variant)
-        figures = self._figures(held, self._file(held), timing=None)
+        figures = self._figures(held, self._original_file(held), timing=None)
         seconds = time.perf_counter() - started
         record = Record(
             0, -1, "original", "measured", "", seconds, measurement=figures, checkpoint=checkpoint
@@ -203,10 +209,13 @@ class _Session:
         self.run.commit(record)
         return record, held
 
-    def attempt(self, at: int, before: Held, *, judged: bool) -> tuple[Record, Held | None]:
+    def attempt(
+        self, at: int, before: Held, *, judged: bool, repairs: bool = False
+    ) -> tuple[Record, Held | None]:
         """Apply entry `at` to a copy of `before`; the candidate is None unless it was accepted.
 
-        `judged` says that accuracy is judged now and not after a later entry's training.
+        `judged` says that accuracy is judged now and not after a later entry's training, `repairs` that this
+        entry's training has surgery to repair: it then trains even where its own step has nothing to do.
         """
         entry = self.recipe.entries[at]
         number = self._next_number()
@@ -218,8 +227,10 @@ class _Session:
         record = Record(number, at, entry.name, "skipped", "", 0.0)
         candidate = None
         try:
-            candidate = Held(self._apply(entry, before), number)
-            verdict, figures, figures_before = self._judge(entry, before, candidate, judged=judged)
+            candidate = Held(self._candidate(entry, before, number, repairs=repairs), number)
+            verdict, figures, figures_before = self._judge(
+                entry, before, candidate, judged=judged, needs_gain=not repairs
+            )
             record = replace(
                 record,
                 outcome="accepted" if verdict.accepted else "rejected",
@@ -232,13 +243,19 @@ class _Session:
             record = replace(record, outcome="rejected", reason=error.message)
         except NotApplicable as error:
             record = replace(record, reason=error.message)
+        except latency.ContenderFailed as error:
+            if error.contender != "candidate":
+                raise
+            record = replace(record, outcome="rejected", reason=error.message)
         accepted = record.outcome == "accepted"
         if accepted and candidate is not None and entry.step.stage < Stage.EXPORT:
-            record = replace(
-                record, checkpoint=self.run.save_checkpoint(number, entry.name, candidate.variant)
-            )
+            kept = self.run.find_checkpoint(number, entry.name) if entry.trains else None
+            kept = kept or self.run.save_checkpoint(number, entry.name, candidate.variant)
+            record = replace(record, checkpoint=kept)
         record = replace(record, seconds=time.perf_counter() - started)
         self.run.commit(record)
+        if not accepted:
+            self.run.drop_checkpoint(number, entry.name)
         return record, candidate if accepted else None
 
     def take_back(self, at: int, because: Record) -> Record:
@@ -275,7 +292,20 @@ class _Session:
 
     # What an attempt is made of
 
-    def _apply(self, entry: Entry, before: Held) -> Variant:
+    def _candidate(self, entry: Entry, before: Held, number: int, *, repairs: bool) -> Variant:
+        """What the entry makes of `before`.
+
+        After training it is kept at once: a run killed while it is measured must not train again.
+        """
+        kept = self.run.find_checkpoint(number, entry.name) if entry.trains else None
+        if kept is not None:
+            return self.run.read_checkpoint(kept)
+        variant = self._apply(entry, before, repairs=repairs)
+        if entry.trains:
+            self.run.save_checkpoint(number, entry.name, variant)
+        return variant
+
+    def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
         context = self.context
         needs_training = entry.trains or not entry.step.lossless
         if context.data is None and (entry.step.needs_data or needs_training):
@@ -283,36 +313,55 @@ class _Session:
         if entry.trains and context.deadline is not None and time.perf_counter() >= context.deadline:
             raise NotApplicable("the run's time budget is used up")
         variant = replace(before.variant, model=capture.copy(before.variant.model))
-        variant = entry.step.apply(variant, context)
+        try:
+            variant = entry.step.apply(variant, context)
+        except NotApplicable as error:
+            if not (repairs and entry.recover):
+                raise
+            log.info("%s: %s; the surgery before it is repaired all the same", entry.name, error.message)
         if entry.step.lossless and entry.step.stage < Stage.EXPORT:
             parity.unchanged(before.variant, variant, context=context)
         if entry.recover is not None:
             from slimcv.steps.finetune import Finetune
 
+            if not repairs:
+                self._refuse_without_gain(before, variant)
             variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
         return variant
 
+    def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
+        """Raise Rejected before minutes of training are spent on what is no faster to begin with."""
+        trial = runtimes.write(variant, self.yardstick, self.run.workdir / "trial")
+        timings = self._timings(before, Held(variant, -1), trial, self.yardstick)
+        if not self._gained(timings, self._file(before), trial):
+            raise Rejected(f"no gain: {_gain(timings)}, inside the spread; not trained")
+
+    def _timings(self, before: Held, candidate: Held, file: Path, runtime: str) -> dict[str, latency.Timing]:
+        threads = self.context.threads
+        return latency.interleaved(
+            {
+                "before": latency.Contender(
+                    self._file(before), self.yardstick, threads, before.variant.input
+                ),
+                "candidate": latency.Contender(file, runtime, threads, candidate.variant.input),
+            }
+        )
+
     def _judge(
-        self, entry: Entry, before: Held, candidate: Held, *, judged: bool
+        self, entry: Entry, before: Held, candidate: Held, *, judged: bool, needs_gain: bool
     ) -> tuple[Verdict, Measurement, Measurement]:
         exported = entry.step.stage == Stage.EXPORT
         runtime = candidate.variant.runtime if exported else self.yardstick
         file_before = self._file(before)
-        file = candidate.variant.artifacts[runtime] if exported else self._file(candidate)
-        threads = self.context.threads
-        timings = latency.interleaved(
-            {
-                "before": latency.Contender(file_before, self.yardstick, threads, before.variant.input),
-                "candidate": latency.Contender(file, runtime, threads, candidate.variant.input),
-            }
-        )
+        file = candidate.variant.artifacts[runtime] if exported else self._candidate_file(candidate)
+        timings = self._timings(before, candidate, file, runtime)
         figures_before = self._figures(before, file_before, timing=timings["before"])
         figures = self._figures(candidate, file, timing=timings["candidate"], runtime=runtime)
-        gain = timings["before"].latency.p50 / timings["candidate"].latency.p50
-        reason = f"{gain:.3g}× the speed before"
+        reason = _gain(timings)
         if exported:
             return Verdict(True, "outputs agree"), figures, figures_before
-        if entry.step.stage != Stage.TRAIN and not self._gained(timings, figures_before, figures):
+        needs_gain = needs_gain and entry.step.stage != Stage.TRAIN
+        if needs_gain and not self._gained(timings, file_before, file):
             return Verdict(False, f"no gain: {reason}, inside the spread"), figures, figures_before
         if not judged:
             return Verdict(True, f"{reason}; accuracy is judged after training"), figures, figures_before
@@ -321,13 +370,10 @@ class _Session:
         text = "; ".join(part for part in (reason, verdict.reason) if part)
         return Verdict(verdict.accepted, text), figures, figures_before
 
-    def _gained(
-        self, timings: dict[str, latency.Timing], before: Measurement, candidate: Measurement
-    ) -> bool:
+    def _gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
         if latency.faster(timings["before"], timings["candidate"]):
             return True
-        sizes = (before.size_bytes, candidate.size_bytes)
-        smaller = None not in sizes and candidate.size_bytes <= SIZE_GAIN * before.size_bytes  # type: ignore[operator]
+        smaller = size.artifact_bytes(candidate) <= SIZE_GAIN * size.artifact_bytes(before)
         return self.recipe.objective == "size" and smaller
 
     def _gate(self, entry: Entry) -> Gate:
@@ -342,15 +388,39 @@ class _Session:
 
     # Figures
 
+    def _original_file(self, held: Held) -> Path:
+        """Where the runtime to deploy to does not take the original, eager PyTorch becomes the yardstick."""
+        try:
+            return self._file(held)
+        except SlimcvError as error:
+            if isinstance(error.__cause__, OSError) or self.yardstick == "eager":
+                raise
+            log.info(
+                "the original is compared in eager PyTorch, not in %s: %s", self.yardstick, error.message
+            )
+            self.yardstick = "eager"
+            return self._file(held)
+
+    def _candidate_file(self, candidate: Held) -> Path:
+        """Raises Rejected where the runtime to deploy to does not take the candidate."""
+        try:
+            return self._file(candidate)
+        except SlimcvError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            raise Rejected(error.message, error.hint) from error
+
     def _file(self, held: Held) -> Path:
         """The file in which the yardstick runtime runs this variant, written once."""
         folder = self.run.workdir / f"{held.number:03d}"
         done = folder / "written"
         if done.is_file():
-            return Path(done.read_text("utf-8"))
+            return folder / done.read_text("utf-8")
         folder.mkdir(exist_ok=True)
         path = runtimes.write(held.variant, self.yardstick, folder)
-        done.write_text(str(path), "utf-8")
+        draft = folder / "written.tmp"
+        draft.write_text(path.name, "utf-8")
+        draft.replace(done)
         return path
 
     def _figures(
@@ -371,8 +441,9 @@ class _Session:
         )
 
     def _answers(self, held: Held, file: Path | None, runtime: str) -> Answers:
-        if held.number not in self.answers:
-            self.answers[held.number] = answers(
+        key = (held.number, runtime)
+        if key not in self.answers:
+            self.answers[key] = answers(
                 file or self._file(held),
                 runtime,
                 held.variant.input,
@@ -380,7 +451,7 @@ class _Session:
                 threads=self.context.train_threads,
                 seed=self.context.seed,
             )
-        return self.answers[held.number]
+        return self.answers[key]
 
     def _replayed(self, record: Record, before: Held) -> Held | None:
         if record.outcome != "accepted":
@@ -398,3 +469,7 @@ class _Session:
     def _next_number(self) -> int:
         self.count += 1
         return self.count - 1
+
+
+def _gain(timings: dict[str, latency.Timing]) -> str:
+    return f"{timings['before'].latency.p50 / timings['candidate'].latency.p50:.3g}× the speed before"

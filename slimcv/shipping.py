@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slimcv import bundle, runtimes
+from slimcv.errors import SlimcvError
 from slimcv.gate import Gate, Verdict, judge
-from slimcv.measure import latency, size
+from slimcv.measure import environment, latency, size
 from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.results import Artifact, Measurement, Record
 from slimcv.train.pace import plain_seconds_per_epoch
@@ -28,6 +30,8 @@ SAMPLES = 100
 
 THROUGHPUT_BATCH = 32
 
+log = logging.getLogger("slimcv")
+
 
 def ship(
     variant: Variant, *, number: int, context: Context, run: Run, gate: Gate, last_resort: bool
@@ -42,6 +46,7 @@ def ship(
     files = _files(variant, run, number)
     unmodified = _unmodified(context, run)
     timings = _timings(context, run, variant, files=files, unmodified=unmodified)
+    files = {name: path for name, path in files.items() if name in timings}
     runtime = min(files, key=lambda name: timings[name].latency.p50)
     original_answers = _original_answers(context, run)
     original = measurement(
@@ -64,26 +69,35 @@ def ship(
         original=original_answers,
     )
     verdict = judge(gate, candidate=optimized, original=original)
-    accuracy = judge(gate.model_copy(update={"min_speedup": None}), candidate=optimized, original=original)
-    fastest = min(unmodified, key=lambda name: timings[_alone(name)].latency.p50)
+    accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
+    accuracy = judge(accuracy_gate, candidate=optimized, original=original)
+    accepted = verdict.accepted or last_resort
+    alone = {name: timings[_alone(name)] for name in unmodified if _alone(name) in timings}
+    alone = alone or {"eager": timings[ORIGINAL]}
+    fastest = min(alone, key=lambda name: alone[name].latency.p50)
     details = {
         "gate_met": verdict.accepted,
         "accuracy_met": accuracy.accepted,
         "serve": runtime,
         "input": asdict(variant.input),
-        "original_default_allocator": _retimed(original, timings[DEFAULT_ALLOCATOR]).as_json(),
-        "best_unmodified": replace(
-            _retimed(original, timings[_alone(fastest)]),
-            runtime=fastest,
-            size_bytes=size.artifact_bytes(unmodified[fastest]),
+        "original_default_allocator": _retimed(
+            original, timings.get(DEFAULT_ALLOCATOR, timings[ORIGINAL])
         ).as_json(),
-        "artifacts": [asdict(part) for part in _placed(run, variant, files, timings, number=number)],
+        "environment": environment.describe().as_json(),
+        "best_unmodified": replace(
+            _retimed(original, alone[fastest]),
+            runtime=fastest,
+            size_bytes=size.artifact_bytes(unmodified.get(fastest, _original_file(run))),
+        ).as_json(),
+        "artifacts": [asdict(part) for part in _placed(run, variant, files, timings, number=number)]
+        if accepted
+        else [],
     }
     return Record(
         number,
         -1,
         "ship",
-        "accepted" if verdict.accepted or last_resort else "rejected",
+        "accepted" if accepted else "rejected",
         _reason(verdict, last_resort=last_resort),
         0.0,
         measurement=optimized,
@@ -113,11 +127,16 @@ def _unmodified(context: Context, run: Run) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for runtime, suffix in zip(UNMODIFIED, (".onnx", ".xml"), strict=True):
         path = folder / f"model{suffix}"
-        files[runtime] = (
-            path
-            if path.is_file()
-            else runtimes.write(replace(context.teacher, artifacts=files), runtime, folder)
-        )
+        try:
+            files[runtime] = (
+                path
+                if path.is_file()
+                else runtimes.write(replace(context.teacher, artifacts=files), runtime, folder)
+            )
+        except SlimcvError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            log.info("the original cannot be written for %s: %s", runtime, error.message)
     return files
 
 
@@ -136,7 +155,16 @@ def _timings(
         **{_alone(name): latency.Contender(path, name, threads, spec) for name, path in unmodified.items()},
         **{name: latency.Contender(path, name, threads, variant.input) for name, path in files.items()},
     }
-    return latency.interleaved(contenders, samples=SAMPLES, memory=True, throughput_batch=THROUGHPUT_BATCH)
+    while True:
+        try:
+            return latency.interleaved(
+                contenders, samples=SAMPLES, memory=True, throughput_batch=THROUGHPUT_BATCH
+            )
+        except latency.ContenderFailed as error:
+            del contenders[error.contender]
+            if error.contender == ORIGINAL or not set(files) & set(contenders):
+                raise
+            log.warning("left out of the final measurement: %s", error.message)
 
 
 def _original_answers(context: Context, run: Run) -> Answers:
@@ -188,6 +216,7 @@ def _placed(
     run: Run, variant: Variant, files: dict[str, Path], timings: dict[str, latency.Timing], *, number: int
 ) -> list[Artifact]:
     """Copy every artifact to its place in the bundle; a `model.pt2` is there in any case, to go on from."""
+    bundle.clear(run.folder)
     parts: list[Artifact] = []
     for runtime, path in files.items():
         parts += bundle.place(

@@ -44,6 +44,10 @@ def _read(path: Path) -> Sidecar:
 
     try:
         values: Any = yaml.safe_load(path.read_text("utf-8")) or {}
+    except OSError as error:
+        raise SlimcvError(
+            f"{path}: cannot be read: {error.strerror}", "check the file's permissions"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SlimcvError(f"{path}: not YAML", "keys: " + ", ".join(Sidecar.model_fields)) from error
     if not isinstance(values, dict):

@@ -176,7 +176,7 @@ def _from_program(
         precision=sidecar["precision"],
         runtime=sidecar["runtime"],
         int8_mac_share=sidecar["int8_mac_share"],
-        details=sidecar["details"],
+        details={"source": str(path), "form": "checkpoint"},
     )
 
 

@@ -28,8 +28,6 @@ def from_records(
 
     `model`, `arch` and `data` are what the user named, `command` the command line.
     """
-    from slimcv.measure import environment
-
     shipped = records[-1]
     details = shipped.details
     if shipped.measurement is None or shipped.before is None:
@@ -43,7 +41,7 @@ def from_records(
             "overrides": recipe.overrides,
             "plan": recipe.plan(),
         },
-        environment=environment.describe().as_json(),
+        environment=details["environment"],
         gate={**recipe.gate.model_dump(), "met": details["gate_met"]},
         original=shipped.before,
         optimized=shipped.measurement,

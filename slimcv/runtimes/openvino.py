@@ -31,8 +31,8 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     """The `.xml`, with its `.bin` beside it; made from the variant's `.onnx`, which is written first if
     missing.
 
-    Weights keep their precision. What OpenVINO computes in is decided when the file is loaded, unless the variant
-    carries `details["inference_precision"]`, which is then kept in the file.
+    Weights keep their precision. What OpenVINO computes in is decided when the file is loaded, unless the
+    variant carries `details["inference_precision"]`, which is then kept in the file.
     """
     known = variant.artifacts.get("onnxruntime")
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as unfinished:
