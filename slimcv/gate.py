@@ -16,7 +16,7 @@ class Gate(BaseModel):
 
     `max_drop`: top-1 points a variant may lie below the original, so that small drops cannot add up.
     `max_step_drop`: top-1 points a variant may lie below the one it was made from; the two saw the same
-    pictures in training, which the original did not (see docs in `slimcv.session`).
+    pictures in training, which the original did not.
     `min_speedup`: the least ratio of the original's median latency to the variant's.
     `max_size`: the most bytes on disk.
     """
@@ -27,11 +27,6 @@ class Gate(BaseModel):
     max_step_drop: float | None = Field(default=None, ge=0, le=100)
     min_speedup: float | None = Field(default=None, gt=0)
     max_size: int | None = Field(default=None, gt=0)
-
-    def with_defaults(self, other: Gate) -> Gate:
-        """The same gate with the bounds it leaves out taken from `other`."""
-        given = {name: value for name, value in self.model_dump().items() if value is not None}
-        return other.model_copy(update=given)
 
 
 @dataclass(frozen=True)

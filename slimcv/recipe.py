@@ -160,7 +160,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "not readable"
@@ -265,11 +265,16 @@ def _build(raw: dict[str, Any], *, path: Path, text: str, overrides: tuple[str, 
                 f"'{earlier.name}' ({earlier.step.stage.name.lower()})",
                 "the order is " + ", ".join(stage.name.lower() for stage in type(later.step.stage)),
             )
+    gate = _checked(Gate, raw.get("gate") or {}, f"{path}: gate")
+    if gate.max_step_drop is not None:
+        raise SlimcvError(
+            f"{path}: gate: max_step_drop compares a step with the one before", "give it to an entry"
+        )
     return Recipe(
         name=str(raw.get("name") or path.stem),
         description=str(raw.get("description") or "").strip(),
         entries=tuple(entries),
-        gate=_checked(Gate, raw.get("gate") or {}, f"{path}: gate"),
+        gate=gate,
         objective=objective,
         text=text,
         overrides=overrides,

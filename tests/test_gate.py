@@ -62,10 +62,6 @@ def test_speedup_is_the_ratio_of_medians_or_unknown():
     assert speedup(measured(), measured(p50=10)) is None
 
 
-def test_a_gate_takes_what_it_leaves_out_from_another():
-    assert Gate(max_drop=0).with_defaults(Gate(max_drop=2, min_speedup=3)) == Gate(max_drop=0, min_speedup=3)
-
-
 @pytest.mark.parametrize("values", [{"max_drop": -1}, {"max_drop": 101}, {"min_speedup": 0}, {"unknown": 1}])
 def test_bounds_out_of_range_are_refused(values):
     with pytest.raises(ValidationError):

@@ -1,0 +1,343 @@
+"""The workbench of a session: apply an entry to a copy, measure it against the one before, judge, journal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slimcv import parity, runtimes
+from slimcv.errors import NotApplicable, Rejected, SlimcvError
+from slimcv.gate import Gate, Verdict, judge
+from slimcv.measure import latency, size
+from slimcv.measure.variant import Answers, answers, measurement
+from slimcv.models import capture
+from slimcv.recipe import Entry, Recipe
+from slimcv.results import Measurement, Record
+from slimcv.run import Run
+from slimcv.shipping import ship
+from slimcv.step import Context, Stage, Variant
+
+log = logging.getLogger("slimcv")
+
+SIZE_GAIN = 0.99
+"""With the objective `size`, a file at most this share of the one before counts as a gain."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A variant the session holds and the number of the record that made it."""
+
+    variant: Variant
+    number: int
+
+
+def yardstick(recipe: Recipe) -> str:
+    """The runtime that variants are compared in: the one the recipe deploys to."""
+    names = {entry.name for entry in recipe.entries}
+    for step, runtime in (
+        ("export_openvino", "openvino"),
+        ("export_onnx", "onnxruntime"),
+        ("compile", "inductor"),
+    ):
+        if step in names:
+            return runtime
+    return "eager"
+
+
+class Workbench:
+    """Makes candidates, measures and judges them; keeps the count of records and what was answered so far."""
+
+    def __init__(self, recipe: Recipe, context: Context, run: Run) -> None:
+        self.recipe = recipe
+        self.context = context
+        self.run = run
+        self.yardstick = yardstick(recipe)
+        self.split = None if context.data is None else context.data.tuning
+        self.count = 0
+        self.answers: dict[tuple[int, str], Answers] = {}
+
+    def original(self) -> tuple[Record, Held]:
+        """Record 0: the original's checkpoint and its figures on the tuning split."""
+        held = Held(self.context.teacher, self._next_number())
+        replayed = self.run.replay()
+        if replayed is not None:
+            if replayed.measurement is not None:
+                self.yardstick = replayed.measurement.runtime
+            return replayed, held
+        started = time.perf_counter()
+        log.info("original: measuring")
+        checkpoint = self.run.save_checkpoint(held.number, "original", held.variant)
+        figures = self._figures(held, self._original_file(held), timing=None)
+        seconds = time.perf_counter() - started
+        record = Record(
+            0, -1, "original", "measured", "", seconds, measurement=figures, checkpoint=checkpoint
+        )
+        self.run.commit(record)
+        return record, held
+
+    def attempt(
+        self, at: int, before: Held, *, judged: bool, repairs: bool = False
+    ) -> tuple[Record, Held | None]:
+        """Apply entry `at` to a copy of `before`; the candidate is None unless it was accepted.
+
+        `judged` says that accuracy is judged now and not after a later entry's training, `repairs` that this
+        entry's training has surgery to repair: it then trains even where its own step has nothing to do.
+        """
+        entry = self.recipe.entries[at]
+        number = self._next_number()
+        replayed = self.run.replay()
+        if replayed is not None:
+            return replayed, self._replayed(replayed, before)
+        started = time.perf_counter()
+        log.info("%s: applying", entry.name)
+        record = Record(number, at, entry.name, "skipped", "", 0.0)
+        candidate = None
+        try:
+            candidate = Held(self._candidate(entry, before, number, repairs=repairs), number)
+            verdict, figures, figures_before = self._judge(
+                entry, before, candidate, judged=judged, needs_gain=not repairs
+            )
+            record = replace(
+                record,
+                outcome="accepted" if verdict.accepted else "rejected",
+                reason=verdict.reason,
+                measurement=figures,
+                before=figures_before,
+                details=self._details(candidate.variant),
+            )
+        except Rejected as error:
+            record = replace(record, outcome="rejected", reason=error.message)
+        except NotApplicable as error:
+            record = replace(record, reason=error.message)
+        except latency.ContenderFailed as error:
+            if error.contender != "candidate":
+                raise
+            record = replace(record, outcome="rejected", reason=error.message)
+        accepted = record.outcome == "accepted"
+        if accepted and candidate is not None and entry.step.stage < Stage.EXPORT:
+            kept = self.run.find_checkpoint(number, entry.name) if entry.trains else None
+            kept = kept or self.run.save_checkpoint(number, entry.name, candidate.variant)
+            record = replace(record, checkpoint=kept)
+        record = replace(record, seconds=time.perf_counter() - started)
+        self.run.commit(record)
+        if not accepted:
+            self.run.drop_checkpoint(number, entry.name)
+        return record, candidate if accepted else None
+
+    def take_back(self, at: int, because: Record) -> Record:
+        """The record that an accepted surgery is undone because what followed could not repair it."""
+        number = self._next_number()
+        replayed = self.run.replay()
+        if replayed is not None:
+            return replayed
+        name = self.recipe.entries[at].name
+        reason = f"taken back: {because.step} did not recover its accuracy ({because.reason})"
+        record = Record(number, at, name, "rejected", reason, 0.0, measurement=because.measurement)
+        self.run.commit(record)
+        return record
+
+    def ship(self, held: Held, *, last_resort: bool) -> Record:
+        """Measure `held` against the original on val/ and judge it by the recipe's gate."""
+        number = self._next_number()
+        replayed = self.run.replay()
+        if replayed is not None:
+            return replayed
+        started = time.perf_counter()
+        log.info("final measurement: original against optimised, interleaved")
+        record = ship(
+            held.variant,
+            number=number,
+            context=self.context,
+            run=self.run,
+            gate=self.recipe.gate,
+            last_resort=last_resort,
+        )
+        record = replace(record, seconds=time.perf_counter() - started)
+        self.run.commit(record)
+        return record
+
+    # What an attempt is made of
+
+    def _candidate(self, entry: Entry, before: Held, number: int, *, repairs: bool) -> Variant:
+        """What the entry makes of `before`.
+
+        After training it is kept at once: a run killed while it is measured must not train again.
+        """
+        kept = self.run.find_checkpoint(number, entry.name) if entry.trains else None
+        if kept is not None:
+            return self.run.read_checkpoint(kept)
+        variant = self._apply(entry, before, repairs=repairs)
+        if entry.trains:
+            self.run.save_checkpoint(number, entry.name, variant)
+        return variant
+
+    def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
+        context = self.context
+        needs_training = entry.trains or not entry.step.lossless
+        if context.data is None and (entry.step.needs_data or needs_training):
+            raise NotApplicable("needs data")
+        if entry.trains and context.deadline is not None and time.perf_counter() >= context.deadline:
+            raise NotApplicable("the run's time budget is used up")
+        variant = replace(before.variant, model=capture.copy(before.variant.model))
+        try:
+            variant = entry.step.apply(variant, context)
+        except NotApplicable as error:
+            if not (repairs and entry.recover):
+                raise
+            log.info("%s: %s; the surgery before it is repaired all the same", entry.name, error.message)
+        if entry.step.lossless and entry.step.stage < Stage.EXPORT:
+            parity.unchanged(before.variant, variant, context=context)
+        if entry.recover is not None:
+            from slimcv.steps.finetune import Finetune
+
+            if not repairs:
+                self._refuse_without_gain(before, variant)
+            variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
+        return variant
+
+    def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
+        """Raise Rejected before minutes of training are spent on what is no faster to begin with."""
+        trial = runtimes.write(variant, self.yardstick, self.run.workdir / "trial")
+        timings = self._timings(before, Held(variant, -1), trial, self.yardstick)
+        if not self._gained(timings, self._file(before), trial):
+            raise Rejected(f"no gain: {_gain(timings)}, inside the spread; not trained")
+
+    def _timings(self, before: Held, candidate: Held, file: Path, runtime: str) -> dict[str, latency.Timing]:
+        threads = self.context.threads
+        return latency.interleaved(
+            {
+                "before": latency.Contender(
+                    self._file(before), self.yardstick, threads, before.variant.input
+                ),
+                "candidate": latency.Contender(file, runtime, threads, candidate.variant.input),
+            }
+        )
+
+    def _judge(
+        self, entry: Entry, before: Held, candidate: Held, *, judged: bool, needs_gain: bool
+    ) -> tuple[Verdict, Measurement, Measurement]:
+        exported = entry.step.stage == Stage.EXPORT
+        runtime = candidate.variant.runtime if exported else self.yardstick
+        file_before = self._file(before)
+        file = candidate.variant.artifacts[runtime] if exported else self._candidate_file(candidate)
+        timings = self._timings(before, candidate, file, runtime)
+        figures_before = self._figures(before, file_before, timing=timings["before"])
+        figures = self._figures(candidate, file, timing=timings["candidate"], runtime=runtime)
+        reason = _gain(timings)
+        if exported:
+            return Verdict(True, "outputs agree"), figures, figures_before
+        needs_gain = needs_gain and entry.step.stage != Stage.TRAIN
+        if needs_gain and not self._gained(timings, file_before, file):
+            return Verdict(False, f"no gain: {reason}, inside the spread"), figures, figures_before
+        if not judged:
+            return Verdict(True, f"{reason}; accuracy is judged after training"), figures, figures_before
+        original = self._figures(Held(self.context.teacher, 0), None, timing=None)
+        verdict = judge(self._gate(entry), candidate=figures, original=original, before=figures_before)
+        text = "; ".join(part for part in (reason, verdict.reason) if part)
+        return Verdict(verdict.accepted, text), figures, figures_before
+
+    def _gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
+        if latency.faster(timings["before"], timings["candidate"]):
+            return True
+        smaller = size.artifact_bytes(candidate) <= SIZE_GAIN * size.artifact_bytes(before)
+        return self.recipe.objective == "size" and smaller
+
+    def _gate(self, entry: Entry) -> Gate:
+        """The entry's gate; where it has none, the recipe's `max_drop`.
+
+        After training, that `max_drop` is held against the variant before.
+        """
+        if entry.gate is not None:
+            return entry.gate
+        bound = self.recipe.gate.max_drop
+        return Gate(max_drop=bound) if entry.step.stage < Stage.FUSE else Gate(max_step_drop=bound)
+
+    # Figures
+
+    def _original_file(self, held: Held) -> Path:
+        """Where the runtime to deploy to does not take the original, eager PyTorch becomes the yardstick."""
+        try:
+            return self._file(held)
+        except SlimcvError as error:
+            if isinstance(error.__cause__, OSError) or self.yardstick == "eager":
+                raise
+            log.info(
+                "the original is compared in eager PyTorch, not in %s: %s", self.yardstick, error.message
+            )
+            self.yardstick = "eager"
+            return self._file(held)
+
+    def _candidate_file(self, candidate: Held) -> Path:
+        """Raises Rejected where the runtime to deploy to does not take the candidate."""
+        try:
+            return self._file(candidate)
+        except SlimcvError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            raise Rejected(error.message, error.hint) from error
+
+    def _file(self, held: Held) -> Path:
+        """The file in which the yardstick runtime runs this variant, written once."""
+        folder = self.run.workdir / f"{held.number:03d}"
+        done = folder / "written"
+        if done.is_file():
+            return folder / done.read_text("utf-8")
+        folder.mkdir(exist_ok=True)
+        path = runtimes.write(held.variant, self.yardstick, folder)
+        draft = folder / "written.tmp"
+        draft.write_text(path.name, "utf-8")
+        draft.replace(done)
+        return path
+
+    def _figures(
+        self, held: Held, file: Path | None, *, timing: latency.Timing | None, runtime: str | None = None
+    ) -> Measurement:
+        file = file or self._file(held)
+        runtime = runtime or self.yardstick
+        return measurement(
+            held.variant,
+            runtime=runtime,
+            size_bytes=size.artifact_bytes(file),
+            threads=self.context.threads,
+            timing=timing,
+            given=self._answers(held, file, runtime),
+            original=None
+            if held.number == 0
+            else self._answers(Held(self.context.teacher, 0), None, self.yardstick),
+        )
+
+    def _answers(self, held: Held, file: Path | None, runtime: str) -> Answers:
+        key = (held.number, runtime)
+        if key not in self.answers:
+            self.answers[key] = answers(
+                file or self._file(held),
+                runtime,
+                held.variant.input,
+                split=self.split,
+                threads=self.context.train_threads,
+                seed=self.context.seed,
+            )
+        return self.answers[key]
+
+    def _replayed(self, record: Record, before: Held) -> Held | None:
+        if record.outcome != "accepted":
+            return None
+        if record.checkpoint is not None:
+            return Held(self.run.read_checkpoint(record.checkpoint), record.number)
+        artifacts = {name: self.run.folder / path for name, path in record.details["artifacts"].items()}
+        variant = replace(before.variant, artifacts=artifacts, runtime=record.details["runtime"])
+        return Held(replace(variant, details=record.details["variant"]), record.number)
+
+    def _details(self, variant: Variant) -> dict[str, object]:
+        artifacts = {name: str(path.relative_to(self.run.folder)) for name, path in variant.artifacts.items()}
+        return {"artifacts": artifacts, "runtime": variant.runtime, "variant": variant.details}
+
+    def _next_number(self) -> int:
+        self.count += 1
+        return self.count - 1
+
+
+def _gain(timings: dict[str, latency.Timing]) -> str:
+    return f"{timings['before'].latency.p50 / timings['candidate'].latency.p50:.3g}× the speed before"
