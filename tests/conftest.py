@@ -1,5 +1,6 @@
 """What every test may rely on: torchvision importable beside a CPU torch, no library chatter, one thread."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,3 +27,13 @@ def _private_cache(tmp_path, monkeypatch):
     """No test reads or leaves pictures in the user's own cache, nor sees their configuration."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_afterwards():
+    """The command line hands its log to the stderr of the moment, which a test replaces by its own."""
+    yield
+    logger = logging.getLogger("slimcv")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+    logging.captureWarnings(False)

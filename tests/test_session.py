@@ -104,7 +104,9 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped(task, tmp_path):
     assert report["original"]["top1"] > 90
     assert report["optimized"]["top1"] >= report["original"]["top1"] - 5
     assert report["optimized"]["parameters"] < 0.05 * report["original"]["parameters"]
-    assert report["optimized"]["int8_mac_share"] > 0.9
+    quantized = next(record for record in records if record.step == "quantize_int8")
+    assert quantized.outcome in ("accepted", "rejected"), "whether it pays is for the measurement to say"
+    assert quantized.measurement.int8_mac_share > 0.9
     assert report["optimized"]["train_seconds_per_epoch"] > 0
     assert report["original"]["train_seconds_per_epoch"] > 0
     assert report["best_unmodified"]["runtime"] in ("openvino", "onnxruntime")
