@@ -9,6 +9,7 @@ nothing but JSON and flat tensors, operators of ATen or quantisation, and expres
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import json
 import pickle
@@ -110,7 +111,8 @@ def _objections(archive: Any) -> Iterator[str]:
 
 
 def register_quantized_operators() -> None:
-    """Makes the operators of INT8 graphs known to torch."""
+    """Make the operators of INT8 graphs known to torch: importing this module defines them."""
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
 
 
 def _objections_to_program(value: Any) -> Iterator[str]:

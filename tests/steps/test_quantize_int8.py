@@ -1,5 +1,7 @@
 """The step `quantize_int8`: one INT8 graph, smaller, near the float one, the same in every runtime."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from slimcv import data as datasets
-from slimcv import parity, runtimes
+from slimcv import parity, quantization, runtimes
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.measure import environment
 from slimcv.models import capture, checkpoint
@@ -120,3 +122,21 @@ def test_the_same_seed_gives_the_same_graph_and_threads_are_put_back(context):
     first, second = (QuantizeInt8(calibration_images=8).apply(variant(), context) for _ in range(2))
     assert first.model.code == second.model.code
     assert torch.get_num_threads() == before
+
+
+def test_the_graph_is_read_by_a_process_that_has_never_quantised(tmp_path):
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    spec = InputSpec(3, 12, 12)
+    pictures = [torch.randn(4, 3, 12, 12)]
+    graph = quantization.quantize(capture.capture(network, spec), pictures, input=spec, reduce_range=False)
+    checkpoint.save(Variant(graph, spec, precision="int8"), tmp_path / "model.pt2")
+    code = (
+        "import sys; from pathlib import Path; from slimcv.models import checkpoint; "
+        "print(checkpoint.read(Path(sys.argv[1])).precision)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model.pt2"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["int8"], done.stderr
