@@ -14,6 +14,11 @@ class SlimcvError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def disk_fault(self) -> bool:
+        """The operating system refused to read or write: no fault of a model, a step or a runtime."""
+        return isinstance(self.__cause__, OSError)
+
 
 class NotApplicable(SlimcvError):  # noqa: N818 -- reads as a fact about the step
     """A step has nothing to do on this model or machine; the session records it as skipped."""

@@ -151,7 +151,7 @@ def export(
     except Rejected:
         raise
     except SlimcvError as error:
-        if isinstance(error.__cause__, OSError):
+        if error.disk_fault:
             raise
         raise Rejected(error.message, error.hint) from error
 

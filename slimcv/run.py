@@ -28,9 +28,8 @@ class Run:
     last line (the process died while writing it) is dropped.
     """
 
-    def __init__(self, folder: Path, *, header: dict[str, Any], records: list[Record]) -> None:
+    def __init__(self, folder: Path, *, records: list[Record]) -> None:
         self.folder = folder
-        self.header = header
         self._replay = records
 
     @classmethod
@@ -62,7 +61,7 @@ class Run:
                 f"--out {folder}: belongs to another run ({difference})",
                 "name another --out, or --overwrite to start anew there",
             )
-        return cls(folder, header=header, records=records)
+        return cls(folder, records=records)
 
     @property
     def workdir(self) -> Path:
@@ -89,7 +88,7 @@ class Run:
         """Write a variant as `checkpoints/NNN-name.pt2`; return that path, relative to the run directory."""
         from slimcv.models import checkpoint
 
-        relative = f"checkpoints/{number:03d}-{name}.pt2"
+        relative = _checkpoint(number, name)
         with _writable(self.folder):
             (self.folder / "checkpoints").mkdir(exist_ok=True)
             checkpoint.save(variant, self.folder / relative)
@@ -97,12 +96,12 @@ class Run:
 
     def find_checkpoint(self, number: int, name: str) -> str | None:
         """The checkpoint that a run which died before its journal line left behind, or None."""
-        relative = f"checkpoints/{number:03d}-{name}.pt2"
+        relative = _checkpoint(number, name)
         return relative if (self.folder / relative).is_file() else None
 
     def drop_checkpoint(self, number: int, name: str) -> None:
         """Remove what `save_checkpoint` wrote, where it was written."""
-        (self.folder / f"checkpoints/{number:03d}-{name}.pt2").unlink(missing_ok=True)
+        (self.folder / _checkpoint(number, name)).unlink(missing_ok=True)
 
     def read_checkpoint(self, relative: str) -> Variant:
         """The variant that `save_checkpoint` wrote."""
@@ -206,3 +205,7 @@ def _writable(folder: Path) -> Iterator[None]:
             "free some space or name another --out; "
             "the run goes on from its last checkpoint with the same command",
         ) from error
+
+
+def _checkpoint(number: int, name: str) -> str:
+    return f"checkpoints/{number:03d}-{name}.pt2"

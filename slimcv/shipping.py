@@ -134,7 +134,7 @@ def _unmodified(context: Context, run: Run) -> dict[str, Path]:
                 else runtimes.write(replace(context.teacher, artifacts=files), runtime, folder)
             )
         except SlimcvError as error:
-            if isinstance(error.__cause__, OSError):
+            if error.disk_fault:
                 raise
             log.info("the original cannot be written for %s: %s", runtime, error.message)
     return files

@@ -261,7 +261,7 @@ class Workbench:
         try:
             return self._file(held)
         except SlimcvError as error:
-            if isinstance(error.__cause__, OSError) or self.yardstick == "eager":
+            if error.disk_fault or self.yardstick == "eager":
                 raise
             log.info(
                 "the original is compared in eager PyTorch, not in %s: %s", self.yardstick, error.message
@@ -274,7 +274,7 @@ class Workbench:
         try:
             return self._file(candidate)
         except SlimcvError as error:
-            if isinstance(error.__cause__, OSError):
+            if error.disk_fault:
                 raise
             raise Rejected(error.message, error.hint) from error
 
