@@ -99,6 +99,8 @@ class Step(BaseModel, ABC):
     """The step cannot run without pictures; without `--data` it is skipped."""
     lossless: ClassVar[bool] = False
     """The step leaves the outputs as they are (within 1e-4)."""
+    enabling: ClassVar[bool] = False
+    """What the step is worth shows in later ones, so it needs no gain of its own; slower it may not be."""
 
     @abstractmethod
     def apply(self, variant: Variant, context: Context) -> Variant:

@@ -192,7 +192,7 @@ class Workbench:
         if entry.recover is not None:
             from slimcv.steps.finetune import Finetune
 
-            if not repairs:
+            if not (repairs or entry.step.enabling):
                 self._refuse_without_gain(before, variant)
             variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
         return variant
@@ -228,7 +228,9 @@ class Workbench:
         reason = _gain(timings)
         if exported:
             return Verdict(True, "outputs agree"), figures, figures_before
-        needs_gain = needs_gain and entry.step.stage != Stage.TRAIN
+        if entry.step.enabling and latency.faster(timings["candidate"], timings["before"]):
+            return Verdict(False, f"slower: {reason}"), figures, figures_before
+        needs_gain = needs_gain and entry.step.stage != Stage.TRAIN and not entry.step.enabling
         if needs_gain and not self._gained(timings, file_before, file):
             return Verdict(False, f"no gain: {reason}, inside the spread"), figures, figures_before
         if not judged:

@@ -22,6 +22,7 @@ class GlobalAveragePool(Step):
     """
 
     stage: ClassVar[Stage] = Stage.SURGERY
+    enabling: ClassVar[bool] = True
 
     head: Literal["keep", "collapse"] = Field(
         default="collapse",
