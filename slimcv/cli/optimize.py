@@ -1,0 +1,165 @@
+"""`slimcv optimize`: a recipe applied to a model, step by step."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slimcv import __version__
+from slimcv.cli.intake import load_model, log_to_stderr, make_context, seconds_of
+from slimcv.cli.options import (
+    ArchOption,
+    CacheOption,
+    CodeOption,
+    DataOption,
+    Format,
+    FormatOption,
+    InputOption,
+    MeanOption,
+    ModelArgument,
+    SeedOption,
+    StdOption,
+    ThreadsOption,
+)
+
+if TYPE_CHECKING:
+    from slimcv.recipe import Recipe
+    from slimcv.run import Run
+    from slimcv.step import Context
+
+EXIT_GATE_MISSED = 3
+
+
+def optimize(
+    model: ModelArgument,
+    recipe: Annotated[
+        str, typer.Option(help="A shipped recipe's name, or a path to a YAML file.")
+    ] = "cpu_fast",
+    data: DataOption = None,
+    out: Annotated[Path | None, typer.Option(help="Where the result goes. Default: <model>-slim/.")] = None,
+    arch: ArchOption = None,
+    code: CodeOption = None,
+    input_shape: InputOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Top-1 points that may be lost; overrides the recipe.")
+    ] = None,
+    min_speedup: Annotated[
+        float | None, typer.Option(help="Least speed-up over the original in eager PyTorch.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="step.key=value, over the recipe's.")
+    ] = None,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    budget: Annotated[
+        str | None, typer.Option(help="Start no training after this time, such as 15m.")
+    ] = None,
+    cache: CacheOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and exit.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out holds.")] = False,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Apply a recipe to MODEL, keep what measurement proves, write a folder that can be deployed.
+
+    Exit codes: 0 done and gate met, 2 bad input, 3 finished but the gate was not met, 130 interrupted.
+    """
+    from slimcv import sidecar
+    from slimcv.recipe import load as load_recipe
+
+    plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
+    if dry_run:
+        print("\n".join(plan.plan()))
+        return
+    beside = sidecar.find(model)
+    seconds = None if budget is None else seconds_of(budget)
+    log_to_stderr()
+
+    from slimcv.measure import allocator
+
+    allocator.tune()
+    variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
+    folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
+    context = make_context(
+        variant, data or beside.data, folder, threads=threads, seed=seed, cache=cache, classes=beside.classes
+    )
+    run = _open_run(folder, plan, context, overwrite=overwrite)
+    document = _run_recipe(
+        plan, run, context, model=model, arch=arch, data=data or beside.data, seconds=seconds
+    )
+
+    from slimcv import report
+
+    print(report.render(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
+    print(f"written to {folder}/", file=sys.stderr)
+    if not document["gate"]["met"]:
+        raise typer.Exit(EXIT_GATE_MISSED)
+
+
+def _gate_overrides(max_drop: float | None, min_speedup: float | None) -> list[str]:
+    given = {"max_drop": max_drop, "min_speedup": min_speedup}
+    return [f"gate.{key}={value}" for key, value in given.items() if value is not None]
+
+
+def _open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
+    from slimcv.run import Run
+    from slimcv.train.teacher import fingerprint
+
+    identity = {
+        "model": fingerprint(context.teacher.model),
+        "input": repr(context.teacher.input),
+        "recipe": plan.plan(),
+        "data": context.data.fingerprint if context.data else None,
+        "seed": context.seed,
+        "threads": context.threads,
+        "slimcv": __version__,
+    }
+    run = Run.open(folder, identity=identity, overwrite=overwrite)
+    if run.resumed:
+        logging.getLogger("slimcv").info("going on with the run in %s", folder)
+    return run
+
+
+def _run_recipe(
+    plan: Recipe,
+    run: Run,
+    context: Context,
+    *,
+    model: str,
+    arch: str | None,
+    data: str | None,
+    seconds: float | None,
+) -> dict[str, Any]:
+    import time
+    from dataclasses import replace
+
+    from slimcv import bundle, report, session
+    from slimcv.report.outcome import from_records
+    from slimcv.step import InputSpec
+
+    deadline = None if seconds is None else time.perf_counter() + seconds
+    colour = report.wants_colour(sys.stderr)
+    print(report.step_header(), file=sys.stderr)
+    records = []
+    for record in session.optimize(plan, replace(context, workdir=run.workdir, deadline=deadline), run):
+        records.append(record)
+        print(report.step_line(record, colour=colour), file=sys.stderr, flush=True)
+    document = from_records(
+        records,
+        recipe=plan,
+        context=context,
+        model=model,
+        arch=arch,
+        data=data,
+        command=["slimcv", *sys.argv[1:]],
+    )
+    shipped = records[-1].details
+    served = replace(context.teacher, input=InputSpec(**shipped["input"]))
+    bundle.write(run.folder, document, served, serve=shipped["serve"], seed=context.seed)
+    run.finish()
+    return document

@@ -1,0 +1,41 @@
+"""`slimcv recipes`: what is shipped, and what a recipe may say."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List the shipped recipes, show one, list the steps.", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def _recipes(context: typer.Context) -> None:
+    """List the shipped recipes."""
+    if context.invoked_subcommand is not None:
+        return
+    from slimcv import recipe
+
+    for name in recipe.names():
+        print(f"{name:14} {' '.join(recipe.load(name).description.split())}")
+
+
+@app.command("show")
+def _show(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a path.")]) -> None:
+    """Print a recipe's text."""
+    from slimcv import recipe
+
+    print(recipe.load(name).text, end="")
+
+
+@app.command("steps")
+def _steps() -> None:
+    """List the steps a recipe may use, with their parameters and defaults."""
+    from slimcv import recipe
+
+    for name in recipe.step_names():
+        kind = recipe.step_class(name)
+        print(f"{name} ({kind.stage.name.lower()}): {recipe.step_summary(name)}")
+        for key, field in kind.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            print(f"    {key} = {default!r}  {field.description or ''}".rstrip())
