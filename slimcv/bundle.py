@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import slimcv
 from slimcv.errors import SlimcvError
 from slimcv.results import Artifact
+from slimcv.writing import complete
 
 if TYPE_CHECKING:
     from slimcv.step import Variant
@@ -234,19 +234,12 @@ def _write(target: Path, content: bytes) -> FileEntry:
 
 def _stream(target: Path, pieces: Iterator[bytes]) -> FileEntry:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.tmp")
     digest, written = hashlib.sha256(), 0
-    try:
-        with draft.open("wb") as stream:
-            for piece in pieces:
-                stream.write(piece)
-                digest.update(piece)
-                written += len(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with complete(target) as stream:
+        for piece in pieces:
+            stream.write(piece)
+            digest.update(piece)
+            written += len(piece)
     return FileEntry(bytes=written, sha256=digest.hexdigest())
 
 

@@ -104,12 +104,11 @@ def quantize(
 
 
 def layers_in_float(model: fx.GraphModule, input: InputSpec) -> dict[str, int]:
-    """MACs by name of the convolutions and linears that do not take 8-bit integers on both sides."""
+    """MACs by name of the layers and matrix products that do not take 8-bit integers on both sides."""
     return {
         macs.layer_name(node): cost
         for node, cost in macs.by_node(model, input).items()
-        if node.op == "call_module"
-        or (_packet(node) in (aten.conv2d, aten.linear) and not all(map(_dequantizes, node.args[:2])))
+        if not macs.on_integers(node)
     }
 
 

@@ -2,66 +2,99 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from slimcv.errors import SlimcvError
 from slimcv.results import Record
+from slimcv.writing import write_text
 
 if TYPE_CHECKING:
     from slimcv.step import Variant
 
+log = logging.getLogger("slimcv")
+
 JOURNAL = "journal.jsonl"
 _VERSION = 1
+_CLOCK = "clock"
 
 
 class Run:
     """A run directory held open: what an earlier, interrupted run left is read back, what is new is appended.
 
     Checkpoint first, journal line second: a line in the journal means that its checkpoint is whole. A torn
-    last line (the process died while writing it) is dropped.
+    last line (the process died while writing it) is dropped. The journal is locked until `close`, which ends
+    a `with` block: no other process may work in the folder.
     """
 
-    def __init__(self, folder: Path, *, records: list[Record]) -> None:
+    def __init__(self, folder: Path, *, records: list[Record], lock: IO[bytes]) -> None:
         self.folder = folder
         self._replay = records
+        self._lock = lock
+        self._finished = False
+        self._opened = time.perf_counter()
+        self._seconds_before = _seconds_before(folder, records)
+        self._keep_time()
 
     @classmethod
     def open(cls, folder: Path, *, identity: dict[str, Any], overwrite: bool = False) -> Run:
         """Open `folder` for the run that `identity` describes; start it, or go on where it stopped.
 
         `identity` holds everything the outcome depends on (model hash, recipe, data fingerprint, seed, gate
-        …). Raises SlimcvError where the folder cannot be written or belongs to another run; `overwrite`
-        starts anew.
+        …). Raises SlimcvError where the folder cannot be written, belongs to another run, or another process
+        works in it; `overwrite` starts anew.
         """
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         folder = folder.resolve()
-        with _writable(folder):
+        with _writable(folder), ExitStack() as held:
             folder.mkdir(parents=True, exist_ok=True)
+            names = {path.name for path in folder.iterdir()}
+            if names and JOURNAL not in names:
+                raise _foreign(folder)
+            lock = held.enter_context(_locked(folder))
             header, records = _read(folder, overwrite=overwrite)
             if header is None and any(not _is_torn_journal(path) for path in folder.iterdir()):
-                raise SlimcvError(
-                    f"--out {folder}: the folder is not empty and holds no run of slimcv",
-                    "name a new folder; nothing there was touched",
-                )
+                raise _foreign(folder)
             if header is None or overwrite:
                 _clear(folder)
                 records = []
                 header = {"slimcv_journal": _VERSION, "key": key, "identity": identity}
                 _append(folder, header)
-        if header.get("key") != key:
-            difference = _difference(header.get("identity", {}), identity)
-            raise SlimcvError(
-                f"--out {folder}: belongs to another run ({difference})",
-                "name another --out, or --overwrite to start anew there",
-            )
-        return cls(folder, records=records)
+            if header.get("key") != key:
+                difference = _difference(header.get("identity", {}), identity)
+                raise SlimcvError(
+                    f"--out {folder}: belongs to another run ({difference})",
+                    "name another --out, or --overwrite to start anew there",
+                )
+            run = cls(folder, records=records, lock=lock)
+            held.pop_all()
+            return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process work in the folder; what was not committed goes on from its last checkpoint."""
+        if self._lock.closed:
+            return
+        with suppress(SlimcvError):  # The time is lost then, which is better than to hide what ended the run.
+            self._keep_time()
+        self._lock.close()
 
     @property
     def workdir(self) -> Path:
@@ -75,6 +108,11 @@ class Run:
         """Records of an earlier, interrupted run are still to be replayed."""
         return bool(self._replay)
 
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on this run: by this process, and by those before it that were interrupted."""
+        return self._seconds_before + time.perf_counter() - self._opened
+
     def replay(self) -> Record | None:
         """The next record of the interrupted run, or None once all have been replayed."""
         return self._replay.pop(0) if self._replay else None
@@ -83,6 +121,7 @@ class Run:
         """Append one line to the journal; its checkpoint must already be on disk."""
         with _writable(self.folder):
             _append(self.folder, {"record": record.as_json()})
+        self._keep_time()
 
     def save_checkpoint(self, number: int, name: str, variant: Variant) -> str:
         """Write a variant as `checkpoints/NNN-name.pt2`; return that path, relative to the run directory."""
@@ -112,19 +151,20 @@ class Run:
     def remember(self, name: str, values: dict[str, Any]) -> None:
         """Keep a piece of the run's state under `name`, replaced as a whole."""
         with _writable(self.folder):
-            _replace(self.workdir / f"{name}.json", json.dumps(values))
+            write_text(self.workdir / f"{name}.json", json.dumps(values))
 
     def recall(self, name: str) -> dict[str, Any] | None:
         """What `remember` kept, or None."""
-        path = self.workdir / f"{name}.json"
-        if not path.is_file():
-            return None
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return values
+        return _recalled(self.folder, name)
 
     def finish(self) -> None:
-        """Remove the scratch files."""
+        """Remove the scratch files; nothing of the run is left to do."""
         shutil.rmtree(self.folder / "work", ignore_errors=True)
+        self._finished = True
+
+    def _keep_time(self) -> None:
+        if not self._finished:
+            self.remember(_CLOCK, {"seconds": self.seconds})
 
 
 def _read(folder: Path, *, overwrite: bool) -> tuple[dict[str, Any] | None, list[Record]]:
@@ -175,18 +215,63 @@ def _append(folder: Path, values: dict[str, Any]) -> None:
         os.fsync(journal.fileno())
 
 
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, "utf-8")
-    draft.replace(path)
+def _recalled(folder: Path, name: str) -> dict[str, Any] | None:
+    path = folder / "work" / f"{name}.json"
+    if not path.is_file():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return values
+
+
+def _seconds_before(folder: Path, records: list[Record]) -> float:
+    """Wall time that earlier processes spent on the run.
+
+    One that was killed could not say how long it had worked since it last told the time; the files that it
+    wrote after that do.
+    """
+    kept = _recalled(folder, _CLOCK)
+    if kept is None:
+        return sum(record.seconds for record in records)
+    told = (folder / "work" / f"{_CLOCK}.json").stat().st_mtime
+    written = [
+        path.stat().st_mtime for name in ("work", "checkpoints") for path in (folder / name).rglob("*")
+    ]
+    return float(kept["seconds"]) + max(0.0, max(written) - told)
 
 
 def _clear(folder: Path) -> None:
-    """Remove what slimcv wrote into the folder and leave anything else alone."""
+    """Remove what slimcv wrote into the folder and leave anything else alone.
+
+    The journal is emptied: removed, it would take the lock with it.
+    """
     for name in ("checkpoints", "work", "openvino"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (JOURNAL, "model.pt2", "model.onnx", "report.json", "report.md", "slimcv.json"):
+    for name in ("model.pt2", "model.onnx", "report.json", "report.md", "slimcv.json"):
         (folder / name).unlink(missing_ok=True)
+    os.truncate(folder / JOURNAL, 0)
+
+
+def _foreign(folder: Path) -> SlimcvError:
+    return SlimcvError(
+        f"--out {folder}: the folder is not empty and holds no run of slimcv",
+        "name a new folder; nothing there was touched",
+    )
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """The journal opened and locked; the lock ends with the process, however it ends."""
+    lock = (folder / JOURNAL).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise SlimcvError(
+            f"--out {folder}: another slimcv is working in this folder",
+            "wait for it to end, or name another --out",
+        ) from error
+    except OSError:
+        log.debug("%s: this file system knows no locks", folder)
+    return lock
 
 
 def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ def _ship_fastest(bench: Workbench, original: Held, proven: Sequence[Proven]) ->
     candidate = proven[-1] if proven else None
     earlier = list(proven[:-1])
     while candidate is not None:
-        shipped = yield from _finish(bench, candidate.held, lossless=False)
+        shipped = yield from _finish(bench, candidate.held, last_resort=False)
         if shipped.outcome == "accepted":
             return
         if shipped.details["accuracy_met"]:
@@ -109,33 +109,40 @@ def _ship_fastest(bench: Workbench, original: Held, proven: Sequence[Proven]) ->
             candidate = earlier.pop()
         else:
             candidate = yield from _retreat(bench, candidate.at, candidate.surgeries, because=shipped)
-    yield from _finish(bench, original, lossless=True)
+    yield from _finish(bench, original, last_resort=True)
 
 
-def _finish(bench: Workbench, base: Held, *, lossless: bool) -> Generator[Record, None, Record]:
+def _finish(bench: Workbench, base: Held, *, last_resort: bool) -> Generator[Record, None, Record]:
     """Fusion, quantisation and export of `base`, judged on val/; in float too where INT8 misses the gate.
 
-    With `lossless` the last attempt keeps to lossless steps and is shipped whatever the gate says.
+    With `last_resort` the second attempt keeps to lossless steps, and what is lossless is shipped whatever
+    the gate says. There is no second attempt where the first one came out without what the second leaves out.
     """
-    entries = bench.recipe.entries
-    tail = [at for at, entry in enumerate(entries) if entry.step.stage >= Stage.FUSE]
-    in_float = [at for at in tail if entries[at].step.stage != Stage.QUANTIZE]
-    if lossless:
-        in_float = [at for at in tail if entries[at].step.lossless]
-    state = yield from _apply_all(bench, base, tail)
-    record = bench.ship(state, last_resort=lossless and in_float == tail)
+    tail = {at: entry.step for at, entry in enumerate(bench.recipe.entries) if entry.step.stage >= Stage.FUSE}
+    gentle = [
+        at for at, step in tail.items() if (step.lossless if last_resort else step.stage != Stage.QUANTIZE)
+    ]
+    state, accepted = yield from _apply_all(bench, base, list(tail))
+    is_gentle = set(accepted) <= set(gentle)
+    record = bench.ship(state, last_resort=last_resort and is_gentle)
     yield record
-    again = lossless or (state.variant.precision == "int8" and not record.details["accuracy_met"])
-    if record.outcome == "rejected" and again:
-        state = yield from _apply_all(bench, base, in_float)
-        record = bench.ship(state, last_resort=lossless)
+    missed = record.outcome == "rejected" and (last_resort or not record.details["accuracy_met"])
+    if missed and not is_gentle:
+        state, _ = yield from _apply_all(bench, base, gentle)
+        record = bench.ship(state, last_resort=last_resort)
         yield record
     return record
 
 
-def _apply_all(bench: Workbench, state: Held, entries: Sequence[int]) -> Generator[Record, None, Held]:
+def _apply_all(
+    bench: Workbench, state: Held, entries: Sequence[int]
+) -> Generator[Record, None, tuple[Held, list[int]]]:
+    """What `entries` make of `state`, and which of them were accepted."""
+    accepted = []
     for at in entries:
         record, candidate = bench.attempt(at, state, judged=True)
         yield record
-        state = candidate or state
-    return state
+        if candidate is not None:
+            state = candidate
+            accepted.append(at)
+    return state, accepted

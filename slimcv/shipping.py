@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from slimcv.run import Run
     from slimcv.step import Context, Variant
 
+SHIP = "ship"
+"""The name of the record that says what was shipped."""
+
 ORIGINAL, DEFAULT_ALLOCATOR = "original", "original, default allocator"
 UNMODIFIED = ("onnxruntime", "openvino")
 """Runtimes the original is tried in as is, so that what a runtime alone gives is not sold as compression."""
@@ -34,14 +37,21 @@ log = logging.getLogger("slimcv")
 
 
 def ship(
-    variant: Variant, *, number: int, context: Context, run: Run, gate: Gate, last_resort: bool
+    variant: Variant,
+    *,
+    number: int,
+    context: Context,
+    run: Run,
+    gate: Gate,
+    last_resort: bool,
+    macs: tuple[int, int],
 ) -> Record:
     """Time the original, its best unmodified runtime and every artifact of `variant`; judge the fastest.
 
     All are timed interleaved. The artifact is evaluated on val/ through the runtime that will serve it. The
     record's `measurement` is the optimised variant's, `before` the original's; `details` hold what the report
-    adds to them. With `last_resort` the variant is shipped even when it misses the gate, and
-    `details["gate_met"]` says so.
+    adds to them. `macs` are the original's and the variant's. With `last_resort` the variant is shipped even
+    when it misses the gate, and `details["gate_met"]` says so.
     """
     files = _files(variant, run, number)
     unmodified = _unmodified(context, run)
@@ -54,6 +64,7 @@ def ship(
         runtime="eager",
         size_bytes=size.artifact_bytes(_original_file(run)),
         threads=context.threads,
+        macs=macs[0],
         timing=timings[ORIGINAL],
         given=original_answers,
     )
@@ -64,6 +75,7 @@ def ship(
         runtime=runtime,
         size_bytes=size.artifact_bytes(files[runtime]),
         threads=context.threads,
+        macs=macs[1],
         timing=timings[runtime],
         given=_answers(files[runtime], runtime, variant, context),
         original=original_answers,
@@ -96,7 +108,7 @@ def ship(
     return Record(
         number,
         -1,
-        "ship",
+        SHIP,
         "accepted" if accepted else "rejected",
         _reason(verdict, last_resort=last_resort),
         0.0,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from slimcv import parity, runtimes
 from slimcv.errors import NotApplicable, Rejected, SlimcvError
-from slimcv.gate import Gate, Verdict, judge
-from slimcv.measure import latency, size
+from slimcv.gate import Gate, Verdict, drop, judge
+from slimcv.measure import latency, macs, size
 from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.models import capture
 from slimcv.recipe import Entry, Recipe
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
-from slimcv.shipping import ship
-from slimcv.step import Context, Stage, Variant
+from slimcv.shipping import SHIP, ship
+from slimcv.step import Context, Stage, Step, Variant
+from slimcv.writing import write_text
 
 log = logging.getLogger("slimcv")
 
@@ -31,6 +34,11 @@ class Held:
 
     variant: Variant
     number: int
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of one picture, counted once."""
+        return macs.count(self.variant.model, self.variant.input)
 
 
 def yardstick(recipe: Recipe) -> str:
@@ -56,26 +64,27 @@ class Workbench:
         self.yardstick = yardstick(recipe)
         self.split = None if context.data is None else context.data.tuning
         self.count = 0
+        self.teacher = Held(context.teacher, 0)
         self.answers: dict[tuple[int, str], Answers] = {}
 
     def original(self) -> tuple[Record, Held]:
         """Record 0: the original's checkpoint and its figures on the tuning split."""
-        held = Held(self.context.teacher, self._next_number())
+        number = self._next_number()
         replayed = self.run.replay()
         if replayed is not None:
             if replayed.measurement is not None:
                 self.yardstick = replayed.measurement.runtime
-            return replayed, held
+            return replayed, self.teacher
         started = time.perf_counter()
         log.info("original: measuring")
-        checkpoint = self.run.save_checkpoint(held.number, "original", held.variant)
-        figures = self._figures(held, self._original_file(held), timing=None)
+        checkpoint = self.run.save_checkpoint(number, "original", self.teacher.variant)
+        figures = self._figures(self.teacher, self._original_file(self.teacher), timing=None)
         seconds = time.perf_counter() - started
         record = Record(
-            0, -1, "original", "measured", "", seconds, measurement=figures, checkpoint=checkpoint
+            number, -1, "original", "measured", "", seconds, measurement=figures, checkpoint=checkpoint
         )
         self.run.commit(record)
-        return record, held
+        return record, self.teacher
 
     def attempt(
         self, at: int, before: Held, *, judged: bool, repairs: bool = False
@@ -132,11 +141,20 @@ class Workbench:
         replayed = self.run.replay()
         if replayed is not None:
             return replayed
+        reason = f"taken back: {self._shortfall(because)}"
         name = self.recipe.entries[at].name
-        reason = f"taken back: {because.step} did not recover its accuracy ({because.reason})"
         record = Record(number, at, name, "rejected", reason, 0.0, measurement=because.measurement)
         self.run.commit(record)
         return record
+
+    def _shortfall(self, because: Record) -> str:
+        """Why what was made after a surgery is not good enough, in words."""
+        bound = self.recipe.gate.max_drop
+        if because.step != SHIP or because.measurement is None or because.before is None or bound is None:
+            return f"{because.step} did not recover its accuracy ({because.reason})"
+        lost = drop(because.measurement, because.before)
+        points = "its accuracy" if lost is None else f"{lost:.1f} points"
+        return f"on val/ the shipped variant lost {points} (at most {bound:.1f})"
 
     def ship(self, held: Held, *, last_resort: bool) -> Record:
         """Measure `held` against the original on val/ and judge it by the recipe's gate."""
@@ -153,6 +171,7 @@ class Workbench:
             run=self.run,
             gate=self.recipe.gate,
             last_resort=last_resort,
+            macs=(self.teacher.macs, held.macs),
         )
         record = replace(record, seconds=time.perf_counter() - started)
         self.run.commit(record)
@@ -225,19 +244,18 @@ class Workbench:
         timings = self._timings(before, candidate, file, runtime)
         figures_before = self._figures(before, file_before, timing=timings["before"])
         figures = self._figures(candidate, file, timing=timings["candidate"], runtime=runtime)
-        reason = _gain(timings)
         if exported:
             return Verdict(True, "outputs agree"), figures, figures_before
-        if entry.step.enabling and latency.faster(timings["candidate"], timings["before"]):
-            return Verdict(False, f"slower: {reason}"), figures, figures_before
-        needs_gain = needs_gain and entry.step.stage != Stage.TRAIN and not entry.step.enabling
-        if needs_gain and not self._gained(timings, file_before, file):
-            return Verdict(False, f"no gain: {reason}, inside the spread"), figures, figures_before
+        gained = not needs_gain or self._gained(timings, file_before, file)
+        speed = judge_speed(entry.step, timings, gained=gained)
+        if not speed.accepted:
+            return speed, figures, figures_before
         if not judged:
-            return Verdict(True, f"{reason}; accuracy is judged after training"), figures, figures_before
-        original = self._figures(Held(self.context.teacher, 0), None, timing=None)
+            reason = f"{speed.reason}; accuracy is judged after training"
+            return Verdict(True, reason), figures, figures_before
+        original = self._figures(self.teacher, None, timing=None)
         verdict = judge(self._gate(entry), candidate=figures, original=original, before=figures_before)
-        text = "; ".join(part for part in (reason, verdict.reason) if part)
+        text = "; ".join(part for part in (speed.reason, verdict.reason) if part)
         return Verdict(verdict.accepted, text), figures, figures_before
 
     def _gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
@@ -288,9 +306,7 @@ class Workbench:
             return folder / done.read_text("utf-8")
         folder.mkdir(exist_ok=True)
         path = runtimes.write(held.variant, self.yardstick, folder)
-        draft = folder / "written.tmp"
-        draft.write_text(path.name, "utf-8")
-        draft.replace(done)
+        write_text(done, path.name)
         return path
 
     def _figures(
@@ -303,11 +319,10 @@ class Workbench:
             runtime=runtime,
             size_bytes=size.artifact_bytes(file),
             threads=self.context.threads,
+            macs=held.macs,
             timing=timing,
             given=self._answers(held, file, runtime),
-            original=None
-            if held.number == 0
-            else self._answers(Held(self.context.teacher, 0), None, self.yardstick),
+            original=None if held.number == 0 else self._answers(self.teacher, None, self.yardstick),
         )
 
     def _answers(self, held: Held, file: Path | None, runtime: str) -> Answers:
@@ -341,5 +356,19 @@ class Workbench:
         return self.count - 1
 
 
-def _gain(timings: dict[str, latency.Timing]) -> str:
+def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bool) -> Verdict:
+    """Whether the speed of `candidate` over that of `before` is enough; `gained` says that it is a gain.
+
+    Training is not there for speed, and an enabling step need only be no slower by more than the spread.
+    """
+    reason = _gain(timings)
+    if step.enabling:
+        slower = latency.faster(timings["candidate"], timings["before"])
+        return Verdict(not slower, f"slower: {reason}" if slower else reason)
+    if gained or step.stage == Stage.TRAIN:
+        return Verdict(True, reason)
+    return Verdict(False, f"no gain: {reason}, inside the spread")
+
+
+def _gain(timings: Mapping[str, latency.Timing]) -> str:
     return f"{timings['before'].latency.p50 / timings['candidate'].latency.p50:.3g}× the speed before"

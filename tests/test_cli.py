@@ -1,7 +1,10 @@
 """The command line: what it prints, how it ends, and that bad input is one sentence and a hint."""
 
+import hashlib
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import zipfile
@@ -14,6 +17,8 @@ from PIL import Image
 from torch import nn
 
 from slimcv import cli
+from slimcv.errors import SlimcvError
+from slimcv.run import Run
 
 SMALL = ("--input", "3x16x16", "--threads", "1", "--format", "json")
 
@@ -63,6 +68,81 @@ def refused(result, message, hint=""):
     assert [line.split(":")[0] for line in lines[-2:]] == ["error", "hint"], err
     assert message in lines[-2]
     assert hint in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (("optimise",), "no such command 'optimise'", "did you mean 'optimize'?"),
+        (("zzz",), "no such command 'zzz'", "--help`"),
+        (("recipes", "shwo", "x"), "no such command 'shwo'", "did you mean 'show'?"),
+        (("optimize",), "missing argument 'MODEL'", " optimize --help`"),
+        (("optimize", "m.pt", "--recpie", "x"), "no such option: --recpie", "did you mean '--recipe'?"),
+        (("profile", "m.pt", "--zzz"), "no such option: --zzz", " profile --help`"),
+        (("--versoin",), "no such option: --versoin", "did you mean '--version'?"),
+        (("optimize", "m.pt", "--threads", "0"), "'--threads': input should be greater", "--help`"),
+        (("optimize", "m.pt", "--max-drop", "a"), "'--max-drop': input should be a valid number", "--help`"),
+        (("profile", "m.pt", "--format", "xml"), "'--format': 'xml' is not one of", "--help`"),
+        (("profile", "m.pt", "--arch"), "option '--arch' requires an argument", "--help`"),
+        (("profile", "m.pt", "n.pt"), "unexpected extra argument", "--help`"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_sentence_and_a_hint(slimcv, words, message, hint):
+    result = slimcv(*words)
+    refused(result, message, hint)
+    assert len(result[2].splitlines()) == 2
+
+
+def test_without_a_command_the_help_is_shown_beside_the_result(slimcv):
+    code, out, err = slimcv()
+    assert (code, out) == (2, "")
+    assert "optimize" in err
+
+
+def test_what_is_done_on_termination_ends_with_the_command(slimcv):
+    before = signal.getsignal(signal.SIGTERM)
+    for words in (("--version",), ("optimise",), ("profile", "none.pt")):
+        slimcv(*words)
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interruption_ends_with_130_and_says_how_to_go_on(slimcv, tmp_path):
+    (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt")
+    code, out, err = slimcv("profile", "stopped.py:build", "--input", "3x8x8")
+    assert (code, out) == (130, "")
+    assert "the same command goes on" in err.splitlines()[-1]
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A folder closed to this process; root, who may read everything, is somebody else for a while."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0)
+    as_root = os.geteuid() == 0
+    if as_root:
+        os.seteuid(65534)
+    yield folder
+    if as_root:
+        os.seteuid(0)
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("profile", "{}/model.pt"),
+        ("optimize", "m.pt", "--recipe", "{}/mine.yaml"),
+        ("optimize", "m.pt", "--dry-run", "--recipe", "{}/mine.yaml"),
+    ],
+)
+def test_what_may_not_be_read_is_one_sentence(words, locked, monkeypatch, capsys):
+    found = call(monkeypatch, capsys, *(word.format(locked) for word in words))
+    refused(found, "ermission denied", "permissions")
+
+
+def test_an_out_folder_that_is_closed_is_refused(locked):
+    with pytest.raises(SlimcvError, match="cannot be written: Permission denied"):
+        Run.open(locked, identity={})
 
 
 def test_help_and_version_do_not_import_torch_nor_draw(tmp_path):
@@ -189,6 +269,12 @@ def test_profile_as_json_is_json_and_nothing_else(slimcv, model):
     assert json.loads(out)["totals"]["parameters"] == 122
 
 
+def test_profile_needs_no_pictures_and_optimize_says_which_file_names_them(slimcv, model, tmp_path):
+    (tmp_path / "slimcv.yaml").write_text("data: moved\ninput: 3x16x16\n")
+    assert slimcv("profile", model, "--threads", "1")[0] == 0
+    refused(slimcv("optimize", model), "slimcv.yaml: data: ", "--data")
+
+
 def test_profile_lists_the_layers(slimcv, model):
     code, out, _ = slimcv("profile", model, "--input", "3x16x16", "--threads", "1")
     assert code == 0
@@ -202,6 +288,7 @@ def test_the_lossless_recipe_needs_no_pictures_and_says_what_was_not_measured(sl
     assert report["original"]["top1"] is None
     assert report["optimized"]["agreement"] == 100.0
     assert report["gate"]["met"] is True
+    assert report["model"]["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     folder = tmp_path / "model-slim"
     for name in (
         "model.pt2",
@@ -238,8 +325,42 @@ def test_without_pictures_lossy_steps_are_skipped_and_the_network_is_shipped_unc
     assert report["optimized"]["parameters"] == report["original"]["parameters"]
 
 
-def test_a_gate_that_cannot_be_met_ends_with_3_and_still_ships(slimcv, model, export_only, tmp_path):
-    code, out, _ = slimcv("optimize", model, "--recipe", export_only, "--min-speedup", "1e6", *SMALL)
+def test_a_gate_that_cannot_be_met_ends_with_3_and_still_ships(slimcv, model, tmp_path):
+    (tmp_path / "int8.yaml").write_text("steps: [quantize_int8, export_onnx]")
+    code, out, _ = slimcv("optimize", model, "--recipe", "./int8.yaml", "--min-speedup", "1e6", *SMALL)
+    report = json.loads(out)
     assert code == 3
-    assert json.loads(out)["gate"]["met"] is False
+    assert report["gate"]["met"] is False
+    names = [step["name"] for step in report["steps"]]
+    assert names == ["original", "quantize_int8", "export_onnx", "ship"], "nothing is measured twice"
     assert Path(tmp_path / "model-slim" / "slimcv.json").is_file()
+
+
+def test_a_folder_that_another_process_works_in_is_refused(slimcv, model, export_only, tmp_path):
+    with Run.open(tmp_path / "model-slim", identity={}):
+        found = slimcv("optimize", model, "--recipe", export_only, *SMALL)
+    refused(found, "another slimcv is working in this folder", "--out")
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_counting_its_budget(slimcv, model, pictures, tmp_path):
+    (tmp_path / "train.yaml").write_text(
+        "gate: {max_drop: 100}\nsteps: [{finetune: {epochs: 1}}, export_onnx]"
+    )
+    words = ("optimize", model, "--recipe", "./train.yaml", "--data", pictures, "--budget", "1h", *SMALL)
+
+    def training():
+        report = json.loads(slimcv(*words)[1])
+        return next(step for step in report["steps"] if step["name"] == "finetune")
+
+    assert training()["outcome"] != "skipped"
+    folder = tmp_path / "model-slim"
+    # As a process leaves it that was killed in its training, after an hour.
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(lines[:2]))
+    for checkpoint in (folder / "checkpoints").glob("001-*"):
+        checkpoint.unlink()
+    (folder / "work").mkdir()
+    (folder / "work" / "clock.json").write_text('{"seconds": 3600.0}')
+    again = training()
+    assert (again["outcome"], again["reason"]) == ("skipped", "the run's time budget is used up")

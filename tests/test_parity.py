@@ -106,7 +106,7 @@ def test_pictures_come_from_the_tuning_split_and_synthetic_ones_fill_up(tmp_path
     assert chosen.shape == made.shape == (parity.PICTURES, *INPUT.shape)
     assert chosen.flags["C_CONTIGUOUS"]
     assert chosen.dtype == np.float32
-    tuning = data.tuning.pixels(12, 12, 3).astype(np.float32) / 255
+    tuning = np.asarray(data.tuning.pixels(12, 12, 3)).astype(np.float32) / 255
     expected = ((tuning - INPUT.mean) / INPUT.std).transpose(0, 3, 1, 2)
     assert np.allclose(chosen[: len(data.tuning)], expected, atol=1e-5)
 

@@ -1,6 +1,9 @@
 """The run directory: journal, resumption, and what happens when the disk refuses."""
 
+import errno
+import fcntl
 import json
+import os
 
 import pytest
 
@@ -16,57 +19,73 @@ def record(number, outcome="accepted"):
     return Record(number, number, "fuse_conv_bn", outcome, "1.2× the speed before", 1.5, measurement=figures)
 
 
+def opened(folder, **identity):
+    return Run.open(folder / "out", identity={**IDENTITY, **identity})
+
+
 def test_a_new_run_has_nothing_to_replay(tmp_path):
-    run = Run.open(tmp_path / "out", identity=IDENTITY)
-    assert not run.resumed
-    assert run.replay() is None
+    with opened(tmp_path) as run:
+        assert not run.resumed
+        assert run.replay() is None
 
 
 def test_records_are_replayed_in_order_exactly_as_committed(tmp_path):
-    run = Run.open(tmp_path / "out", identity=IDENTITY)
-    for number in range(3):
-        run.commit(record(number))
-    again = Run.open(tmp_path / "out", identity=IDENTITY)
-    assert again.resumed
-    assert [again.replay() for _ in range(4)] == [record(0), record(1), record(2), None]
+    with opened(tmp_path) as run:
+        for number in range(3):
+            run.commit(record(number))
+    with opened(tmp_path) as again:
+        assert again.resumed
+        assert [again.replay() for _ in range(4)] == [record(0), record(1), record(2), None]
 
 
 def test_a_torn_last_line_is_dropped_and_the_journal_goes_on_whole(tmp_path):
-    run = Run.open(tmp_path / "out", identity=IDENTITY)
-    run.commit(record(0))
+    with opened(tmp_path) as run:
+        run.commit(record(0))
     with (tmp_path / "out" / JOURNAL).open("a") as journal:
         journal.write('{"record": {"number": 1, "ent')
-    again = Run.open(tmp_path / "out", identity=IDENTITY)
-    assert again.replay() == record(0)
-    assert again.replay() is None
-    again.commit(record(1))
+    with opened(tmp_path) as again:
+        assert again.replay() == record(0)
+        assert again.replay() is None
+        again.commit(record(1))
     lines = (tmp_path / "out" / JOURNAL).read_text().splitlines()
     assert [json.loads(line)["record"]["number"] for line in lines[1:]] == [0, 1]
 
 
 def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path):
-    Run.open(tmp_path / "out", identity=IDENTITY).commit(record(0))
+    with opened(tmp_path) as run:
+        run.commit(record(0))
     with pytest.raises(SlimcvError, match="another seed") as caught:
-        Run.open(tmp_path / "out", identity={**IDENTITY, "seed": 1})
+        opened(tmp_path, seed=1)
     assert "--overwrite" in caught.value.hint
-    assert Run.open(tmp_path / "out", identity=IDENTITY).replay() == record(0)
+    with opened(tmp_path) as again:
+        assert again.replay() == record(0)
 
 
 def test_overwrite_starts_anew_and_leaves_foreign_files_alone(tmp_path):
-    Run.open(tmp_path / "out", identity=IDENTITY).commit(record(0))
+    with opened(tmp_path) as run:
+        run.commit(record(0))
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    run = Run.open(tmp_path / "out", identity={**IDENTITY, "seed": 1}, overwrite=True)
-    assert not run.resumed
+    with Run.open(tmp_path / "out", identity={**IDENTITY, "seed": 1}, overwrite=True) as run:
+        assert not run.resumed
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    with opened(tmp_path, seed=1) as again:
+        assert again.replay() is None
 
 
 def test_a_folder_with_other_files_is_refused_untouched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(SlimcvError, match="not empty"):
-        Run.open(tmp_path, identity=IDENTITY)
-    with pytest.raises(SlimcvError, match="not empty"):
-        Run.open(tmp_path, identity=IDENTITY, overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(SlimcvError, match="not empty"):
+            Run.open(tmp_path, identity=IDENTITY, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_journal_of_something_else_is_refused_untouched(tmp_path):
+    (tmp_path / JOURNAL).write_text('{"day": 1}\n')
+    for overwrite in (False, True):
+        with pytest.raises(SlimcvError, match="holds no run"):
+            Run.open(tmp_path, identity=IDENTITY, overwrite=overwrite)
+    assert (tmp_path / JOURNAL).read_text() == '{"day": 1}\n'
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
@@ -76,10 +95,75 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 
 
 def test_state_is_remembered_across_processes_until_the_run_is_finished(tmp_path):
-    run = Run.open(tmp_path / "out", identity=IDENTITY)
-    assert run.recall("original") is None
-    run.remember("original", {"top1": 95.0})
-    again = Run.open(tmp_path / "out", identity=IDENTITY)
-    assert again.recall("original") == {"top1": 95.0}
-    again.finish()
+    with opened(tmp_path) as run:
+        assert run.recall("original") is None
+        run.remember("original", {"top1": 95.0})
+    with opened(tmp_path) as again:
+        assert again.recall("original") == {"top1": 95.0}
+        again.finish()
     assert not (tmp_path / "out" / "work").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_use_is_refused_until_it_is_free(overwrite, tmp_path):
+    with opened(tmp_path) as run:
+        run.commit(record(0))
+        with pytest.raises(SlimcvError, match="another slimcv is working in this folder"):
+            Run.open(tmp_path / "out", identity=IDENTITY, overwrite=overwrite)
+        run.commit(record(1))
+    with opened(tmp_path) as again:
+        assert [again.replay(), again.replay()] == [record(0), record(1)]
+
+
+def test_a_refused_folder_is_not_held(tmp_path):
+    with opened(tmp_path) as run:
+        run.commit(record(0))
+    with pytest.raises(SlimcvError, match="another seed") as caught:
+        opened(tmp_path, seed=1)
+    with opened(tmp_path):
+        assert caught.value.exit_code == 2
+
+
+def test_a_file_system_without_locks_is_worked_on_all_the_same(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with opened(tmp_path) as run:
+        run.commit(record(0))
+        assert (tmp_path / "out" / JOURNAL).read_text().count("record") == 1
+
+
+def test_the_time_of_interrupted_processes_counts(tmp_path):
+    with opened(tmp_path) as run:
+        run.commit(record(0))
+    told(tmp_path, seconds=100.0)
+    with opened(tmp_path) as again:
+        assert 100 <= again.seconds < 150
+    with opened(tmp_path) as third:
+        assert third.seconds > 100, "an orderly end tells the time too"
+
+
+def test_a_killed_process_is_known_to_have_worked_until_its_last_file(tmp_path):
+    with opened(tmp_path) as run:
+        workdir = run.workdir
+    told(tmp_path, seconds=100.0)
+    (workdir / "state").write_text("an epoch later")
+    moment = (workdir / "clock.json").stat().st_mtime
+    os.utime(workdir / "state", (moment + 60, moment + 60))
+    with opened(tmp_path) as again:
+        assert 160 <= again.seconds < 210
+
+
+def test_without_a_clock_the_journal_tells_the_time(tmp_path):
+    with opened(tmp_path) as run:
+        run.commit(record(0))
+        run.commit(record(1))
+        run.finish()
+    with opened(tmp_path) as again:
+        assert 3.0 <= again.seconds < 50
+
+
+def told(folder, *, seconds):
+    """The time as a process left it that worked longer than a test may."""
+    (folder / "out" / "work" / "clock.json").write_text(json.dumps({"seconds": seconds}))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,18 @@ from PIL import Image
 from torch import nn
 
 from slimcv import bundle, data, models, runtimes, session
-from slimcv.measure import accuracy
+from slimcv.errors import NotApplicable
+from slimcv.measure import accuracy, latency
+from slimcv.models import capture
 from slimcv.recipe import load
 from slimcv.report.outcome import from_records
+from slimcv.results import Measurement, Record
 from slimcv.run import Run
-from slimcv.step import Context
+from slimcv.step import Context, InputSpec, Variant
+from slimcv.steps.depthwise_separable import DepthwiseSeparable
+from slimcv.steps.finetune import Finetune
+from slimcv.steps.global_average_pool import GlobalAveragePool
+from slimcv.workbench import Held, Workbench, judge_speed
 
 CLASSES = ("horizontal", "vertical", "diagonal")
 SIZE = 32
@@ -84,13 +92,93 @@ def optimized(task, tmp_path, text):
     plan = load(str(tmp_path / "mine.yaml"))
     dataset = data.load(str(task / "pictures"), cache=task / "cache")
     variant = models.load(str(task / "model.pt"), input=f"3x{SIZE}x{SIZE}", classes=dataset.classes)
-    run = Run.open(tmp_path / "out", identity={"recipe": plan.plan()})
-    context = Context(variant, dataset, run.workdir, threads=1, train_threads=1)
-    records = list(session.optimize(plan, context, run))
+    with Run.open(tmp_path / "out", identity={"recipe": plan.plan()}) as run:
+        context = Context(variant, dataset, run.workdir, threads=1, train_threads=1)
+        records = list(session.optimize(plan, context, run))
     document = from_records(
         records, recipe=plan, context=context, model="model.pt", arch=None, data="pictures", command=[]
     )
     return records, document
+
+
+def timing(call_ms):
+    """A contender whose calls take this long, with a spread of a tenth."""
+    rounds = tuple((call_ms, 1.1 * call_ms) for _ in range(10))
+    contender = latency.Contender("model.onnx", "onnxruntime", 1, InputSpec(3, SIZE, SIZE))
+    figures = latency.summarise([sample for round_ms in rounds for sample in round_ms])
+    return latency.Timing(contender, figures, 1, rounds, 0.0, 0.0, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("step", "candidate_ms", "outcome"),
+    [
+        (GlobalAveragePool(), 1.0, (True, "1× the speed before")),
+        (GlobalAveragePool(), 0.5, (True, "2× the speed before")),
+        (GlobalAveragePool(), 2.0, (False, "slower: 0.5× the speed before")),
+        (DepthwiseSeparable(), 1.0, (False, "no gain: 1× the speed before, inside the spread")),
+        (DepthwiseSeparable(), 0.5, (True, "2× the speed before")),
+        (Finetune(), 1.0, (True, "1× the speed before")),
+        (Finetune(), 2.0, (True, "0.5× the speed before")),
+    ],
+)
+def test_only_what_enables_later_steps_or_trains_needs_no_gain(step, candidate_ms, outcome):
+    timings = {"before": timing(1.0), "candidate": timing(candidate_ms)}
+    gained = latency.faster(timings["before"], timings["candidate"])
+    verdict = judge_speed(step, timings, gained=gained)
+    assert (verdict.accepted, verdict.reason) == outcome
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A workbench around a small network, its recipe little but surgery."""
+    (tmp_path / "mine.yaml").write_text(
+        "gate: {max_drop: 1}\nsteps: [global_average_pool, reduce_resolution, export_onnx]"
+    )
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
+    spec = InputSpec(3, 16, 16)
+    variant = Variant(capture.capture(network.eval(), spec), spec)
+    with Run.open(tmp_path / "out", identity={}) as run:
+        context = Context(variant, None, run.workdir, threads=1, train_threads=1)
+        yield Workbench(load(str(tmp_path / "mine.yaml")), context, run)
+
+
+def test_pooling_that_is_no_faster_is_kept_because_a_smaller_input_needs_it(bench):
+    pool, shrink, _ = (entry.step for entry in bench.recipe.entries)
+    variant = bench.context.teacher
+    with pytest.raises(NotApplicable, match="does not run at 3x8x8"):
+        shrink.apply(replace(variant, model=capture.copy(variant.model)), bench.context)
+    keeping = pool.model_copy(update={"head": "keep"})
+    pooled = keeping.apply(replace(variant, model=capture.copy(variant.model)), bench.context)
+    verdict, *_ = bench._judge(
+        replace(bench.recipe.entries[0], step=keeping),
+        bench.teacher,
+        Held(pooled, 1),
+        judged=False,
+        needs_gain=True,
+    )
+    assert verdict.accepted == (not verdict.reason.startswith("slower"))
+    assert "no gain" not in verdict.reason
+    assert shrink.apply(pooled, bench.context).input.shape == (3, 8, 8)
+
+
+def test_macs_are_counted_once_for_a_variant(bench):
+    held = bench.teacher
+    counted = held.macs
+    assert counted == 3 * 4 * 9 * 14 * 14 + 4 * 14 * 14 * 3
+    held.variant.model.graph = torch.fx.Graph()
+    assert held.macs == counted
+
+
+def test_surgery_taken_back_says_what_was_lost(bench):
+    before, after = (Measurement(10, 0, 100, top1=top1) for top1 in (95.0, 91.9))
+    trained = Record(1, 1, "finetune", "rejected", "top-1 3.1 points below the original, max_drop is 1", 9.0)
+    shipped = Record(2, -1, "ship", "rejected", "gate missed: …", 9.0, measurement=after, before=before)
+    reasons = [bench.take_back(0, because).reason for because in (trained, shipped)]
+    assert reasons == [
+        "taken back: finetune did not recover its accuracy "
+        "(top-1 3.1 points below the original, max_drop is 1)",
+        "taken back: on val/ the shipped variant lost 3.1 points (at most 1.0)",
+    ]
 
 
 @pytest.mark.slow

@@ -42,6 +42,18 @@ def test_data_must_be_a_folder_not_a_factory(tmp_path):
         sidecar.find(str(tmp_path / "model.pt"))
 
 
+def test_a_missing_folder_is_a_fault_only_where_it_is_used(tmp_path):
+    (tmp_path / "slimcv.yaml").write_text("data: leaves\ninput: 3x64x64")
+    found = sidecar.find(str(tmp_path / "model.pt"))
+    assert found.input == "3x64x64"
+    with pytest.raises(SlimcvError, match=r"slimcv.yaml: data: '.*leaves' is not a folder") as caught:
+        found.folder()
+    assert "--data" in caught.value.hint
+    (tmp_path / "leaves").mkdir()
+    assert found.folder() == str(tmp_path / "leaves")
+    assert sidecar.Sidecar().folder() is None
+
+
 @pytest.mark.parametrize("text", ["[1, 2", "- a", "mean: red", "\x00"])
 def test_a_broken_file_is_one_sentence(tmp_path, text):
     (tmp_path / "slimcv.yaml").write_text(text)

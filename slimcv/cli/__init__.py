@@ -14,24 +14,38 @@ from typing import Annotated, NoReturn
 import typer
 
 from slimcv import __version__
-from slimcv.cli import recipes
+from slimcv.cli import recipes, usage
+from slimcv.cli.doctor import doctor
+from slimcv.cli.ladder import ladder
 from slimcv.cli.optimize import optimize
 from slimcv.cli.profile import profile
 from slimcv.errors import SlimcvError
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 _INTERRUPTED = "interrupted: the same command goes on from the last finished step"
+_NO_ROOM = "free some space; the same command goes on where the run stopped"
+_NO_PERMISSION = "check the permissions of the file and of the folders above it"
+_HINTS = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: _NO_PERMISSION,
+}
+"""What to do where the operating system refuses and nobody nearer to it could say what for."""
 
 app = typer.Typer(
     name="slimcv",
     help="Make a trained PyTorch vision model small and fast on a CPU, with proof.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    no_args_is_help=True,
+    suggest_commands=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(optimize)
 app.command()(profile)
+app.command()(doctor)
+app.command()(ladder)
 app.add_typer(recipes.app, name="recipes")
 
 
@@ -40,34 +54,48 @@ def main() -> NoReturn:
     # OpenMP's threads wait for each other at the end of every layer. Spinning there, training is five times
     # slower while a neighbour holds a core; sleeping costs nothing on an idle machine. Torch reads it once.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
-    except SlimcvError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        print(f"hint: {error.hint}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
-        print("hint: free some space; the same command goes on where the run stopped", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        code = _run()
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command; its exit code. What a user can mend becomes a sentence, anything else is a bug."""
+    try:
+        # Typer turns Ctrl-C inside a command into the code 130, and `typer.Exit` into its own.
+        code = app(standalone_mode=False) or 0
     except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except SlimcvError as error:
+        return _refuse(error)
+    except typer.TyperException as error:
+        return _refuse(usage.explained(error))
+    except OSError as error:
+        if error.errno not in _HINTS:
+            raise
+        return _refuse(SlimcvError(f"{error.filename or 'the disk'}: {error.strerror}", _HINTS[error.errno]))
+    if code == EXIT_INTERRUPTED:
         print(_INTERRUPTED, file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-    except SystemExit as end:
-        # Inside a command it is Typer that catches Ctrl-C: it ends with 130 and says nothing.
-        if end.code == EXIT_INTERRUPTED:
-            print(_INTERRUPTED, file=sys.stderr)
-        raise
-    sys.exit(0)
+    return int(code)
+
+
+def _refuse(error: SlimcvError) -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(f"slimcv {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(EXIT_BAD_INPUT)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimcv.cli import live
 from slimcv.errors import SlimcvError
 
 if TYPE_CHECKING:
@@ -58,6 +60,25 @@ def load_model(
     )
 
 
+@dataclass(frozen=True)
+class Caching:
+    """Where decoded pictures are kept, at most how many bytes of them, and whether after this run."""
+
+    folder: Path | None
+    limit: int | None
+    keep: bool
+
+
+def caching(folder: Path | None, limit: str | None, *, none: bool) -> Caching:
+    """What `--cache`, `--cache-limit` and `--no-cache` ask for. Raises SlimcvError."""
+    from slimcv.train.settings import size_bytes
+
+    try:
+        return Caching(folder, None if limit is None else round(size_bytes(limit)), keep=not none)
+    except ValueError as error:
+        raise SlimcvError(f"--cache-limit {limit}: {error}", "for example 500MB or 20GB") from error
+
+
 def make_context(
     variant: Variant,
     data: str | None,
@@ -65,7 +86,7 @@ def make_context(
     *,
     threads: int | None,
     seed: int,
-    cache: Path | None,
+    kept: Caching,
     classes: tuple[str, ...] | None,
 ) -> Context:
     """The model as teacher with its pictures, read and checked against its outputs. Raises SlimcvError."""
@@ -80,7 +101,15 @@ def make_context(
     torch.set_num_threads(available())
     dataset = None
     if data is not None:
-        dataset = pictures.load(data, seed=seed, classes=variant.classes or classes, cache=cache)
+        dataset = pictures.load(
+            data,
+            seed=seed,
+            classes=variant.classes or classes,
+            input=variant.input,
+            cache=kept.folder,
+            cache_limit=kept.limit,
+            keep=kept.keep,
+        )
         with torch.no_grad():
             outputs = variant.model(torch.zeros(2, *variant.input.shape)).shape[1]
         dataset.check_outputs(outputs)
@@ -97,12 +126,7 @@ def make_context(
 
 def log_to_stderr() -> None:
     """Progress goes to stderr, one line at a time; what libraries have to say goes nowhere."""
-    logger = logging.getLogger("slimcv")
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(logging.Formatter("  %(message)s"))
-    logger.handlers = [stream]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    live.show(logging.getLogger("slimcv"), sys.stderr)
     logging.captureWarnings(True)
     warnings = logging.getLogger("py.warnings")
     warnings.handlers = [logging.NullHandler()]

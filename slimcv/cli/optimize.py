@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv import __version__
-from slimcv.cli.intake import load_model, log_to_stderr, make_context, seconds_of
+from slimcv.cli.intake import caching, load_model, log_to_stderr, make_context, seconds_of
 from slimcv.cli.options import (
     ArchOption,
+    CacheLimitOption,
     CacheOption,
     CodeOption,
     DataOption,
@@ -21,6 +22,7 @@ from slimcv.cli.options import (
     InputOption,
     MeanOption,
     ModelArgument,
+    NoCacheOption,
     SeedOption,
     StdOption,
     ThreadsOption,
@@ -58,9 +60,14 @@ def optimize(
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
     budget: Annotated[
-        str | None, typer.Option(help="Start no training after this time, such as 15m.")
+        str | None,
+        typer.Option(
+            help="Start no training after this time, such as 15m; an interrupted run goes on counting."
+        ),
     ] = None,
     cache: CacheOption = None,
+    cache_limit: CacheLimitOption = None,
+    no_cache: NoCacheOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and exit.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out holds.")] = False,
     output_format: FormatOption = Format.TEXT,
@@ -78,20 +85,24 @@ def optimize(
         return
     beside = sidecar.find(model)
     seconds = None if budget is None else seconds_of(budget)
+    kept = caching(cache, cache_limit, none=no_cache)
     log_to_stderr()
 
+    from slimcv import bundle
     from slimcv.measure import allocator
 
     allocator.tune()
     variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
+    sha256 = bundle.sha256(Path(model)) if Path(model).is_file() else None
     folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
+    pictures = data or beside.folder()
     context = make_context(
-        variant, data or beside.data, folder, threads=threads, seed=seed, cache=cache, classes=beside.classes
+        variant, pictures, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
     )
-    run = _open_run(folder, plan, context, overwrite=overwrite)
-    document = _run_recipe(
-        plan, run, context, model=model, arch=arch, data=data or beside.data, seconds=seconds
-    )
+    with _open_run(folder, plan, context, overwrite=overwrite) as run:
+        document = _run_recipe(
+            plan, run, context, model=model, sha256=sha256, arch=arch, data=pictures, seconds=seconds
+        )
 
     from slimcv import report
 
@@ -131,6 +142,7 @@ def _run_recipe(
     context: Context,
     *,
     model: str,
+    sha256: str | None,
     arch: str | None,
     data: str | None,
     seconds: float | None,
@@ -142,7 +154,7 @@ def _run_recipe(
     from slimcv.report.outcome import from_records
     from slimcv.step import InputSpec
 
-    deadline = None if seconds is None else time.perf_counter() + seconds
+    deadline = None if seconds is None else time.perf_counter() + seconds - run.seconds
     colour = report.wants_colour(sys.stderr)
     print(report.step_header(), file=sys.stderr)
     records = []
@@ -154,6 +166,7 @@ def _run_recipe(
         recipe=plan,
         context=context,
         model=model,
+        sha256=sha256,
         arch=arch,
         data=data,
         command=["slimcv", *sys.argv[1:]],

@@ -51,3 +51,7 @@ CacheOption = Annotated[
     Path | None, typer.Option(help="Where decoded pictures are kept. Default: ~/.cache/slimcv.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of the data split and of everything random.")]
+CacheLimitOption = Annotated[
+    str | None, typer.Option(help="Most the kept pictures may take, such as 20GB; larger sets are streamed.")
+]
+NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Keep no decoded pictures after this run.")]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slimcv.data.normalisation import coefficients
+from slimcv.data.pixels import Pixels
 from slimcv.step import InputSpec
 
 
@@ -26,13 +28,27 @@ def normalise(pixels: Tensor, input: InputSpec) -> Tensor:
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def gather(pixels: np.ndarray, index: np.ndarray) -> Tensor:
+def gather(pixels: np.ndarray | Pixels, index: np.ndarray) -> Tensor:
     """Copy the pictures at these positions, a uint8 tensor (len(index), height, width, channels)."""
-    return torch.from_numpy(np.asarray(pixels)[index])
+    return torch.from_numpy(np.asarray(pixels[index]))
+
+
+def gathered(pixels: np.ndarray | Pixels, parts: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield each array of positions with the pictures there, as `gather` gives them.
+
+    Pictures that are not kept are decoded for the next positions while the caller works on those given.
+    """
+    upcoming = None
+    for following in chain(parts, (None,)):
+        if following is not None and isinstance(pixels, Pixels):
+            pixels.expect(following)
+        if upcoming is not None:
+            yield upcoming, gather(pixels, upcoming)
+        upcoming = following
 
 
 def batches(
-    pixels: np.ndarray,
+    pixels: np.ndarray | Pixels,
     labels: np.ndarray,
     input: InputSpec,
     *,
@@ -45,9 +61,9 @@ def batches(
     the positions in `pixels`, are int64 (b,). The last batch may be smaller.
     """
     positions = np.arange(len(pixels)) if order is None else np.asarray(order, dtype=np.int64)
-    for start in range(0, len(positions), batch_size):
-        index = positions[start : start + batch_size]
-        x = normalise(gather(pixels, index), input)
+    parts = (positions[start : start + batch_size] for start in range(0, len(positions), batch_size))
+    for index, found in gathered(pixels, parts):
+        x = normalise(found, input)
         yield x, torch.from_numpy(labels[index]), torch.from_numpy(index.copy())
 
 

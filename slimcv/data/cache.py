@@ -1,174 +1,185 @@
-"""What decoding found, kept on disk: each set of pictures is checked once and decoded once for each size."""
+"""What decoding found: a list of pictures is checked once, and decoded once for each size it is wanted in."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 import numpy as np
-import PIL
 
-from slimcv.data.decoding import PictureError, decode, quiet_pillow
+from slimcv.data.decoding import quiet_pillow
+from slimcv.data.folder import Keeping, writing
+from slimcv.data.keeping import VERSION, find, make
+from slimcv.data.losses import report, stand_ins
+from slimcv.data.parallel import in_order
+from slimcv.data.pixels import Pixels
+from slimcv.data.rows import Fault, Size, decode_rows
 from slimcv.data.sources import Sample
-from slimcv.errors import SlimcvError
+from slimcv.data.stored import Stored, file_bytes
+from slimcv.data.stream import Stream
 
-VERSION = 1
-"""Raise it when the decoder's pixels change: older files are then never looked at again."""
+CHECK_SIZE = (8, 8, 3)
+"""Pictures whose size is not known yet are checked by decoding them to this one: the cheapest full reading
+of a JPEG, which is decoded at an eighth of its size."""
 
-CHECK_SIZE = 8
-"""Pictures are checked by decoding them to this size, which is the cheapest full reading of a JPEG."""
+CHECKED_AT_ONCE = 32
 
 log = logging.getLogger("slimcv")
-Result = TypeVar("Result")
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/slimcv`, or `~/.cache/slimcv`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slimcv"
+class Decoded:
+    """The pixels of a list of pictures at every size asked for so far, for as long as they are wanted.
 
-
-def broken(samples: Sequence[Sample], folder: Path) -> dict[int, str]:
-    """Which samples cannot be decoded, by position, and why. Every picture is really decoded, the first time.
-
-    Raises SlimcvError where the cache folder cannot be written.
+    `whole` is a longer list and the positions of these pictures in it: what was decoded of it serves them.
     """
-    path = folder / f"{_digest(samples, 'broken')}.json"
-    known = _reasons(path, len(samples))
-    if known is not None:
-        return known
-    log.info("checking %s pictures", f"{len(samples):,}")
-    found = enumerate(_each(_fault, samples, "checked"))
-    reasons = {index: reason for index, reason in found if reason is not None}
-    with _exclusive(path), _written(path) as file:
-        file.write(json.dumps({"count": len(samples), "broken": reasons}).encode())
-    return reasons
 
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        keeping: Keeping,
+        *,
+        whole: tuple[Decoded, np.ndarray] | None = None,
+    ) -> None:
+        self.samples = samples
+        self._keeping = keeping
+        self._whole = whole
+        self._opened: dict[Size, Stored] = {}
+        self._streams: dict[Size, Stream] = {}
 
-def pixels(samples: Sequence[Sample], height: int, width: int, channels: int, *, folder: Path) -> np.ndarray:
-    """The samples as uint8 (n, height, width, channels), mapped from a file in `folder` made if need be.
+    def faults(self, size: Size | None) -> dict[int, str]:
+        """Which pictures cannot be decoded, by position, and why.
 
-    A file that is missing, cut short or of another version is made anew. Raises PictureError where a
-    picture became unreadable since it was checked, and SlimcvError where the cache folder is full or cannot
-    be written.
-    """
-    shape = (len(samples), height, width, channels)
-    path = folder / f"{_digest(samples, f'pixels {height} {width} {channels}')}.npy"
-    mapped = _mapped(path, shape)
-    if mapped is not None:
-        return mapped
-    with _exclusive(path):
-        # Another process may have made it while this one waited.
-        if _mapped(path, shape) is None:
-            log.info("decoding %s pictures to %dx%d", f"{len(samples):,}", height, width)
-            with _written(path) as file:
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for picture in _each(
-                    lambda sample: _decoded(sample, height, width, channels), samples, "decoded"
-                ):
-                    file.write(picture.data)
-    mapped = _mapped(path, shape)
-    if mapped is None:
-        raise SlimcvError(f"{path} changed while it was read", "do not clean the cache while slimcv runs")
-    return mapped
+        The first time every picture is really decoded; at `size`, where that is known, and then the pixels
+        are kept. Raises SlimcvError where the cache folder cannot be written.
+        """
+        found = self._remembered()
+        if found is None and size is not None and self.opened(size) is None:
+            made = make(self._keeping, self._key, self.samples, size, lasting=self._remember)
+            if made is not None:
+                self._opened[size] = self._stored(made.file, size)
+                found = self._remembered() if made.faults is None else made.faults
+        if found is None:
+            found = self._checked()
+            if self._keeping.folder is not None:
+                with writing(self._keeping.folder):
+                    self._remember(found)
+        return {position: fault.reason for position, fault in found.items()}
 
+    def pixels(self, size: Size) -> Pixels:
+        """The pictures: decoded now, unless they are kept, or on demand, where there is no room for them.
 
-def _digest(samples: Sequence[Sample], purpose: str) -> str:
-    """A name for a result, from the files, their sizes and times, the decoder, and what was asked for."""
-    digest = hashlib.sha256(f"slimcv {VERSION} Pillow {PIL.__version__} {purpose}".encode())
-    for sample in samples:
-        place = Path(sample.path).absolute() if isinstance(sample.picture, str) else ""
-        digest.update(f"\0{place}\0{sample.identity}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
+        A file that is cut short, or of another version, is made anew. Pictures that became unreadable since
+        they were checked are replaced by others of their class. Raises SlimcvError where these are too many,
+        or the cache folder cannot be written.
+        """
+        return Pixels(self._rows(size), np.arange(len(self.samples)), size)
 
+    def opened(self, size: Size) -> Stored | None:
+        """All the pictures at this size, if they were decoded before and their file is intact."""
+        if size not in self._opened:
+            stored = self._part_of_whole(size)
+            if stored is None:
+                file = find(self._keeping, self._key, (len(self.samples), *size))
+                stored = None if file is None else self._stored(file, size)
+            if stored is None:
+                return None
+            self._opened[size] = stored
+        return self._opened[size]
 
-def _reasons(path: Path, count: int) -> dict[int, str] | None:
-    try:
-        read = json.loads(path.read_bytes())
-        if read["count"] != count:
+    def _rows(self, size: Size) -> Stored | Stream:
+        if size in self._streams:
+            return self._streams[size]
+        if (stored := self.opened(size)) is None:
+            made = make(self._keeping, self._key, self.samples, size, lasting=lambda faults: not faults)
+            if made is None:
+                self._tell_streaming(size)
+                self._streams[size] = Stream(self.samples, size)
+                return self._streams[size]
+            stored = self._stored(made.file, size)
+            if made.faults:
+                stored = stored.part(self._mended(made.faults), instead=Stream(self.samples, size))
+        self._opened[size] = stored
+        return stored
+
+    def _part_of_whole(self, size: Size) -> Stored | None:
+        if self._whole is None:
             return None
-        return {int(index): str(reason) for index, reason in read["broken"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        whole, rows = self._whole
+        stored = whole.opened(size)
+        return None if stored is None else stored.part(rows, instead=Stream(self.samples, size))
 
+    def _stored(self, file: IO[bytes], size: Size) -> Stored:
+        count = len(self.samples)
+        return Stored(file, (count, *size), rows=np.arange(count), instead=Stream(self.samples, size))
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError):
-        return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    def _mended(self, lost: dict[int, Fault]) -> np.ndarray:
+        """The row of each picture, for a lost one that of another."""
+        instead = stand_ins(self.samples, lost)
+        report(self.samples, lost, instead)
+        rows = np.arange(len(self.samples))
+        rows[list(instead)] = list(instead.values())
+        return rows
 
+    def _tell_streaming(self, size: Size) -> None:
+        log.warning(
+            "%s pictures at %dx%d need %.1f GB, and the cache may hold %.1f GB of a disk with little more: "
+            "they are decoded anew whenever they are needed, which takes longer",
+            f"{len(self.samples):,}",
+            size[0],
+            size[1],
+            file_bytes((len(self.samples), *size)) / 1e9,
+            self._keeping.limit_bytes / 1e9,
+        )
 
-def _fault(sample: Sample) -> str | None:
-    try:
-        decode(sample.picture, CHECK_SIZE, CHECK_SIZE, 3)
-    except PictureError as error:
-        return error.reason
-    return None
+    def _checked(self) -> dict[int, Fault]:
+        log.info("checking %s pictures", f"{len(self.samples):,}")
+        starts = range(0, len(self.samples), CHECKED_AT_ONCE)
 
+        def check(start: int) -> dict[int, Fault]:
+            wanted = self.samples[start : start + CHECKED_AT_ONCE]
+            faults = decode_rows(wanted, np.empty((len(wanted), *CHECK_SIZE), dtype=np.uint8))
+            return {start + at: fault for at, fault in faults.items()}
 
-def _decoded(sample: Sample, height: int, width: int, channels: int) -> np.ndarray:
-    try:
-        return decode(sample.picture, height, width, channels)
-    except PictureError as error:
-        raise PictureError(sample.path, f"{error.reason} (it was readable before)") from error
+        with quiet_pillow():
+            return {position: fault for part in in_order(check, starts) for position, fault in part.items()}
 
+    @cached_property
+    def _key(self) -> str:
+        """A name for the list of pictures: from their files, with sizes and times, or from their contents."""
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            place = os.path.abspath(sample.picture) if isinstance(sample.picture, str) else ""  # noqa: PTH100
+            digest.update(f"\0{place}\0{sample.identity}".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:32]
 
-def _each(function: Callable[[Sample], Result], samples: Sequence[Sample], done: str) -> Iterator[Result]:
-    """Apply a function in order and on all cores: Pillow decodes outside the interpreter lock."""
-    portion = max(1024, len(samples) // 20)
-    with quiet_pillow(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for start in range(0, len(samples), portion):
-            if start:
-                log.info("%s %s of %s pictures", done, f"{start:,}", f"{len(samples):,}")
-            yield from pool.map(function, samples[start : start + portion])
+    def _memory(self, folder: Path) -> Path:
+        return folder / f"{self._key}-checked-{VERSION}.json"
 
+    def _remember(self, faults: dict[int, Fault]) -> bool:
+        """Write down which pictures are broken; False, and nothing, where some may be back the next time."""
+        if any(fault.passing for fault in faults.values()):
+            return False
+        if self._keeping.folder is not None:
+            path = self._memory(self._keeping.folder)
+            reasons = {position: fault.reason for position, fault in faults.items()}
+            partial = path.with_name(f"{path.name}.{os.getpid()}")
+            partial.write_text(json.dumps({"count": len(self.samples), "broken": reasons}), "utf-8")
+            partial.replace(path)
+        return True
 
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock of the folder `path` is to be written to, and turn a full disk into a SlimcvError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / "lock").open("wb") as lock:
-            _wait_for(lock)
-            for left in path.parent.glob(f"{path.name}.*.partial"):
-                left.unlink(missing_ok=True)
-            yield
-    except OSError as error:
-        raise SlimcvError(
-            f"cannot write {path}: {error.strerror or error}",
-            "free some space or put the cache elsewhere with --cache DIR",
-        ) from error
-
-
-def _wait_for(lock: IO[bytes]) -> None:
-    # Some network file systems know no locks: then two processes may decode the same pictures, to no harm.
-    with suppress(OSError):
+    def _remembered(self) -> dict[int, Fault] | None:
+        if self._keeping.folder is None:
+            return None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process that is decoding pictures")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name complete or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            read = json.loads(self._memory(self._keeping.folder).read_bytes())
+            if read["count"] != len(self.samples):
+                return None
+            return {int(at): Fault(str(reason), passing=False) for at, reason in read["broken"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None

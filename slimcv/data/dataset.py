@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from slimcv.data import cache as caching
 from slimcv.data import sources
+from slimcv.data.cache import Decoded
+from slimcv.data.folder import LIMIT_BYTES, Keeping, default_folder
+from slimcv.data.pixels import Pixels
 from slimcv.data.sources import Listing, Sample
 from slimcv.data.splitting import kept_aside, mixed
 from slimcv.errors import SlimcvError
+from slimcv.step import InputSpec
 
 VAL_FRACTION = 0.2
 """What a source without a validation part of its own gives up for it."""
@@ -46,7 +49,7 @@ class Split:
 
     samples: tuple[Sample, ...]
     labels: np.ndarray
-    cache: Path
+    decoded: Decoded
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -56,14 +59,16 @@ class Split:
         """Where each picture is, or `train[3]` for one that a factory gave from memory."""
         return tuple(sample.path for sample in self.samples)
 
-    def pixels(self, height: int, width: int, channels: int) -> np.ndarray:
-        """All pictures as uint8 (n, height, width, channels), read-only and mapped from a file in the cache.
+    def pixels(self, height: int, width: int, channels: int) -> Pixels:
+        """All pictures as uint8 (n, height, width, channels), mapped from the cache and read when indexed.
 
-        The first call for a size decodes every picture, on all cores (see slimcv.data.decoding.decode); later
-        ones cost nothing. Raises SlimcvError where the cache cannot be written or a picture has become
-        unreadable.
+        The first call for a size decodes every picture, on all cores (see slimcv.data.decoding.decode),
+        unless the size was given to `load`; later ones cost nothing. Where there is no room for them,
+        pictures are decoded whenever they are indexed. Pictures that became unreadable are replaced by
+        others of their class, with a warning. Raises SlimcvError where these are too many or the cache
+        cannot be written.
         """
-        return caching.pixels(self.samples, height, width, channels, folder=self.cache)
+        return self.decoded.pixels((height, width, channels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,34 +96,50 @@ class Dataset:
 
 
 def load(
-    source: str, *, seed: int = 0, classes: tuple[str, ...] | None = None, cache: Path | None = None
+    source: str,
+    *,
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+    input: InputSpec | None = None,
+    cache: Path | None = None,
+    cache_limit: int | None = None,
+    keep: bool = True,
 ) -> Dataset:
     """List a source (see slimcv.data.sources.find), leave out its broken pictures, and split it.
 
     Pictures that the source does not keep for validation itself are split 80/20, and a tenth of the training
     pictures becomes the tuning split, both by a hash of their names and the seed, class by class. Every
-    picture is decoded once to find the broken ones; `cache`, by default a folder of the user's cache,
-    remembers them. `classes` is the order of the model's outputs, by default the names sorted.
+    picture is decoded once to find the broken ones: at the size of `input`, if given, whose pixels are then
+    ready, otherwise at the smallest. `classes` is the order of the model's outputs, by default the names
+    sorted.
+
+    `cache`, by default a folder of the user's cache, remembers pixels and broken pictures. It holds at most
+    `cache_limit` bytes, by default slimcv.data.folder.LIMIT_BYTES, of which those longest unused make room
+    for new ones. With `keep` false nothing outlives the process: pixels lie in nameless temporary files.
 
     Raises SlimcvError for a missing source, no pictures, fewer than two classes, a class without pictures,
     classes other than those given, pictures that are all broken, too few pictures to hold any back, or an
     unwritable cache.
     """
-    folder = (caching.default_folder() if cache is None else cache).absolute()
-    listing = sources.find(source)
+    folder = (default_folder() if cache is None else cache).absolute() if keep else None
+    keeping = Keeping(folder, LIMIT_BYTES if cache_limit is None else cache_limit)
+    listing = sources.find(source, keeping)
     order = _class_order(listing, classes, source)
     samples = (*listing.train, *(listing.val or ()))
-    reasons = caching.broken(samples, folder)
+    whole = Decoded(samples, keeping)
+    reasons = whole.faults(None if input is None else (input.height, input.width, input.channels))
     broken = tuple(BrokenPicture(samples[index].path, reason) for index, reason in sorted(reasons.items()))
     _report(broken, len(samples), source)
     count = len(listing.train)
-    train = tuple(sample for index, sample in enumerate(samples[:count]) if index not in reasons)
-    val = tuple(sample for index, sample in enumerate(samples[count:], count) if index not in reasons)
+    train = [index for index in range(count) if index not in reasons]
+    val = [index for index in range(count, len(samples)) if index not in reasons]
+    labels = _labels(samples, order)
+    keys = [sample.key for sample in samples]
     if listing.val is None:
         log.info("%s keeps no pictures for validation: a fifth of them is set aside", source)
-        train, val = _parted(train, order, fraction=VAL_FRACTION, seed=seed, purpose="val")
-    _require_pictures(train, order, source)
-    train, tuning = _parted(train, order, fraction=TUNING_FRACTION, seed=seed, purpose="tuning")
+        train, val = _parted(train, keys, labels, fraction=VAL_FRACTION, seed=seed, purpose="val")
+    _require_pictures((samples[index] for index in train), order, source)
+    train, tuning = _parted(train, keys, labels, fraction=TUNING_FRACTION, seed=seed, purpose="tuning")
     for part, purpose in ((val, "validation"), (tuning, "tuning")):
         if not part:
             raise SlimcvError(
@@ -127,9 +148,9 @@ def load(
             )
     return Dataset(
         classes=order,
-        train=_split(train, order, folder),
-        tuning=_split(tuning, order, folder),
-        val=_split(val, order, folder),
+        train=_split(train, whole, labels, keeping),
+        tuning=_split(tuning, whole, labels, keeping),
+        val=_split(val, whole, labels, keeping),
         broken=broken,
         fingerprint=_fingerprint(samples, count, order, seed),
     )
@@ -180,19 +201,27 @@ def _require_pictures(train: Iterable[Sample], order: Iterable[str], source: str
 
 
 def _parted(
-    samples: tuple[Sample, ...], order: Sequence[str], *, fraction: float, seed: int, purpose: str
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """What stays and what is kept aside."""
-    keys = [sample.key for sample in samples]
-    labels = _labels(samples, order)
-    aside = kept_aside(keys, labels, fraction=fraction, seed=seed, purpose=purpose)
-    stays = tuple(sample for sample, chosen in zip(samples, aside, strict=True) if not chosen)
-    return stays, tuple(sample for sample, chosen in zip(samples, aside, strict=True) if chosen)
+    indices: Sequence[int],
+    keys: Sequence[str],
+    labels: np.ndarray,
+    *,
+    fraction: float,
+    seed: int,
+    purpose: str,
+) -> tuple[list[int], list[int]]:
+    """Which of these pictures stay and which are kept aside."""
+    chosen = np.asarray(indices, dtype=np.int64)
+    aside = kept_aside(
+        [keys[index] for index in indices], labels[chosen], fraction=fraction, seed=seed, purpose=purpose
+    )
+    return chosen[~aside].tolist(), chosen[aside].tolist()
 
 
-def _split(samples: Sequence[Sample], order: Sequence[str], folder: Path) -> Split:
-    shuffled = tuple(samples[index] for index in mixed([sample.key for sample in samples]))
-    return Split(shuffled, _labels(shuffled, order), folder)
+def _split(indices: Sequence[int], whole: Decoded, labels: np.ndarray, keeping: Keeping) -> Split:
+    order = mixed([whole.samples[index].key for index in indices])
+    rows = np.array([indices[position] for position in order], dtype=np.int64)
+    samples = tuple(whole.samples[row] for row in rows.tolist())
+    return Split(samples, labels[rows], Decoded(samples, keeping, whole=(whole, rows)))
 
 
 def _labels(samples: Iterable[Sample], order: Sequence[str]) -> np.ndarray:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from slimcv.errors import SlimcvError
 
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
-"""A file, a Pillow image, or a uint8 array (height, width) or (height, width, 1, 3 or 4 channels)."""
+
+class Encoded(Protocol):
+    """A picture inside something larger, such as a row of a table."""
+
+    def read(self) -> bytes:
+        """The contents of what would be its file. Raises OSError or ValueError where there are none."""
+
+
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Encoded
+"""A file, a Pillow image, a uint8 array (height, width) or (height, width, 1, 3 or 4 channels), or encoded
+bytes somewhere else."""
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -47,6 +59,9 @@ DAMAGED = (
 )
 """What Pillow's format readers raise on damaged or unsupported files: they have no exception of their own."""
 
+LASTING = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Refusals of the operating system that will be the same the next time."""
+
 ORIENTATION_TAG = 0x0112
 ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,6 +83,12 @@ class PictureError(SlimcvError):
             f"cannot read picture {name}: {reason}", "open it in a viewer; save it again or remove it"
         )
         self.reason = reason
+
+    @property
+    def unreachable(self) -> bool:
+        """The operating system did not give the bytes: the picture itself may be sound, and come back."""
+        cause = self.__cause__
+        return isinstance(cause, OSError) and cause.errno is not None and cause.errno not in LASTING
 
 
 def decode(picture: Picture, height: int, width: int, channels: int) -> np.ndarray:
@@ -93,12 +114,15 @@ def decode(picture: Picture, height: int, width: int, channels: int) -> np.ndarr
             if not isinstance(picture, Image.Image):
                 sideways = orientation in (5, 6, 7, 8)
                 image.draft(None, (2 * height, 2 * width) if sideways else (2 * width, 2 * height))
-            flat = _flat(image).convert("RGB" if channels == 3 else "L")
+            flat = _flat(image)
+            mode = "RGB" if channels == 3 else "L"
+            # Conversion to the same mode would copy the whole picture.
+            flat = flat if flat.mode == mode else flat.convert(mode)
+            if orientation in ORIENTATIONS:
+                flat = flat.transpose(ORIENTATIONS[orientation])
+            resized = flat.resize((width, height), Image.Resampling.BILINEAR)
     except DAMAGED as error:
         raise PictureError(name_of(picture), _reason(error)) from error
-    if orientation in ORIENTATIONS:
-        flat = flat.transpose(ORIENTATIONS[orientation])
-    resized = flat.resize((width, height), Image.Resampling.BILINEAR)
     return np.array(resized, dtype=np.uint8).reshape(height, width, channels)
 
 
@@ -126,7 +150,8 @@ def _opened(picture: Picture) -> Iterator[Image.Image]:
             raise ValueError(f"an array of {picture.dtype}, not of uint8")
         yield Image.fromarray(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
     else:
-        with Image.open(picture, formats=tuple(FORMATS)) as image:
+        file = picture if isinstance(picture, str | os.PathLike) else io.BytesIO(picture.read())
+        with Image.open(file, formats=tuple(FORMATS)) as image:
             yield image
 
 

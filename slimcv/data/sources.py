@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder tree or a user's function, listed without decoding anything."""
+"""Where pictures come from: a folder tree, tables or a user's function, listed without decoding anything."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import numpy as np
 from PIL import Image
 
 from slimcv.data.decoding import SUFFIXES, Picture
+from slimcv.data.folder import Keeping
 from slimcv.errors import SlimcvError, nearest
 
 VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
+TABLES = "hf:"
 LAYOUT_HINT = "expected DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg"
 FACTORY_HINT = (
     'the function returns {"train": (pictures, labels), "val": (pictures, labels), "classes": [names]}, '
@@ -27,9 +29,13 @@ FACTORY_HINT = (
 )
 
 
+MISSING = "missing"
+"""The identity of a file that was not there when it was listed: a link to nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture and the name of its class.
+    """One picture and the name of its class. There may be very many: some hundred bytes each.
 
     `path` names it to the user, `key` within its source whatever the source's place; `identity` changes when
     its contents do (size and modification time of a file, a hash of pixels in memory).
@@ -51,12 +57,15 @@ class Listing:
     val: tuple[Sample, ...] | None
 
 
-def find(source: str) -> Listing:
-    """List the pictures of a directory or of `package.module:factory` (also `path/file.py:factory`).
+def find(source: str, keeping: Keeping | None = None) -> Listing:
+    """List the pictures of a directory, `hf:PATH` or `package.module:factory` (or `path/file.py:factory`).
 
     A directory holds `train/` and `val/` (or `valid/`, `validation/`, `test/`) with a folder for each class,
     or the class folders themselves. Pictures may lie deeper within a class folder; hidden files and folders
     are ignored.
+
+    For `hf:PATH` see slimcv.data.hugging_face: what it reads of Parquet and WebDataset files it keeps as
+    `keeping` says, without it until the process ends.
 
     The factory is called without arguments and returns a mapping: `train` and, if wanted, `val`, each a pair
     (pictures, labels), and `classes`, the names in label order. Pictures are a uint8 array (n, height, width)
@@ -65,6 +74,10 @@ def find(source: str) -> Listing:
 
     Raises SlimcvError where there is no such source or its layout is not one of these.
     """
+    if source.startswith(TABLES):
+        from slimcv.data import hugging_face
+
+        return hugging_face.find(source.removeprefix(TABLES), keeping or Keeping(None))
     try:
         if Path(source).is_dir():
             return _directory(Path(source))
@@ -122,26 +135,26 @@ def _class_folders(root: Path, folder: Path) -> dict[str, list[Sample]]:
     """The pictures of each class folder, both in order of their names."""
     return {
         name: [
-            _file_sample(path, path.relative_to(root).as_posix(), name)
-            for path in _picture_files(folder / name, seen=set())
+            _file_sample(path, os.path.relpath(path, root), name)
+            for path in _picture_files(str(folder / name), seen=set())
         ]
         for name in _entries(folder)[0]
     }
 
 
-def _picture_files(folder: Path, *, seen: set[tuple[int, int]]) -> Iterator[Path]:
+def _picture_files(folder: str, *, seen: set[tuple[int, int]]) -> Iterator[str]:
     """Every picture below a folder, links followed. No folder is entered twice: links may form circles."""
-    place = folder.stat()
+    place = Path(folder).stat()
     if (place.st_dev, place.st_ino) in seen:
         return
     seen.add((place.st_dev, place.st_ino))
     folders, files = _entries(folder)
-    yield from (folder / name for name in files if Path(name).suffix.lower() in SUFFIXES)
+    yield from (f"{folder}/{name}" for name in files if f".{name.rpartition('.')[2].lower()}" in SUFFIXES)
     for name in folders:
-        yield from _picture_files(folder / name, seen=seen)
+        yield from _picture_files(f"{folder}/{name}", seen=seen)
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
+def _entries(folder: str | Path) -> tuple[list[str], list[str]]:
     """The names of the folders and of the files in a folder, each sorted, the hidden ones left out."""
     folders: list[str] = []
     files: list[str] = []
@@ -155,14 +168,14 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(files)
 
 
-def _file_sample(path: Path, key: str, class_name: str) -> Sample:
+def _file_sample(path: str, key: str, class_name: str) -> Sample:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 -- a Path for each of very many files takes longer than the rest
         identity = f"{status.st_size}:{status.st_mtime_ns}"
     except OSError:
         # A dangling link is a broken picture, which decoding will name.
-        identity = "missing"
-    return Sample(str(path), str(path), key, class_name, identity)
+        identity = MISSING
+    return Sample(path, path, key, class_name, identity)
 
 
 def _factory(source: str) -> Listing:
@@ -238,7 +251,7 @@ def _class_name(label: Any, classes: Sequence[str], source: str) -> str:
 
 def _memory_sample(picture: Any, key: str, class_name: str) -> Sample:
     if isinstance(picture, str | os.PathLike):
-        return _file_sample(Path(picture), key, class_name)
+        return _file_sample(os.fspath(picture), key, class_name)
     if not isinstance(picture, Image.Image):
         picture = np.asarray(picture)
     shape = (picture.mode, picture.size) if isinstance(picture, Image.Image) else picture.shape

@@ -9,6 +9,11 @@ _M_MMAP_THRESHOLD = -3
 _SETTINGS = ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
 """Blocks up to 1 GB come from the heap, which grows by 256 MB and is never given back (mallopt(3))."""
 
+UNTUNED = (
+    "the allocator is left as it is: this C library has no mallopt, as glibc has; training may be slower"
+)
+"""What to say where `tune` returns False."""
+
 
 def tune() -> bool:
     """Keep freed memory in this process: eager PyTorch otherwise spends up to half its time in page faults.

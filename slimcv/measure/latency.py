@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 
 from slimcv.measure.memory import Memory
-from slimcv.measure.process import Contender, ContenderFailed, WorkerProcess
+from slimcv.measure.process import PATIENCE_SECONDS, Contender, ContenderFailed, WorkerProcess
 from slimcv.results import Latency
 
 __all__ = ["Contender", "ContenderFailed", "Ratio", "Timing", "faster", "interleaved", "ratio", "summarise"]
@@ -72,6 +72,7 @@ def interleaved(
     memory: bool = False,
     throughput_batch: int | None = None,
     limit_seconds: float = 30.0,
+    patience_seconds: float = PATIENCE_SECONDS,
     seed: int = 0,
 ) -> dict[str, Timing]:
     """Time contenders against each other, on random normalised pictures.
@@ -80,10 +81,14 @@ def interleaved(
     `samples` timed calls (10 if a call takes more than 100 ms) or has been timed for `limit_seconds`, in
     three rounds at least. `memory` measures peak memory too, with the default allocator and in a process of
     its own. `throughput_batch` measures images a second at that batch size. Raises
-    ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded or its process dies.
+    ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded, its process dies, or
+    one answer takes more than `patience_seconds`.
     """
     with contextlib.ExitStack() as stack:
-        seats = [_Seat(stack.enter_context(WorkerProcess(name, c))) for name, c in contenders.items()]
+        seats = [
+            _Seat(stack.enter_context(WorkerProcess(name, c, patience_seconds=patience_seconds)))
+            for name, c in contenders.items()
+        ]
         for seat in seats:
             seat.post_start()
         for seat in seats:
@@ -96,14 +101,27 @@ def interleaved(
             ips = _throughput(seats, throughput_batch)
             timings = {name: replace(timing, throughput_ips=ips[name]) for name, timing in timings.items()}
     if memory:
-        peaks = {name: peak_memory(name, contenders[name], batch=batch, seed=seed) for name in timings}
+        peaks = {
+            name: peak_memory(
+                name, contenders[name], batch=batch, patience_seconds=patience_seconds, seed=seed
+            )
+            for name in timings
+        }
         timings = {name: replace(timing, memory=peaks[name]) for name, timing in timings.items()}
     return timings
 
 
-def peak_memory(name: str, contender: Contender, *, batch: int = 1, seed: int = 0) -> Memory:
+def peak_memory(
+    name: str,
+    contender: Contender,
+    *,
+    batch: int = 1,
+    patience_seconds: float = PATIENCE_SECONDS,
+    seed: int = 0,
+) -> Memory:
     """A contender's memory in a process of its own, with the default allocator. Raises ContenderFailed."""
-    with WorkerProcess(name, replace(contender, allocator="default")) as worker:
+    contender = replace(contender, allocator="default")
+    with WorkerProcess(name, contender, patience_seconds=patience_seconds) as worker:
         seat = _Seat(worker)
         seat.post_start()
         worker.post("baseline")

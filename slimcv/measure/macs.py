@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Interpreter
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
     from slimcv.step import InputSpec
 
-_LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "linear", "mm", "addmm"})
-"""Operators whose both operands quantisation turns into integers."""
+_SUM_FIRST = frozenset({"addmm", "baddbmm"})
+"""Operators whose first argument is added to the product of the two after it."""
 
 _SAME_VALUES = frozenset({"t", "transpose", "permute", "contiguous", "detach", "clone", "alias"})
 
@@ -44,10 +45,12 @@ def by_node(model: GraphModule, input: InputSpec) -> dict[Node, int]:
     """MACs of every node that has any. Shapes are followed without computing or changing anything."""
     modes = {part: part.training for part in model.modules()}
     counter = _Counter(model)
+    # The CPU's own attention kernel is unknown to torch's counter; its plain form is two matrix products.
+    plain_attention = sdpa_kernel(SDPBackend.MATH)
     try:
         for part in modes:
             part.training = False
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), plain_attention:
             counter.run(torch.empty(1, *input.shape))
     finally:
         for part, mode in modes.items():
@@ -56,14 +59,19 @@ def by_node(model: GraphModule, input: InputSpec) -> dict[Node, int]:
 
 
 def int8_share(model: GraphModule, input: InputSpec) -> float:
-    """The fraction (0 to 1) of the MACs of convolutions and linears whose two operands are 8-bit integers.
+    """The fraction (0 to 1) of all MACs whose two operands are 8-bit integers.
 
     That is what the graph asks for; a runtime may still decide otherwise
     (`runtimes.openvino.executed_precisions`).
     """
-    layers = {node: macs for node, macs in by_node(model, input).items() if _is_layer(node)}
-    integers = sum(macs for node, macs in layers.items() if all(map(_from_integers, _operands(node))))
-    return integers / sum(layers.values()) if layers else 0.0
+    macs = by_node(model, input)
+    integers = sum(cost for node, cost in macs.items() if on_integers(node))
+    return integers / sum(macs.values()) if macs else 0.0
+
+
+def on_integers(node: Node) -> bool:
+    """Whether an operator that multiplies takes 8-bit integers on both sides."""
+    return all(map(_from_integers, _operands(node)))
 
 
 def layer_name(node: Node) -> str:
@@ -100,19 +108,11 @@ def _operator(node: Node) -> str:
     return str(node.target).removeprefix("aten.").partition(".")[0]
 
 
-def _is_layer(node: Node) -> bool:
-    if node.op == "call_module":
-        owner = node.graph.owning_module
-        module = owner.get_submodule(str(node.target)) if owner is not None else None
-        return isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd)
-    return _operator(node) in _LAYERS
-
-
 def _operands(node: Node) -> list[Node | None]:
-    """Activation and weight; a module keeps its float weight to itself."""
+    """What is multiplied, activation and weight for instance; a module keeps its float weight to itself."""
     if node.op == "call_module":
         return [None]
-    first = 1 if _operator(node) == "addmm" else 0
+    first = 1 if _operator(node) in _SUM_FIRST else 0
     return [arg if isinstance(arg, torch.fx.Node) else None for arg in node.args[first : first + 2]]
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from slimcv.errors import SlimcvError
 
 if TYPE_CHECKING:
     from slimcv.step import InputSpec
+
+PATIENCE_SECONDS = 900.0
+"""No answer takes this long: compiling a large network takes minutes, a round of slow calls about as many."""
 
 _SECONDS_TO_END = 5.0
 _EXCEPTION = re.compile(r"[\w.]+: ")
@@ -37,7 +41,7 @@ class Contender:
 
 
 class ContenderFailed(SlimcvError):  # noqa: N818 -- reads as a fact about the contender
-    """A contender could not be loaded or its process died; `contender` is its name."""
+    """A contender could not be loaded, its process died or did not answer; `contender` is its name."""
 
     def __init__(self, contender: str, message: str, hint: str) -> None:
         super().__init__(message, hint)
@@ -48,11 +52,16 @@ class WorkerProcess:
     """One contender in a process of its own; a context manager that ends the process whatever happens.
 
     Commands can be posted without waiting for their answers, so that several workers start at the same time.
+    A worker that takes more than `patience_seconds` for an answer is killed.
     """
 
-    def __init__(self, name: str, contender: Contender) -> None:
+    def __init__(
+        self, name: str, contender: Contender, *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self.name = name
         self.contender = contender
+        self.patience_seconds = patience_seconds
+        self._hung = threading.Event()
         self._log = tempfile.TemporaryFile("w+", prefix="slimcv-worker-", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             # -P: a file called torch.py in the user's working directory must not be taken for the library.
@@ -93,7 +102,13 @@ class WorkerProcess:
     def answer(self) -> dict[str, Any]:
         """The answer to the oldest command not yet answered. Raises ContenderFailed."""
         pipe = self._process.stdout
-        line = pipe.readline() if pipe is not None else ""
+        limit = threading.Timer(self.patience_seconds, self._kill)
+        limit.daemon = True
+        limit.start()
+        try:
+            line = pipe.readline() if pipe is not None else ""
+        finally:
+            limit.cancel()
         if not line.endswith("\n"):
             raise self._failure()
         self._expected.popleft()
@@ -121,6 +136,11 @@ class WorkerProcess:
                     pipe.close()
         self._log.close()
 
+    def _kill(self) -> None:
+        """End a process that does not answer, which ends the wait for its answer too."""
+        self._hung.set()
+        self._process.kill()
+
     def _wait(self) -> int:
         """The exit code, once the process has ended; it is killed if it takes too long."""
         try:
@@ -133,13 +153,23 @@ class WorkerProcess:
         """Why the process is gone: the signal that ended it, or the last line it wrote."""
         code = self._wait()
         doing = self._expected[0] if self._expected else "start"
+        what = f"the process that runs {self.name} ({self.contender.runtime})"
+        if self._hung.is_set():
+            return ContenderFailed(
+                self.name,
+                f"{what} gave no answer to '{doing}' within {self.patience_seconds:g} seconds and was ended",
+                "try another runtime, or a machine that is less busy",
+            )
         self._log.seek(0)
         lines = [line.rstrip() for line in self._log if line.strip()]
         # A message may have several lines; the one that names the exception says what it is about.
         faults = [line for line in lines if _EXCEPTION.match(line)] or lines
         reason = faults[-1].strip() if faults and code >= 0 else _cause(code)
-        what = f"the process that runs {self.name} ({self.contender.runtime}) died at '{doing}': {reason}"
-        return ContenderFailed(self.name, what, "run it alone, with fewer threads or another runtime")
+        return ContenderFailed(
+            self.name,
+            f"{what} died at '{doing}': {reason}",
+            "run it alone, with fewer threads or another runtime",
+        )
 
 
 def _environment(threads: int) -> dict[str, str]:

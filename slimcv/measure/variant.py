@@ -10,7 +10,8 @@ import numpy as np
 
 from slimcv import runtimes
 from slimcv.data import synthetic
-from slimcv.measure import accuracy, macs, size
+from slimcv.measure import accuracy, size
+from slimcv.measure.macs import count
 from slimcv.results import Measurement
 
 if TYPE_CHECKING:
@@ -57,18 +58,19 @@ def measurement(
     runtime: str,
     size_bytes: int,
     threads: int,
+    macs: int | None = None,
     timing: Timing | None = None,
     given: Answers | None = None,
     original: Answers | None = None,
 ) -> Measurement:
     """Gather the figures of `variant` as `runtime` runs it.
 
-    `original` are the original's answers, for agreement.
+    `original` are the original's answers, for agreement; `macs` are counted where they are not given.
     """
     return Measurement(
         parameters=size.parameters(variant.model),
         buffers=size.buffers(variant.model),
-        macs=macs.count(variant.model, variant.input),
+        macs=count(variant.model, variant.input) if macs is None else macs,
         size_bytes=size_bytes,
         latency_ms=timing.latency if timing else None,
         runtime=runtime,

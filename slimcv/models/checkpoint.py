@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from slimcv.errors import SlimcvError
 from slimcv.models import exported as exported_files
 from slimcv.models.capture import exported, lift, quiet
 from slimcv.step import InputSpec, Variant
+from slimcv.writing import complete
 
 SIDECAR = "slimcv.json"
 """The file inside the archive that holds everything but the graph."""
@@ -47,28 +47,22 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
     Raises SlimcvError where it cannot be written (disk full, no permission); a file that stood there stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb", buffering=0) as file:
+        with complete(path, buffering=0) as file:
             sink = _Sink(file)
             write(cast(IO[bytes], sink))
             if sink.error is not None:
                 raise sink.error
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise SlimcvError(
             f"cannot write {path}: {error.strerror}", "make room or choose another place to write to"
         ) from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
 
 
 class _Sink(io.RawIOBase):
     """A file that keeps its first error: torch's archive writer ends the process at a failed write."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
         self._file = file
         self.error: OSError | None = None

@@ -9,13 +9,14 @@ from slimcv.measure import environment, macs, size
 from slimcv.models import capture
 from slimcv.profile import kinds
 from slimcv.profile.advice import Findings, advise
-from slimcv.profile.layers import SCHEMA_VERSION, Advice, Kind, Layer, Profile, Totals, gather
+from slimcv.profile.layers import SCHEMA_VERSION, Advice, Check, Kind, Layer, Profile, Totals, gather
+from slimcv.profile.lint import Subject, lint
 from slimcv.profile.timing import Timed, time_layers
 from slimcv.profile.whole import compare_allocators
 from slimcv.report import render_profile
 from slimcv.step import Variant
 
-__all__ = ["SCHEMA_VERSION", "Advice", "Kind", "Layer", "Profile", "Totals", "profile", "render"]
+__all__ = ["SCHEMA_VERSION", "Advice", "Check", "Kind", "Layer", "Profile", "Totals", "profile", "render"]
 
 _CALLS = ("call_module", "call_function", "call_method")
 
@@ -25,13 +26,15 @@ def profile(
 ) -> Profile:
     """Profile `variant` in eager PyTorch, one picture at a time, as its user runs it.
 
-    Every layer is timed in this process, with the allocator as it is, at least `repeats` times and for 0.3 s.
+    Every layer is timed in this process, with the allocator as it is, at least `repeats` times and for 0.3 s;
+    so is what the lint looks at (see slimcv.profile.lint), some seconds for a large network.
     `allocators` also times whole calls in two processes of their own, with the default and with the tuned
     allocator (some seconds, and a temporary file as large as the model). `name` is for the report.
     """
     model = variant.model
     capture.set_training(model, False)
-    timed = time_layers(model, capture.example(variant.input, batch=1), threads=threads, repeats=repeats)
+    picture = capture.example(variant.input, batch=1)
+    timed = time_layers(model, picture, threads=threads, repeats=repeats)
     layers = _layers(variant, timed)
     weight_bytes = _weight_bytes(model)
     whole = compare_allocators(variant, threads=threads) if allocators else None
@@ -70,6 +73,7 @@ def profile(
         totals=totals,
         by_kind=gather(layers),
         advice=advise(findings),
+        lint=lint(Subject(model, picture, layers, timed.shapes, threads, whole)),
     )
 
 

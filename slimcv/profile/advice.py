@@ -16,7 +16,6 @@ _WORTH_SAYING = 0.1
 """Below a tenth of a total a saving is small beside what else there is to do."""
 _LARGE_INPUT = 64
 """Pixels a side below which a picture has no resolution to give away."""
-_FASTER_ALLOCATOR = 1.1
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ def advise(findings: Findings) -> tuple[Advice, ...]:
         *_matrix_work(findings),
         *_passes_over_memory(findings),
         *_between_layers(findings),
-        *_allocator(findings),
     ]
     return tuple(sorted(given, key=lambda advice: -advice.share))
 
@@ -166,19 +164,6 @@ def _between_layers(findings: Findings) -> Iterator[Advice]:
             "export_openvino and export_onnx run the network without Python"
         )
         yield Advice(text, "export_openvino", share, "time")
-
-
-def _allocator(findings: Findings) -> Iterator[Advice]:
-    default, tuned = findings.totals.default_allocator_ms, findings.totals.tuned_allocator_ms
-    if default is None or tuned is None or default < _FASTER_ALLOCATOR * tuned:
-        return
-    text = (
-        f"the eager model gets {figures.significant(default / tuned, 2)}× from the allocator alone "
-        f"({figures.milliseconds(default)} as it is, {figures.milliseconds(tuned)} once glibc keeps freed "
-        "memory): "
-        "slimcv.measure.allocator.tune() at the start of the program"
-    )
-    yield Advice(text, None, 1 - tuned / default, "time")
 
 
 def _flattened_map(findings: Findings, layer: Layer) -> fx.Node | None:

@@ -24,15 +24,18 @@ PASSES_OVER_MEMORY = frozenset({ACTIVATION, ELEMENTWISE, POOLING})
 _FUNCTIONS = {
     ACTIVATION: (
         "relu relu6 leaky_relu gelu silu hardswish hardsigmoid hardtanh sigmoid tanh elu selu celu mish "
-        "prelu softplus clamp clamp_min clamp_max"
+        "prelu softplus clamp clamp_min clamp_max threshold"
     ),
     POOLING: (
         "max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d max_pool2d_with_indices mean amax"
     ),
     ELEMENTWISE: "add sub mul div neg pow rsub square sqrt exp abs minimum maximum where",
-    ATTENTION: "scaled_dot_product_attention softmax _softmax bmm matmul baddbmm einsum",
+    ATTENTION: (
+        "scaled_dot_product_attention scaled_dot_product_flash_attention_for_cpu softmax _softmax bmm matmul "
+        "baddbmm einsum"
+    ),
     NORMALISATION: "layer_norm group_norm instance_norm rms_norm native_layer_norm",
-    BATCH_NORM: "batch_norm _native_batch_norm_legit_no_training",
+    BATCH_NORM: "batch_norm native_batch_norm _native_batch_norm_legit_no_training",
     LINEAR: "linear addmm mm",
     QUANTISATION: (
         "quantize_per_tensor dequantize_per_tensor quantize_per_channel dequantize_per_channel "
@@ -69,9 +72,12 @@ def kind_of(node: fx.Node, shapes: dict[str, tuple[int, ...]]) -> str:
     if name in ("conv2d", "convolution", "conv_transpose2d"):
         weight = shapes.get(getattr(node.args[1], "name", ""), ())
         groups = node.args[6 if name != "convolution" else 8 :]
-        return _kind_of_convolution(
-            weight[2:], groups=_first_int(groups), channels=weight[0] if weight else 0
-        )
+        return kind_of_convolution(weight[2:], groups=_first_int(groups), channels=weight[0] if weight else 0)
+    return kind_of_function(name)
+
+
+def kind_of_function(name: str) -> str:
+    """The kind of a function by its bare name, with or without the `_` of one that works in place."""
     return _KIND_OF_FUNCTION.get(name.removesuffix("_"), name)
 
 
@@ -94,7 +100,7 @@ def is_matrix_work(kind: str) -> bool:
 
 def _kind_of_module(module: nn.Module | None) -> str:
     if isinstance(module, nn.Conv2d):
-        return _kind_of_convolution(module.kernel_size, groups=module.groups, channels=module.out_channels)
+        return kind_of_convolution(module.kernel_size, groups=module.groups, channels=module.out_channels)
     for types, kind in _MODULES:
         if isinstance(module, types):
             return kind
@@ -102,7 +108,8 @@ def _kind_of_module(module: nn.Module | None) -> str:
     return DROPOUT if name == "StochasticDepth" else name
 
 
-def _kind_of_convolution(kernel: tuple[int, ...], *, groups: int, channels: int) -> str:
+def kind_of_convolution(kernel: tuple[int, ...], *, groups: int, channels: int) -> str:
+    """The kind of a convolution with that kernel (height, width), and `channels` that it writes."""
     if groups > 1:
         return DEPTHWISE if groups == channels else f"grouped {DENSE_CONVOLUTION}"
     if all(extent == 1 for extent in kernel):

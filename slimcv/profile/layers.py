@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +49,23 @@ class Advice:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What one rule of the CPU lint found.
+
+    `fault` costs time now and can be mended, `note` is a limit of this machine to know of, `fine` neither;
+    `fix` is None where there is nothing to do. `now_ms` and `fixed_ms` are what was measured, as it is and
+    with the fix, None where nothing was.
+    """
+
+    rule: str
+    state: Literal["fault", "note", "fine"]
+    text: str
+    fix: str | None = None
+    now_ms: float | None = None
+    fixed_ms: float | None = None
+
+
+@dataclass(frozen=True)
 class Totals:
     """Times are medians in milliseconds for one picture in eager PyTorch.
 
@@ -77,13 +94,17 @@ class Totals:
 
 @dataclass(frozen=True)
 class Profile:
-    """Where time and memory go, in the network's order, and what to do about it, the largest share first."""
+    """Where time and memory go, in the network's order, and what to do about it, the largest share first.
+
+    `lint` is what was checked about the network on this CPU, faults first.
+    """
 
     model: dict[str, Any]
     layers: tuple[Layer, ...]
     totals: Totals
     by_kind: tuple[Kind, ...]
     advice: tuple[Advice, ...]
+    lint: tuple[Check, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The object `slimcv profile --format json` prints."""
@@ -94,6 +115,7 @@ class Profile:
             "totals": asdict(self.totals),
             "by_kind": [asdict(kind) for kind in self.by_kind],
             "advice": [asdict(advice) for advice in self.advice],
+            "lint": [asdict(check) for check in self.lint],
         }
 
 

@@ -11,7 +11,7 @@ from slimcv.measure import latency
 from slimcv.step import Variant
 
 _SAMPLES = 10
-_LIMIT_SECONDS = 5.0
+_LIMIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,9 @@ def gate(report: Mapping[str, Any]) -> str:
     if bounds["min_speedup"] is not None:
         found = figures.times(ratios.get("latency_p50"), "faster", "slower")
         words.append(f"at least {bounds['min_speedup']:g}× faster (measured: {found})")
+    if bounds["max_size"] is not None:
+        found = figures.size(report["optimized"]["size_bytes"])
+        words.append(f"at most {figures.size(bounds['max_size'])} on disk (measured: {found})")
     if not words:
         return "gate: none given"
     verdict = {True: "gate met", False: "gate NOT met", None: "gate not judged"}[bounds["met"]]

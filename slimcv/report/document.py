@@ -33,7 +33,7 @@ def build(
     model: `source`, `sha256`, `arch`, `input` ("3x224x224"), `mean`, `std`, `classes`: whatever is known.
     recipe: `name`, `text`, and what `--set` changed.
     environment: what slimcv.measure tells of machine and versions.
-    gate: `max_drop` (points), `min_speedup`, `met` (null where it could not be judged).
+    gate: `max_drop` (points), `min_speedup`, `max_size` (bytes), `met` (null where it could not be judged).
     original: eager PyTorch with the allocator tuned, base of every ratio; `original_default_allocator`: the
     same as its user runs it; `best_unmodified`: the fastest runtime the untouched network was tried in.
     data: `source`, pictures in each split, `broken` pictures; None without `--data`.
@@ -44,7 +44,7 @@ def build(
         "model": model,
         "recipe": recipe,
         "environment": environment,
-        "gate": {key: gate.get(key) for key in ("max_drop", "min_speedup", "met")},
+        "gate": {key: gate.get(key) for key in ("max_drop", "min_speedup", "max_size", "met")},
         "original": original,
         "optimized": optimized,
         "ratios": ratios(

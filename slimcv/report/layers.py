@@ -39,6 +39,10 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
         parts.append(Padding(Text(f"{number}. {one_line(advice['text'])}"), (0, 0, 0, 2)))
     if not profile["advice"]:
         parts.append(Text("  nothing stands out"))
+    parts += ["", Text("What this CPU makes of it", style="bold")]
+    for number, found in enumerate(_lint(profile), start=1):
+        parts.append(Padding(Text(f"{number}. {one_line(found)}"), (0, 0, 0, 2)))
+    parts.append(Padding(Text(_in_order(profile)), (0, 0, 0, 2)))
     return draw(parts, colour=colour, width=WIDTH)
 
 
@@ -49,6 +53,9 @@ def render_profile_markdown(profile: Mapping[str, Any]) -> str:
         f"# {cell(_title(profile))}",
         "## What dominates, and what to do about it",
         "\n".join(advice) or "nothing stands out",
+        "## What this CPU makes of it",
+        "\n".join(f"{number}. {cell(line)}" for number, line in enumerate(_lint(profile), start=1)),
+        cell(_in_order(profile)),
         "## Totals",
         grid(("", "value"), _totals(profile), left=2),
         "## By kind",
@@ -63,6 +70,19 @@ def render_profile_markdown(profile: Mapping[str, Any]) -> str:
 def _title(profile: Mapping[str, Any]) -> str:
     model = profile["model"]
     return f"{one_line(model['name'])}, input {model['input']}, batch 1"
+
+
+def _lint(profile: Mapping[str, Any]) -> list[str]:
+    """What costs time or limits what can be done, each with what to do about it."""
+    found = [check for check in profile["lint"] if check["state"] != "fine"]
+    return [check["text"] + (f". Fix: {check['fix']}" if check["fix"] else "") for check in found]
+
+
+def _in_order(profile: Mapping[str, Any]) -> str:
+    lint = profile["lint"]
+    found = {check["rule"] for check in lint if check["state"] != "fine"}
+    rules = dict.fromkeys(check["rule"] for check in lint if check["rule"] not in found)
+    return f"in order: {', '.join(rules)}" if rules else ""
 
 
 def _worth_a_row(layer: Mapping[str, Any], parameters: int) -> bool:

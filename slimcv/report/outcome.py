@@ -23,10 +23,12 @@ def from_records(
     arch: str | None,
     data: str | None,
     command: Sequence[str],
+    sha256: str | None = None,
 ) -> dict[str, Any]:
     """The report of a session that ended: `records` as the session yielded them, the last one of step `ship`.
 
-    `model`, `arch` and `data` are what the user named, `command` the command line.
+    `model`, `arch` and `data` are what the user named, `command` the command line, `sha256` the hash of the
+    model's file, where it is one.
     """
     shipped = records[-1]
     details = shipped.details
@@ -34,7 +36,13 @@ def from_records(
         raise ValueError("the session has not shipped anything")
     spec = context.teacher.input
     return build(
-        model={"source": model, "arch": arch, "classes": context.teacher.classes, **_input(spec)},
+        model={
+            "source": model,
+            "sha256": sha256,
+            "arch": arch,
+            "classes": context.teacher.classes,
+            **_input(spec),
+        },
         recipe={
             "name": recipe.name,
             "text": recipe.text,

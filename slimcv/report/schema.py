@@ -46,10 +46,11 @@ class MeasurementPart(_Part):
 
 
 class GatePart(_Part):
-    """The contract for the output; `met` is null where it could not be judged."""
+    """The contract for the output; `max_size` in bytes, `met` is null where it could not be judged."""
 
     max_drop: float | None
     min_speedup: float | None
+    max_size: int | None
     met: bool | None
 
 

@@ -25,15 +25,23 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
 
 
 def prepare(path: Path, *, threads: int, channels_last: bool = False) -> EagerModel:
-    """Load a `.pt2`; `channels_last` stores weights and inputs channel by channel for each pixel."""
-    return in_memory(checkpoint.read(path).model, threads=threads, channels_last=channels_last)
+    """Load a `.pt2`; `channels_last` stores weights and inputs channel by channel for each pixel.
+
+    A network saved with the precision `bf16` runs under autocast.
+    """
+    variant = checkpoint.read(path)
+    return in_memory(
+        variant.model, threads=threads, channels_last=channels_last, autocast=variant.precision == "bf16"
+    )
 
 
-def in_memory(model: nn.Module, *, threads: int, channels_last: bool = False) -> EagerModel:
+def in_memory(
+    model: nn.Module, *, threads: int, channels_last: bool = False, autocast: bool = False
+) -> EagerModel:
     """A model of this process, in evaluation mode, behind the same call as one read from a file."""
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return EagerModel(model, threads=threads, channels_last=channels_last)
+    return EagerModel(model, threads=threads, channels_last=channels_last, autocast=autocast)
 
 
 def import_library() -> None:
@@ -56,18 +64,21 @@ def tiny() -> Variant:
 
 
 class EagerModel:
-    """A module called under `torch.inference_mode`."""
+    """A module called under `torch.inference_mode`, with `autocast` in bfloat16."""
 
     runtime = "eager"
 
-    def __init__(self, model: nn.Module, *, threads: int, channels_last: bool) -> None:
+    def __init__(self, model: nn.Module, *, threads: int, channels_last: bool, autocast: bool) -> None:
         self._model = model
         self._threads = threads
+        self._autocast = autocast
         self._format = torch.channels_last if channels_last else torch.contiguous_format
 
     @property
     def precision(self) -> str:
         """That of the float parameters: eager PyTorch computes a quantised graph on dequantised values."""
+        if self._autocast:
+            return "bf16"
         floats = {p.dtype for p in self._model.parameters() if p.is_floating_point()}
         names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
         return names.get(floats.pop(), "fp32") if len(floats) == 1 else "fp32"
@@ -76,7 +87,7 @@ class EagerModel:
         """See `Prepared.predict`."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             pixels = torch.from_numpy(batch).contiguous(memory_format=self._format)
             outputs: NDArray[np.float32] = self._model(pixels).float().numpy()
         return outputs

@@ -36,10 +36,12 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
 def prepare(path: Path, *, threads: int) -> InductorModel:
     """Load a `.pt2`. It is compiled at the first call with each batch size, which takes seconds.
 
-    Raises SlimcvError where there is no C++ compiler.
+    A network saved with the precision `bf16` is compiled under autocast. Raises SlimcvError where there is no
+    C++ compiler.
     """
     require_compiler()
-    return InductorModel(checkpoint.read(path).model, threads=threads)
+    variant = checkpoint.read(path)
+    return InductorModel(variant.model, threads=threads, autocast=variant.precision == "bf16")
 
 
 def import_library() -> None:
@@ -67,7 +69,8 @@ class InductorModel:
 
     runtime = "inductor"
 
-    def __init__(self, model: nn.Module, *, threads: int) -> None:
+    def __init__(self, model: nn.Module, *, threads: int, autocast: bool = False) -> None:
+        self._autocast = autocast
         self._quantized = any(b.dtype in (torch.int8, torch.uint8) for b in model.buffers())
         self._threads = threads
         self._compiled_for: set[tuple[int, ...]] = set()
@@ -76,14 +79,14 @@ class InductorModel:
     @property
     def precision(self) -> str:
         """`int8` for a quantised graph: freezing puts oneDNN's 8-bit layers in place of its float ones."""
-        return "int8" if self._quantized else "fp32"
+        return "int8" if self._quantized else "bf16" if self._autocast else "fp32"
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Prepared.predict`; compiles at the first call with a shape."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         pixels = torch.from_numpy(batch)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             outputs = self._compiled(pixels) if batch.shape in self._compiled_for else self._compile(pixels)
         result: NDArray[np.float32] = outputs.float().numpy()
         return result

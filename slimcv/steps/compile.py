@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,13 +19,20 @@ class Compile(Step):
     """
 
     stage: ClassVar[Stage] = Stage.EXPORT
-    lossless: ClassVar[bool] = True
 
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16 compiles a float network under autocast"
+    )
     tolerance: float = Field(
         default=1e-3,
         gt=0,
         description="largest difference of an fp32 network's outputs, over the largest output",
     )
+
+    @property
+    def lossless(self) -> bool:  # type: ignore[override]
+        """Within rounding unless bfloat16 is asked for."""
+        return self.precision == "fp32"
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The same network with the `.pt2` that Inductor compiles among the artifacts."""
@@ -36,7 +43,9 @@ class Compile(Step):
             inductor.require_compiler()
         except SlimcvError as error:
             raise NotApplicable(error.message, error.hint) from error
-        path, found = parity.export(variant, "inductor", context=context, tolerance=self.tolerance)
+        half = self.precision == "bf16" and variant.precision == "fp32"
+        cast = replace(variant, precision="bf16") if half else variant
+        path, found = parity.export(cast, "inductor", context=context, tolerance=self.tolerance)
         return replace(
             variant,
             runtime="inductor",

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from slimcv.surgery.graph import Shapes
 
+_UNIT, _SMALL_UNIT, _SMALL = 8, 4, 64
+"""Below 64 pixels a step of 8 would be more than an eighth of the side."""
+
 
 class ReduceResolution(Step):
     """Latency falls with the number of pixels; fine-tuning at the new size should follow.
@@ -29,7 +32,11 @@ class ReduceResolution(Step):
         default=None, ge=8, description="pixels along the picture's shorter side; wins over scale"
     )
     scale: float | None = Field(default=0.5, gt=0, lt=1, description="new side over the old one")
-    multiple_of: int = Field(default=8, ge=1, description="with scale, the sides are multiples of this")
+    multiple_of: int | None = Field(
+        default=None,
+        ge=1,
+        description="with scale, the sides are multiples of this; null: 8, or 4 below 64 pixels",
+    )
     min_map: int = Field(
         default=2, ge=1, description="smallest side a feature map may shrink to from a larger one"
     )
@@ -49,7 +56,7 @@ class ReduceResolution(Step):
         if self.size is not None:
             height, width = (round(side * self.size / min(sides)) for side in sides)
         elif self.scale is not None:
-            unit = self.multiple_of
+            unit = self.multiple_of or (_UNIT if min(sides) >= _SMALL else _SMALL_UNIT)
             height, width = (max(unit, round(side * self.scale / unit) * unit) for side in sides)
         else:
             raise NotApplicable("neither a size nor a scale is given", "set size or scale")

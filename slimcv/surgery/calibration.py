@@ -7,6 +7,7 @@ from torch import Tensor
 
 from slimcv.data import synthetic
 from slimcv.data.batches import gather, normalise
+from slimcv.data.pixels import Pixels
 from slimcv.step import Context, InputSpec
 
 BATCH_SIZE = 8
@@ -19,7 +20,8 @@ def calibration_batches(context: Context, input: InputSpec, *, count: int) -> li
     Without data, noise with the spectrum of photographs.
     """
     if context.data is None:
-        pixels, chosen = synthetic.pictures(count, input, seed=context.seed), np.arange(count)
+        chosen = np.arange(count)
+        pixels: np.ndarray | Pixels = synthetic.pictures(count, input, seed=context.seed)
     else:
         pixels = context.data.train.pixels(input.height, input.width, input.channels)
         order = np.random.default_rng(context.seed).permutation(len(pixels))

@@ -15,7 +15,10 @@ def finetune(variant: Variant, context: Context, settings: FinetuneSettings) -> 
 
     `variant` is left as it is; the result holds a trained copy at the same input size. Raises NotApplicable
     where there is no data, too little of it, or an INT8 graph, and SlimcvError where training diverged before
-    anything was gained.
+    anything was gained or where two pictures a step do not fit into memory.
+
+    In `context.workdir` it leaves a state at intervals: the same call goes on from there after an
+    interruption, and does not train again what was trained to the end.
     """
     from slimcv.train import loop
 

@@ -7,34 +7,31 @@ import hashlib
 import logging
 import math
 import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
 
 from slimcv.data import Dataset
-from slimcv.errors import NotApplicable
+from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.measure import allocator, memory
 from slimcv.models import capture
 from slimcv.step import Context, Variant
-from slimcv.train import precision as precisions
+from slimcv.train import planning, sizing, teacher
 from slimcv.train import state as states
-from slimcv.train import teacher
 from slimcv.train.average import restore, without_denormals
-from slimcv.train.feed import Feed, augmentation
+from slimcv.train.compiled import compiled
+from slimcv.train.descent import Descent, Forward
+from slimcv.train.feed import Feed
+from slimcv.train.planning import Plan
+from slimcv.train.progress import Remarks
 from slimcv.train.result import Epoch, FinetuneResult
 from slimcv.train.schedule import Allowance
 from slimcv.train.settings import FinetuneSettings
-from slimcv.train.training import DivergedError, Training
-
-STATE_SECONDS = 30.0
-"""An interrupted training loses little more than this; writing the state more often would cost time."""
-
-BETTER_THAN_CHANCE = 1.5
-"""A teacher below this multiple of chance on the training pictures has nothing to teach."""
+from slimcv.train.state import Keeper, State
+from slimcv.train.training import OUT_OF_TIME, DivergedError, Training
 
 log = logging.getLogger("slimcv")
 
@@ -43,6 +40,7 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
     """See slimcv.train.finetune."""
     data = _data(variant, context)
     folder = context.workdir / f"training-{_key(variant, context, settings)}"
+    states.tidy(folder)
     saved = states.read(folder)
     allowance = Allowance(
         settings.budget,
@@ -50,46 +48,62 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
         spent=saved.values["elapsed"] if saved else 0.0,
         trained=saved.values["trained"] if saved else 0.0,
     )
+    remarks = Remarks(saved.values["remarks"] if saved else [])
     model, seed = _private(variant.model), context.seed + settings.seed
     with torch.no_grad():
         data.check_outputs(model(torch.zeros(1, *variant.input.shape)).shape[1])
-    with _tuned_for_training(context.train_threads):
-        targets = _targets(context, data, settings, allowance)
-        feed = Feed(data.train, variant.input, settings, targets=targets, seed=seed)
-        precision = precisions.choose(model, next(feed.epoch(1)), settings)
+    with _tuned_for_training(context.train_threads, remarks):
+        plan = (
+            planning.decide(model, variant.input, context, data, settings, allowance, remarks)
+            if saved is None
+            else planning.again(saved, variant.input, context, data, settings)
+        )
+        feed = Feed(data.train, variant.input, plan.settings, teaching=plan.teaching, seed=seed)
+        done = saved is not None and saved.values["stopped"]
+        forward = None if done else _compiled(model, variant, feed, plan, remarks)
         training = Training(
             model, feed, data.tuning, variant.input,
-            settings=settings, allowance=allowance, precision=precision, seed=seed,
+            descent=Descent(model, plan.settings, precision=plan.precision, forward=forward),
+            settings=plan.settings, allowance=allowance, seed=seed,
         )  # fmt: skip
         if saved is not None:
             training.resume(saved)
+        peak_before = saved.values["peak_bytes"] if saved else 0
         memory.reset_peak()
-        stopped = _train(training, folder)
-        peak = memory.peak()
+        keeper = Keeper(folder, settings.checkpoint_every, remarks)
+        _train(training, plan, keeper, remarks, beside={"compiled": forward is not None})
+        peak = max(memory.peak(), peak_before)
         restore(model, training.best.weights)
         without_denormals(model)
     model.zero_grad(set_to_none=True)
     _lay_out(model, torch.contiguous_format)
     capture.set_training(model, False)
-    states.remove(folder)
     allocator.trim()
-    each, best = _seconds_per_epoch(training.history), training.best
+    each, best, seconds = _seconds_per_epoch(training.history), training.best, allowance.elapsed()
     result = FinetuneResult(
         variant=variant,
         epochs=training.epoch,
         seconds_per_epoch=each,
         best_top1=best.score.top1 if best.score else None,
         history=tuple(training.history),
-        precision=precision,
-        teacher_seconds=targets.seconds if targets else 0.0,
+        precision=plan.precision,
+        teacher_seconds=plan.teacher.seconds,
         peak_rss_bytes=peak or None,
         best=best.epoch,
         averaged=best.averaged,
-        stopped=stopped,
+        stopped=training.stopped,
         lr=training.peak_lr,
         images_per_second=feed.count / each if each else None,
-        teacher_top1=targets.top1 if targets else None,
-        seconds=allowance.elapsed(),
+        teacher_top1=plan.teacher.top1,
+        seconds=seconds,
+        batch=plan.settings.batch_pictures,
+        accumulate=plan.settings.accumulate,
+        compiled=bool(saved and saved.values["compiled"]) if done else forward is not None,
+        teacher=plan.teacher.how,
+        teacher_form=plan.teacher.form,
+        teacher_images_per_second=plan.teacher.images_per_second,
+        teacher_share=plan.teacher.seconds / seconds if seconds else 0.0,
+        remarks=tuple(remarks.lines),
     )
     details = {**variant.details, "finetune": result.summary()}
     trained = dataclasses.replace(variant, model=model, artifacts={}, details=details)
@@ -123,9 +137,10 @@ def _lay_out(model: GraphModule, memory_format: torch.memory_format) -> None:
 
 
 @contextmanager
-def _tuned_for_training(threads: int) -> Iterator[None]:
+def _tuned_for_training(threads: int, remarks: Remarks) -> Iterator[None]:
     """Allocator, threads, denormals and random numbers as training wants them; afterwards as they were."""
-    allocator.tune()
+    if not allocator.tune():
+        remarks.add(allocator.UNTUNED)
     before, flushed = torch.get_num_threads(), _flushes_denormals()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
@@ -141,26 +156,19 @@ def _flushes_denormals() -> bool:
     return float(torch.tensor(2e-38) * 0.1) == 0.0
 
 
-def _targets(
-    context: Context, data: Dataset, settings: FinetuneSettings, allowance: Allowance
-) -> teacher.Targets | None:
-    """What the teacher says, None where it is not wanted, not affordable or not worth listening to."""
-    if settings.distill == 0.0:
+def _compiled(
+    model: GraphModule, variant: Variant, feed: Feed, plan: Plan, remarks: Remarks
+) -> Forward | None:
+    """The network compiled, None where that is not asked for or not possible."""
+    if not plan.settings.compile:
         return None
-    found = teacher.targets(
-        context, data.train, views=augmentation(settings).flips, seconds_left=allowance.left()
-    )
-    if found is None:
-        log.warning("there is no time to ask the teacher: only the labels are learnt from")
-        return None
-    data.check_outputs(found.logits[0].shape[1])
-    if found.top1 < BETTER_THAN_CHANCE * 100.0 / len(data.classes):
-        log.warning(
-            "the teacher is right on only %.1f %% of the training pictures: only the labels are learnt from",
-            found.top1,
+    try:
+        return compiled(
+            model, variant.input, sizes=feed.sizes, settings=plan.settings, precision=plan.precision
         )
+    except SlimcvError as error:
+        remarks.add(f"trained without torch.compile: {error.message}")
         return None
-    return found
 
 
 def _key(variant: Variant, context: Context, settings: FinetuneSettings) -> str:
@@ -170,31 +178,48 @@ def _key(variant: Variant, context: Context, settings: FinetuneSettings) -> str:
         teacher.fingerprint(context.teacher.model),
         repr((variant.input, context.teacher.input, context.seed, context.train_threads)),
         context.data.fingerprint if context.data is not None else "",
-        settings.model_dump_json(),
+        settings.model_dump_json(exclude={"checkpoint_every"}),
     )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _train(training: Training, folder: Path) -> str:
-    """Train to the end, leaving a state to go on from now and then. Says why it ended.
+def _train(
+    training: Training, plan: Plan, keeper: Keeper, remarks: Remarks, *, beside: dict[str, Any]
+) -> None:
+    """Train to the end, leaving a state to go on from now and then.
 
     Where the loss diverged after something was gained, that is the end; before that the error is raised.
     """
-    written = time.perf_counter()
-    stopped = ""
-    while not stopped:
+
+    def keep() -> None:
+        state = training.state()
+        own = {"plan": plan.as_json(), "remarks": remarks.lines, "peak_bytes": memory.peak()}
+        keeper.write(State(state.tensors, {**state.values, **own, **beside}))
+
+    if training.stopped:
+        return
+    while not training.stopped:
+        if training.history and (keeper.due or training.out_of_time):
+            keep()
         try:
-            stopped = training.train()
+            with sizing.allocations():
+                training.advance()
         except DivergedError as error:
             if training.best.epoch == 0:
-                states.remove(folder)
                 raise
-            log.warning("%s: the weights of epoch %d are kept", error.message, training.best.epoch)
-            return "diverged"
-        if not stopped and time.perf_counter() - written >= STATE_SECONDS:
-            states.write(folder, training.state())
-            written = time.perf_counter()
-    return stopped
+            remarks.add(
+                f"{error.message}: the weights of epoch {training.best.epoch} are kept; "
+                f"to train on, {error.hint}"
+            )
+            training.stopped = "diverged"
+        except MemoryError as error:
+            raise SlimcvError(
+                f"there was no memory left for epoch {training.epoch + 1}, step {training.step + 1}",
+                "free some and give the same command again: it goes on from the last state; "
+                "or set a smaller batch",
+            ) from error
+    if training.stopped != OUT_OF_TIME:
+        keep()
 
 
 def _seconds_per_epoch(history: list[Epoch]) -> float | None:

@@ -62,13 +62,19 @@ class FinetuneResult:
     """The trained variant and how it went.
 
     `epochs` counts whole epochs. `seconds_per_epoch` is the median of the whole epochs from the second on (of
-    the first where there is only one): training steps with data loading and augmentation, without the
-    evaluation on the tuning split and without `teacher_seconds`, which are paid once a run and are 0 where
-    its outputs were cached. None where no epoch was completed. `best` is the epoch kept (0: as it was before
-    training), `averaged` whether it is the running average of the weights; `best_top1` is on the tuning
-    split, None where that is empty. `stopped` says why training ended, `lr` is the peak rate, `teacher_top1`
-    on the training pictures. `peak_rss_bytes` is the process's largest resident set while it trained, None
-    where the system does not tell. `seconds` is all the time it took.
+    the first where there is only one): training steps with data loading, augmentation and a live teacher,
+    without the evaluation on the tuning split. None where no epoch was completed. `best` is the epoch kept
+    (0: as it was before training), `averaged` whether it is the running average of the weights; `best_top1`
+    is on the tuning split, None where that is empty. `stopped` says why training ended, `lr` is the peak
+    rate. `peak_rss_bytes` is the process's largest resident set while it trained, None where the system does
+    not tell. `seconds` is all the time it took. `batch` pictures made a step and `accumulate` steps an update
+    of the weights; `compiled` whether torch.compile made the steps.
+
+    `teacher` is `cached` where the teacher was asked beforehand about whole pictures, `live` where it was
+    asked about the changed ones in every step, None where only the labels counted. `teacher_form` is what ran
+    it, `teacher_seconds` what it took, which are `teacher_share` (0 to 1) of `seconds` at
+    `teacher_images_per_second`; 0 and None where all its outputs were on disk from before. `teacher_top1` is
+    on the training pictures. `remarks` say what was otherwise than asked for, a sentence each.
     """
 
     variant: Variant
@@ -86,11 +92,20 @@ class FinetuneResult:
     images_per_second: float | None
     teacher_top1: float | None
     seconds: float
+    batch: int
+    accumulate: int
+    compiled: bool
+    teacher: str | None
+    teacher_form: str | None
+    teacher_images_per_second: float | None
+    teacher_share: float
+    remarks: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
         """All but the variant, ready for JSON."""
         values = {key: value for key, value in vars(self).items() if key not in ("variant", "history")}
-        return {**values, "history": [asdict(epoch) for epoch in self.history]}
+        history = [asdict(epoch) for epoch in self.history]
+        return {**values, "remarks": list(self.remarks), "history": history}
 
 
 def _finite(value: float) -> float | None:

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_SIZES = {"": 1, "b": 1}
+_SIZES |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)}
+_SIZES |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)}
 _REFERENCE_LR = 4e-3
 _REFERENCE_PARAMETERS = 250_000
 _REFERENCE_BATCH = 32
@@ -28,8 +31,20 @@ def seconds(duration: str | float) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", text))
 
 
+def size_bytes(size: str | float) -> int:
+    """Bytes of `4000000000`, `"4GB"`, `"500 MB"` or `"3.5GiB"`. Raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(size).strip().lower())
+    if isinstance(size, bool) or found is None or found[2] not in _SIZES:
+        raise ValueError("a size is like 500MB, 4GB or 3.5GiB")
+    return int(float(found[1]) * _SIZES[found[2]])
+
+
 def _parsed(value: Any) -> Any:
     return seconds(value) if isinstance(value, str | int | float) else value
+
+
+def _parsed_size(value: Any) -> Any:
+    return size_bytes(value) if isinstance(value, str | int | float) else value
 
 
 class FinetuneSettings(BaseModel):
@@ -45,9 +60,22 @@ class FinetuneSettings(BaseModel):
     lr: float | None = Field(
         None, gt=0, lt=1, description="peak learning rate of AdamW; null chooses by the number of parameters"
     )
-    batch: int = Field(32, ge=2, le=4096, description="pictures a step, 2 or more")
+    batch: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = Field(
+        _REFERENCE_BATCH,
+        description="pictures a step, 2 or more; auto takes the fastest measured that fits the memory",
+    )
+    memory: Annotated[int, BeforeValidator(_parsed_size), Field(gt=0)] | None = Field(
+        None,
+        description="the most memory that training may take, such as 4GB; null for what the machine has free",
+    )
     accumulate: int = Field(
         1, ge=1, le=1024, description="steps whose gradients are averaged before an update"
+    )
+    steps_per_call: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="steps taken before losses are looked at, time is checked, state is kept",
     )
     distill: float = Field(
         0.7, ge=0, le=1, description="weight of the teacher's outputs against the labels, 0 to 1"
@@ -73,6 +101,17 @@ class FinetuneSettings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto takes bf16 where the CPU has it and it was measured to be faster"
     )
+    compile: bool = Field(
+        False, description="compile the network for training; where that fails it is trained as it is"
+    )
+    teacher: Literal["auto", "cached", "live"] = Field(
+        "auto",
+        description="cached asks once about whole pictures, live about every picture as it was changed; "
+        "auto is live where crop, shift or colour is on and the teacher is fast enough",
+    )
+    checkpoint_every: Annotated[float, BeforeValidator(_parsed), Field(gt=0, allow_inf_nan=False)] = Field(
+        60.0, description="time between two states on disk, which a killed training goes on from"
+    )
     flip: bool = Field(True, description="half of the pictures are mirrored left to right")
     vertical_flip: bool = Field(False, description="half of the pictures are turned upside down")
     crop: float = Field(
@@ -86,6 +125,16 @@ class FinetuneSettings(BaseModel):
     )
     seed: int = Field(0, ge=0, description="added to the run's seed, for another order of the same training")
 
+    @property
+    def batch_pictures(self) -> int:
+        """Pictures a step; the usual number where it is still to be measured."""
+        return _REFERENCE_BATCH if self.batch == "auto" else self.batch
+
+    @property
+    def lr_growth(self) -> float:
+        """What the chosen rate is multiplied by for the pictures that share an update."""
+        return float((self.batch_pictures * self.accumulate / _REFERENCE_BATCH) ** 0.5)
+
     def peak_lr(self, parameters: int) -> float:
         """The rate after warm-up for a network of that many parameters.
 
@@ -96,5 +145,4 @@ class FinetuneSettings(BaseModel):
         if self.lr is not None:
             return self.lr
         by_width = _REFERENCE_LR * (_REFERENCE_PARAMETERS / max(parameters, _REFERENCE_PARAMETERS)) ** 0.5
-        by_batch = (self.batch * self.accumulate / _REFERENCE_BATCH) ** 0.5
-        return float(max(_LOWEST_LR, by_width) * by_batch)
+        return float(max(_LOWEST_LR, by_width) * self.lr_growth)

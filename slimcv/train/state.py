@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from slimcv.errors import SlimcvError
+from slimcv.train.progress import Remarks
 from slimcv.train.saving import complete
 
 FILE = "state.safetensors"
@@ -35,14 +38,27 @@ class State:
 
 def write(folder: Path, state: State) -> None:
     """Put the state in the place of the one before. Raises SlimcvError where the folder cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {
-        name: value.detach().clone(memory_format=torch.contiguous_format)
-        for name, value in state.tensors.items()
-    }
     with complete(folder / FILE) as partial:
-        save_file(tensors, partial, metadata={"values": json.dumps(state.values)})
+        try:
+            save_file(_own(state.tensors), partial, metadata={"values": json.dumps(state.values)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as the format wants them: contiguous, and no two in the same memory. Copies few."""
+    own: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, value in tensors.items():
+        whole = value.detach().contiguous()
+        if whole.untyped_storage().nbytes() != whole.nbytes or whole.data_ptr() in taken:
+            whole = whole.clone()
+        taken.add(whole.data_ptr())
+        own[name] = whole
+    return own
 
 
 def read(folder: Path) -> State | None:
@@ -61,8 +77,32 @@ def read(folder: Path) -> State | None:
         return None
 
 
-def remove(folder: Path) -> None:
-    """The training is done: its state has no more use."""
-    (folder / FILE).unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def tidy(folder: Path) -> None:
+    """Remove what a training that was killed while it wrote its state left half-written."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != FILE:
+                path.unlink()
+
+
+class Keeper:
+    """Writes a training's state at intervals. A disk that is full costs the state, not the training."""
+
+    def __init__(self, folder: Path, interval: float, remarks: Remarks) -> None:
+        self._folder, self._interval, self._remarks = folder, interval, remarks
+        self._written = time.perf_counter()
+
+    @property
+    def due(self) -> bool:
+        """The interval is over."""
+        return time.perf_counter() - self._written >= self._interval
+
+    def write(self, state: State) -> None:
+        """Write now. Where that fails it is said once, and tried again after the next interval."""
+        try:
+            write(self._folder, state)
+        except SlimcvError as error:
+            self._remarks.add(
+                f"the training goes on, but an interruption would cost what was not written: {error.message}"
+            )
+        self._written = time.perf_counter()

@@ -2,7 +2,7 @@
 
 A student that sees another crop than its teacher did learns from inconsistent targets (Beyer et al. 2022,
 "Knowledge distillation: A good teacher is patient and consistent"). Mirror images are few enough to ask for
-all of them beforehand.
+all of them beforehand; for other changes there is slimcv.train.live.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,32 +17,20 @@ import numpy as np
 import torch
 from torch.fx import GraphModule
 
-from slimcv import runtimes
 from slimcv.data import Split
 from slimcv.data.augmentation import flip
-from slimcv.data.batches import normalise
-from slimcv.errors import SlimcvError
-from slimcv.models import capture
-from slimcv.step import Context, InputSpec
+from slimcv.data.batches import gathered
+from slimcv.data.pixels import Pixels
+from slimcv.step import Context
+from slimcv.train import asking
+from slimcv.train.asking import BATCH, Predict
+from slimcv.train.progress import Progress
 from slimcv.train.saving import complete
-
-BATCH = 16
-PROBE = 8
-"""Pictures on which a runtime is timed and compared."""
-
-WORTH_EXPORTING_SECONDS = 30.0
-"""Eager time below which writing the teacher for another runtime, some ten seconds, would not pay."""
 
 SHARE_OF_TIME = 0.5
 """The part of the remaining time that the teacher may have."""
 
-AGREEMENT = {"fp32": 1e-3, "bf16": 3e-2}
-"""Largest difference of a runtime's outputs from eager PyTorch's, relative to the largest output."""
-
-LOG_SECONDS = 5.0
-
 log = logging.getLogger("slimcv")
-Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -51,12 +38,15 @@ class Targets:
     """The teacher's outputs for each view that was asked for: view to float32 (n, classes), mapped from disk.
 
     A view is a choice of slimcv.data.augmentation.flip. `top1` is the teacher's percentage on the training
-    pictures, `seconds` what asking took, 0 where all was cached.
+    pictures, `seconds` what asking about `asked` pictures took and `form` what ran the teacher: 0, 0 and None
+    where all was cached.
     """
 
     logits: dict[int, np.ndarray]
     top1: float
     seconds: float
+    asked: int = 0
+    form: str | None = None
 
     def of(self, index: np.ndarray, view: np.ndarray) -> np.ndarray:
         """Float32 (len(index), classes) for pictures in those views; a view not asked for has view 0's."""
@@ -68,29 +58,45 @@ class Targets:
         return found
 
 
-def targets(context: Context, split: Split, *, views: tuple[int, ...], seconds_left: float) -> Targets | None:
+def targets(
+    context: Context,
+    split: Split,
+    *,
+    views: tuple[int, ...],
+    seconds_left: float,
+    form: asking.Form | None = None,
+    every: float = 60.0,
+) -> Targets | None:
     """Ask `context.teacher` about `split` at its own input size, or read from disk what it said before.
 
-    Where all views would take over half of `seconds_left`, as many as fit are asked about; None where the
-    unchanged pictures alone do not fit. Raises SlimcvError where the work folder cannot be written.
+    It is asked in `form`, by default in the fastest. Where all views would take over half of `seconds_left`,
+    as many as fit are asked about; None where the unchanged pictures alone do not fit. What was answered is
+    on disk after `every` so many seconds, and not asked again. Raises SlimcvError where the work folder
+    cannot be written.
     """
     begun = time.perf_counter()
     files = _files(context, views)
     missing = [view for view, path in files.items() if _read(path, len(split)) is None]
     if missing:
-        predict, seconds_each = _fastest(context, split, pictures=len(missing) * len(split))
-        affordable = SHARE_OF_TIME * seconds_left / max(seconds_each * len(split), 1e-9)
+        form = form or asking.fastest(context, split, pictures=len(missing) * len(split))
+        affordable = SHARE_OF_TIME * seconds_left / max(form.seconds_each * len(split), 1e-9)
         if affordable < len(missing):
             missing = missing[: max(0, int(affordable))]
             log.info("too little time to ask the teacher about %d views: %d asked", len(views), len(missing))
         for number, view in enumerate(missing, start=1):
             asked = f"teacher, view {number} of {len(missing)}"
-            _write(files[view], _ask(predict, _pixels(split, context.teacher.input), view=view, name=asked))
+            pixels = asking.teacher_pixels(context, split)
+            _write(files[view], _ask(form.predict, pixels, files[view], view=view, name=asked, every=every))
+            _part(files[view]).unlink(missing_ok=True)
     logits = {view: read for view, path in files.items() if (read := _read(path, len(split))) is not None}
     if 0 not in logits:
         return None
     top1 = 100.0 * float(np.mean(logits[0].argmax(axis=1) == split.labels))
-    return Targets(logits, top1, time.perf_counter() - begun if missing else 0.0)
+    if not missing or form is None:
+        return Targets(logits, top1, 0.0)
+    seconds, count = time.perf_counter() - begun, len(missing) * len(split)
+    log.info("the teacher answered for %d pictures in %.1f s (%s)", count, seconds, form.name)
+    return Targets(logits, top1, seconds, count, form.name)
 
 
 def fingerprint(model: GraphModule) -> str:
@@ -110,12 +116,22 @@ def _files(context: Context, views: tuple[int, ...]) -> dict[int, Path]:
     return {view: context.workdir / "teacher" / f"{key}-view{view}.npy" for view in views}
 
 
+def _part(path: Path) -> Path:
+    """Where the first answers of a view are kept until it is complete."""
+    return path.with_name(f"{path.stem}.part.npy")
+
+
 def _read(path: Path, count: int) -> np.ndarray | None:
+    array = _read_any(path)
+    return array if array is not None and len(array) == count else None
+
+
+def _read_any(path: Path) -> np.ndarray | None:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return None
-    return array if isinstance(array, np.ndarray) and array.ndim == 2 and len(array) == count else None
+    return array if isinstance(array, np.ndarray) and array.ndim == 2 else None
 
 
 def _write(path: Path, logits: np.ndarray) -> None:
@@ -123,91 +139,22 @@ def _write(path: Path, logits: np.ndarray) -> None:
         np.save(file, logits, allow_pickle=False)
 
 
-def _pixels(split: Split, input: InputSpec) -> np.ndarray:
-    return split.pixels(input.height, input.width, input.channels)
-
-
-def _ask(predict: Predict, pixels: np.ndarray, *, view: int, name: str) -> np.ndarray:
-    """The outputs for all pictures in one view, in order."""
-    answers: list[np.ndarray] = []
-    begun = told = time.perf_counter()
-    for start in range(0, len(pixels), BATCH):
-        answers.append(predict(_turned(pixels[start : start + BATCH], view)))
-        now = time.perf_counter()
-        if now - told >= LOG_SECONDS:
-            told, done = now, start + len(answers[-1])
-            speed = done / (now - begun)
-            log.info(
-                "%s: %d/%d, %.0f images/s, ETA %.0f s",
-                name,
-                done,
-                len(pixels),
-                speed,
-                (len(pixels) - done) / speed,
-            )
+def _ask(predict: Predict, pixels: Pixels, path: Path, *, view: int, name: str, every: float) -> np.ndarray:
+    """The outputs for all pictures in one view, in order; a part of them may be on disk."""
+    before = _read_any(_part(path))
+    answers = [] if before is None else [np.array(before)]
+    first = 0 if before is None else len(before)
+    parts = (np.arange(start, min(start + BATCH, len(pixels))) for start in range(first, len(pixels), BATCH))
+    begun = written = time.perf_counter()
+    progress = Progress()
+    for index, found in gathered(pixels, parts):
+        answers.append(predict(flip(found, torch.full((len(found),), view)).numpy()))
+        if progress.due:
+            done = int(index[-1]) + 1
+            speed = (done - first) / (time.perf_counter() - begun)
+            left = (len(pixels) - done) / speed
+            progress.tell(f"{name}: {done}/{len(pixels)}, {speed:.0f} images/s, ETA {left:.0f} s")
+        if time.perf_counter() - written >= every:
+            _write(_part(path), np.concatenate(answers))
+            written = time.perf_counter()
     return np.concatenate(answers).astype(np.float32, copy=False)
-
-
-def _fastest(context: Context, split: Split, *, pictures: int) -> tuple[Predict, float]:
-    """The faster of eager PyTorch and OpenVINO where both agree, and its seconds a picture."""
-    probe = np.array(_pixels(split, context.teacher.input)[:PROBE])
-    eager = _eager(context)
-    expected, eager_seconds = _timed(eager, probe)
-    if eager_seconds * pictures < WORTH_EXPORTING_SECONDS:
-        return eager, eager_seconds
-    prepared = _openvino(context)
-    if prepared is None:
-        return eager, eager_seconds
-    other = _normalised(prepared.predict, context.teacher.input)
-    found, seconds = _timed(other, probe)
-    difference = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-9))
-    if not difference <= AGREEMENT.get(prepared.precision, AGREEMENT["fp32"]) or seconds >= eager_seconds:
-        return eager, eager_seconds
-    log.info("the teacher runs in OpenVINO, %.1f times as fast as in PyTorch", eager_seconds / seconds)
-    return other, seconds
-
-
-def _timed(predict: Predict, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """The outputs and the seconds a picture of a second call."""
-    predict(pixels)
-    begun = time.perf_counter()
-    answers = predict(pixels)
-    return answers, (time.perf_counter() - begun) / len(pixels)
-
-
-def _eager(context: Context) -> Predict:
-    model = context.teacher.model
-    capture.set_training(model, False)
-
-    def predict(batch: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            answer: np.ndarray = model(torch.from_numpy(batch)).numpy()
-        return answer
-
-    return _normalised(predict, context.teacher.input)
-
-
-def _openvino(context: Context) -> runtimes.Prepared | None:
-    """The teacher in OpenVINO, from the file that the run already has where there is one."""
-    try:
-        path = context.teacher.artifacts.get("openvino")
-        if path is None:
-            log.info("writing the teacher for OpenVINO")
-            path = runtimes.write(context.teacher, "openvino", context.workdir / "teacher")
-        return runtimes.prepare(path, "openvino", threads=context.train_threads)
-    except SlimcvError as error:
-        log.info("the teacher stays in PyTorch: %s", error.message)
-        return None
-
-
-def _normalised(predict: Predict, input: InputSpec) -> Predict:
-    return lambda pixels: predict(normalise(torch.from_numpy(pixels), input).contiguous().numpy())
-
-
-def _turned(pixels: np.ndarray, view: int) -> np.ndarray:
-    """A private copy of uint8 pictures (n, height, width, channels) in that view."""
-    own = np.array(pixels)
-    if view == 0:
-        return own
-    turned: np.ndarray = flip(torch.from_numpy(own), torch.full((len(own),), view)).numpy()
-    return turned

@@ -1,14 +1,15 @@
-"""One fine-tuning on its way: weights, optimizer, running average and history, epoch by epoch."""
+"""One fine-tuning on its way: weights, optimizer, running average and history, call by call."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -17,24 +18,25 @@ from slimcv.data import Split
 from slimcv.errors import Rejected
 from slimcv.models import capture
 from slimcv.step import InputSpec
-from slimcv.train import objective
-from slimcv.train.average import RunningAverage, Weights, restore, snapshot
+from slimcv.train.average import Weights, restore, snapshot
+from slimcv.train.descent import Descent
 from slimcv.train.evaluation import Score, evaluate
-from slimcv.train.feed import Batch, Feed
-from slimcv.train.optimizer import adamw, load_moments, moments
-from slimcv.train.precision import Precision, autocast
+from slimcv.train.feed import NETWORK, Batch, Feed, step_seed
+from slimcv.train.optimizer import load_moments, moments
+from slimcv.train.progress import Progress
 from slimcv.train.result import Epoch
 from slimcv.train.schedule import Allowance, Schedule
 from slimcv.train.settings import FinetuneSettings
 from slimcv.train.state import State
+from slimcv.train.tally import Tally
 
-LOG_SECONDS = 5.0
+OUT_OF_TIME, ALL_DONE = "out of time", "all epochs done"
 
 log = logging.getLogger("slimcv")
 
 
 class DivergedError(Rejected):
-    """The loss is no number any more."""
+    """The loss or the gradient is no number any more."""
 
 
 @dataclass(frozen=True)
@@ -47,34 +49,13 @@ class Best:
     averaged: bool = False
 
 
-@dataclass
-class Tally:
-    """What an epoch has come to so far: means over the pictures `seen` since `begun`."""
-
-    begun: float
-    seen: int = 0
-    right: int = 0
-    total_loss: float = 0.0
-
-    @property
-    def loss(self) -> float:
-        """Mean loss a picture."""
-        return self.total_loss / self.seen
-
-    @property
-    def top1(self) -> float:
-        """Percent."""
-        return 100.0 * self.right / self.seen
-
-    def add(self, loss: float, right: int, count: int) -> None:
-        """Take in a batch's mean loss and its number of right answers."""
-        self.seen += count
-        self.right += right
-        self.total_loss += loss * count
-
-
 class Training:
-    """The training of one network, which is changed in place. `best` holds the weights to keep."""
+    """The training of one network, which is changed in place. `best` holds the weights to keep.
+
+    Between two calls of `advance` its state can be taken. A training that is gone on with from there ends
+    with the same weights as an unbroken one, on one thread bit for bit. Only where the wall time is limited
+    (a budget, a deadline) this is not promised: the rate then falls with the time that is used up.
+    """
 
     def __init__(
         self,
@@ -83,25 +64,23 @@ class Training:
         tuning: Split,
         input: InputSpec,
         *,
+        descent: Descent,
         settings: FinetuneSettings,
         allowance: Allowance,
-        precision: Precision,
         seed: int,
     ) -> None:
-        from accelerate import Accelerator
-
-        parameters = list(model.parameters())
-        peak = settings.peak_lr(sum(parameter.numel() for parameter in parameters))
-        self._accelerator = Accelerator(cpu=True)
-        self._optimizer = self._accelerator.prepare(adamw(parameters, peak, settings.weight_decay))
-        self._parameters = parameters
         self._model, self._feed, self._tuning, self._input = model, feed, tuning, input
-        self._settings, self._allowance, self._precision, self._seed = settings, allowance, precision, seed
-        self._schedule = Schedule(settings.schedule, peak, settings.warmup)
-        self._average = RunningAverage(model, settings.ema) if settings.ema else None
-        self._step_seconds = 0.0
-        self._told = 0.0
+        self._descent, self._average = descent, descent.average
+        self._settings, self._allowance, self._seed = settings, allowance, seed
+        self._schedule = Schedule(settings.schedule, descent.peak_lr, settings.warmup)
+        self._progress = Progress(at_once=True)
+        self._call_seconds = 0.0
+        self._tally: Tally | None = None
+        self._batches: Iterator[Batch] = iter(())
+        self._rate = 0.0
         self.epoch = 0
+        self.step = 0
+        self.stopped = ""
         self.history: list[Epoch] = []
         self.best = Best(snapshot(model), None)
 
@@ -110,83 +89,101 @@ class Training:
         """The rate after warm-up."""
         return self._schedule.peak
 
-    def train(self) -> str:
-        """Train for one epoch and judge what came out. Says why there will be no other one, or nothing."""
+    @property
+    def out_of_time(self) -> bool:
+        """Another call would not end in time."""
+        return self._allowance.left() <= self._call_seconds
+
+    def advance(self) -> None:
+        """Take the next few steps and, where they end an epoch, judge what came out.
+
+        Sets `stopped` to the reason where there is nothing more to do. Raises DivergedError.
+        """
         if not self.history:
             self._judge(Epoch(number=0, share=0.0, lr=0.0, seconds=0.0))
             self._allowance.begin_training()
-        if self.epoch >= self._settings.epochs:
-            return "all epochs done"
-        if self._out_of_time():
-            return "out of time"
-        self._judge(self._one_epoch(self.epoch + 1))
+        if self._tally is None and self.epoch >= self._settings.epochs:
+            self.stopped = ALL_DONE
+        elif self.out_of_time:
+            self._end_epoch()
+            self.stopped = OUT_OF_TIME
+        else:
+            self._call()
+            if self.step == self._feed.steps:
+                self._end_epoch()
+                self.stopped = self._reason_to_stop()
+
+    def _reason_to_stop(self) -> str:
         patience = self._settings.early_stopping
         if self.epoch >= self._settings.epochs:
-            return "all epochs done"
+            return ALL_DONE
         if patience and self.epoch - self.best.epoch >= patience and len(self._tuning):
             return f"no gain on the tuning split for {patience} epochs"
         return ""
 
-    def _one_epoch(self, number: int) -> Epoch:
-        """Train until the epoch or the time is over. Raises DivergedError."""
-        settings, feed, tally, rate = self._settings, self._feed, Tally(time.perf_counter()), 0.0
-        torch.manual_seed(int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0]))
+    def _call(self) -> None:
+        """`steps_per_call` steps, or as many as the epoch still has; only then their losses are looked at."""
+        begun = time.perf_counter()
+        number = self.epoch + 1
+        if self._tally is None:
+            self._tally = Tally(begun)
+            self._batches = self._feed.epoch(number)
         capture.set_training(self._model, True)
-        for step, batch in enumerate(feed.epoch(number)):
-            if self._out_of_time():
-                break
-            begun = time.perf_counter()
-            by_steps = (number - 1 + (step - step % settings.accumulate) / feed.steps) / settings.epochs
-            rate = self._schedule.rate(max(by_steps, self._allowance.share()))
-            update = (step + 1) % settings.accumulate == 0 or step + 1 == feed.steps
-            loss, right = self._step(batch, rate, group=self._group(step), update=update)
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the training loss is {loss} in epoch {number}, step {step + 1}",
-                    f"set a lower lr; it was {self._schedule.peak:.2g}",
-                )
-            tally.add(loss, right, len(batch.labels))
-            self._step_seconds = time.perf_counter() - begun
-            self._tell(number, step, tally)
-        whole = tally.seen == feed.count
-        self.epoch += whole
-        return Epoch(
-            number=number,
-            share=1.0 if whole else tally.seen / feed.count,
-            lr=rate,
-            seconds=time.perf_counter() - tally.begun,
-            loss=tally.loss if tally.seen else None,
-            train_top1=tally.top1 if tally.seen else None,
+        first, outcomes, counts = self.step, [], []
+        for batch in islice(self._batches, self._settings.steps_per_call):
+            outcomes.append(self._one_step(batch, number))
+            counts.append(len(batch.labels))
+            self.step += 1
+        for step, ((loss, right, norm), count) in enumerate(
+            zip(torch.stack(outcomes).tolist(), counts, strict=True), start=first + 1
+        ):
+            self._check(loss, norm, f"in epoch {number}, step {step}")
+            self._tally.add(loss, int(right), count)
+        self._call_seconds = time.perf_counter() - begun
+        if self._progress.due:
+            self._progress.tell(self._described(number, self._tally))
+
+    def _one_step(self, batch: Batch, number: int) -> Tensor:
+        settings, steps = self._settings, self._feed.steps
+        first = self.step - self.step % settings.accumulate
+        by_steps = (number - 1 + first / steps) / settings.epochs
+        self._rate = self._schedule.rate(max(by_steps, self._allowance.share()))
+        torch.default_generator.manual_seed(step_seed(self._seed, number, self.step, stream=NETWORK))
+        return self._descent.step(
+            batch,
+            rate=self._rate,
+            group=min(settings.accumulate, steps - first),
+            update=(self.step + 1) % settings.accumulate == 0 or self.step + 1 == steps,
         )
 
-    def _step(self, batch: Batch, rate: float, *, group: int, update: bool) -> tuple[float, int]:
-        """Loss and right answers of one batch, whose gradient is one part in `group` of an update."""
-        with autocast(self._precision):
-            logits = self._model(batch.pictures)
-        loss = objective.loss(logits, batch.labels, batch.taught, self._settings)
-        value = loss.item()
-        if not math.isfinite(value):
-            return value, 0
-        self._accelerator.backward(loss if group == 1 else loss / group)
-        if update:
-            if self._settings.clip:
-                self._accelerator.clip_grad_norm_(self._parameters, self._settings.clip)
-            for parameters in self._optimizer.param_groups:
-                parameters["lr"] = rate
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-            if self._average is not None:
-                self._average.update()
-        return value, int((logits.detach().argmax(dim=1) == batch.labels).sum())
+    def _check(self, loss: float, norm: float, where: str) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = f"the gradient is {norm}" if math.isfinite(loss) else f"the training loss is {loss}"
+        precision = "" if self._settings.precision == "fp32" else ", or precision: fp32"
+        raise DivergedError(
+            f"{what} {where}", f"set a lower lr (it was {self._schedule.peak:.2g}){precision}"
+        )
 
-    def _group(self, step: int) -> int:
-        """How many steps share the update this one belongs to; the last group of an epoch may be smaller."""
-        accumulate = self._settings.accumulate
-        first = step - step % accumulate
-        return min(accumulate, self._feed.steps - first)
-
-    def _out_of_time(self) -> bool:
-        return self._allowance.left() <= self._step_seconds
+    def _end_epoch(self) -> None:
+        """Close the epoch that was begun, whole or not, and judge it."""
+        tally = self._tally
+        if tally is None:
+            return
+        whole = tally.seen == self._feed.count
+        number = self.epoch + 1
+        self.epoch += whole
+        self.step, self._tally = 0, None
+        self._judge(
+            Epoch(
+                number=number,
+                share=1.0 if whole else tally.seen / self._feed.count,
+                lr=self._rate,
+                seconds=tally.seconds,
+                loss=tally.loss,
+                train_top1=tally.top1,
+            )
+        )
 
     def _judge(self, epoch: Epoch) -> None:
         """Score the weights and their running average on the tuning split, and keep the best so far."""
@@ -220,29 +217,25 @@ class Training:
         if score.better_than(self.best.score):
             self.best = Best(snapshot(self._model), score, epoch, averaged)
 
-    def _tell(self, number: int, step: int, tally: Tally) -> None:
-        now = time.perf_counter()
-        if now - self._told < LOG_SECONDS:
-            return
-        self._told = now
-        speed = tally.seen / (now - tally.begun)
-        ahead = (self._settings.epochs - number + 1) * self._feed.count - tally.seen
-        eta = min(ahead / speed, max(0.0, self._allowance.left()))
-        log.info(
-            "epoch %d/%d, step %d/%d: loss %.3f, top-1 %.1f %%, %.0f images/s, ETA %d:%02d",
-            number, self._settings.epochs, step + 1, self._feed.steps,
-            tally.loss, tally.top1, speed, *divmod(round(eta), 60),
-        )  # fmt: skip
+    def _described(self, number: int, tally: Tally) -> str:
+        epochs = self._settings.epochs
+        speed = tally.seen / max(tally.seconds, 1e-9)
+        ahead = ((epochs - number + 1) * self._feed.count - tally.seen) / speed
+        ahead += (epochs - number + 1) * self._allowance.reserve
+        minutes, seconds = divmod(round(min(ahead, max(0.0, self._allowance.left()))), 60)
+        return (
+            f"epoch {number}/{epochs}, step {self.step}/{self._feed.steps}: loss {tally.loss:.3f}, "
+            f"top-1 {tally.top1:.1f} %, {speed:.0f} images/s, ETA {minutes}:{seconds:02d}"
+        )
 
     def state(self) -> State:
-        """All that another process needs to go on after the last whole epoch."""
-        tensors = _under("model", self._model.state_dict()) | _under("best", self.best.weights)
-        tensors |= moments(self._optimizer)
-        if self._average is not None:
-            tensors |= _under("average", self._average.weights)
-        schedule, best = self._schedule, self.best
+        """All that another process needs to go on from here; only the best weights where nothing is left."""
+        best, schedule, allowance = self.best, self._schedule, self._allowance
         values: dict[str, Any] = {
+            "stopped": self.stopped,
             "epoch": self.epoch,
+            "step": self.step,
+            "tally": self._tally and self._tally.as_json(),
             "history": [asdict(epoch) for epoch in self.history],
             "best": {
                 "score": best.score and asdict(best.score),
@@ -255,19 +248,21 @@ class Training:
                 "waited": schedule.waited,
             },
             "updates": self._average.updates if self._average else 0,
-            "reserve": self._allowance.reserve,
-            "elapsed": self._allowance.elapsed(),
-            "trained": self._allowance.trained(),
+            "reserve": allowance.reserve,
+            "elapsed": allowance.elapsed(),
+            "trained": allowance.trained(),
         }
+        tensors = _under("best", best.weights)
+        if not self.stopped:
+            tensors |= _under("model", self._model.state_dict()) | moments(self._descent.optimizer)
+            tensors |= self._descent.gradients()
+            if self._average is not None:
+                tensors |= _under("average", self._average.weights)
         return State(tensors, values)
 
     def resume(self, state: State) -> None:
         """Go on where `state` was taken, of a training with the same settings, network and data."""
         values = state.values
-        restore(self._model, state.part("model"))
-        if self._average is not None:
-            self._average.load(state.part("average"), values["updates"])
-        load_moments(self._optimizer, state)
         weights = self.best.weights
         for name, value in state.part("best").items():
             weights[name].copy_(value)
@@ -275,11 +270,22 @@ class Training:
         self.best = Best(weights, kept["score"] and Score(**kept["score"]), kept["epoch"], kept["averaged"])
         for name, value in values["schedule"].items():
             setattr(self._schedule, name, value)
-        self.epoch = values["epoch"]
+        self.epoch, self.step, self.stopped = values["epoch"], values["step"], values["stopped"]
         self.history = [Epoch(**epoch) for epoch in values["history"]]
         self._allowance.reserve = values["reserve"]
         self._allowance.begin_training()
-        log.info("going on after epoch %d of an interrupted training", self.epoch)
+        if self.stopped:
+            log.info("the training was done: its best weights are taken")
+            return
+        restore(self._model, state.part("model"))
+        load_moments(self._descent.optimizer, state)
+        self._descent.load_gradients(state.part("gradient"))
+        if self._average is not None:
+            self._average.load(state.part("average"), values["updates"])
+        if values["tally"] is not None:
+            self._tally = Tally.from_json(values["tally"])
+            self._batches = self._feed.epoch(self.epoch + 1, first=self.step)
+        log.info("going on with an interrupted training at epoch %d, step %d", self.epoch + 1, self.step + 1)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

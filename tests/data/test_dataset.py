@@ -9,6 +9,7 @@ from PIL import Image
 
 from slimcv import data
 from slimcv.errors import SlimcvError
+from slimcv.step import InputSpec
 
 SHADES = {"dark": 20, "grey": 120, "light": 230}
 
@@ -173,6 +174,43 @@ def test_pictures_in_memory_work_like_files(tmp_path, monkeypatch):
     for split in (found.train, found.val):
         assert np.array([20, 120, 230])[split.labels].tolist() == split.pixels(5, 5, 1)[:, 2, 2, 0].tolist()
     assert data.load("shades:make").fingerprint == found.fingerprint
+
+
+def test_a_known_input_is_decoded_in_one_go_for_all_splits_and_seeds(source, caplog):
+    caplog.set_level(logging.INFO, logger="slimcv")
+    found = data.load(source, input=InputSpec(3, 6, 8))
+    assert caplog.text.count("decoding 48 pictures to 6x8") == 1
+    other = data.load(source, input=InputSpec(3, 6, 8), seed=1)
+    caplog.clear()
+    shades = np.array(list(SHADES.values()))
+    for split in (found.train, found.tuning, found.val, other.train, other.tuning):
+        assert split.pixels(6, 8, 3)[:, 0, 0, 0].tolist() == shades[split.labels].tolist()
+    assert caplog.text == ""
+
+
+def test_broken_pictures_are_left_out_of_a_known_input_too(source, tmp_path):
+    (tmp_path / "data/train/dark/03.png").write_bytes(b"nothing")
+    found = data.load(source, input=InputSpec(1, 4, 4))
+    assert [picture.path for picture in found.broken] == [str(tmp_path / "data/train/dark/03.png")]
+    shades = np.array(list(SHADES.values()))
+    assert found.train.pixels(4, 4, 1)[:, 0, 0, 0].tolist() == shades[found.train.labels].tolist()
+
+
+@pytest.mark.parametrize("input", [None, InputSpec(3, 6, 8)])
+def test_without_keeping_no_file_is_left(source, tmp_path, input, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    found = data.load(source, input=input, keep=False)
+    assert found.train.pixels(6, 8, 3).shape == (33, 6, 8, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "temporary"]
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_pictures_beyond_the_limit_of_the_cache_are_streamed(source, tmp_path):
+    found = data.load(source, cache=tmp_path / "c", cache_limit=1000, input=InputSpec(3, 6, 8))
+    shades = np.array(list(SHADES.values()))
+    assert found.train.pixels(6, 8, 3)[:, 0, 0, 0].tolist() == shades[found.train.labels].tolist()
+    assert not list((tmp_path / "c").glob("*.npy"))
 
 
 def test_the_dataset_cannot_be_changed(source):

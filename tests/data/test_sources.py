@@ -1,5 +1,7 @@
 """Folder trees and factories are listed, or refused in words."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -161,3 +163,14 @@ def test_a_factory_that_is_not_there_is_refused(tmp_path, monkeypatch):
     with pytest.raises(SlimcvError, match="no function 'mak'") as caught:
         find(source.replace(":make", ":mak"))
     assert "'make'" in caught.value.hint
+
+
+def test_very_many_pictures_take_little_memory(tmp_path):
+    """50,000 are to take less than 50 MB."""
+    touch(tmp_path, *(f"train/{label}/picture_{number:06}.jpg" for label in "ab" for number in range(500)))
+    tracemalloc.start()
+    listing = find(str(tmp_path))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(listing.train) == 1000
+    assert most < 1000 * 1000

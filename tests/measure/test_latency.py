@@ -87,6 +87,22 @@ def test_a_worker_that_is_killed_is_told_by_name_and_signal(contenders):
             worker.ask("load", path="x", shape=[1], seed=0)
 
 
+def test_a_worker_that_does_not_answer_is_ended_and_told_by_name(contenders):
+    with WorkerProcess("victim", contenders["onnxruntime"]) as worker:
+        worker.ask("start", runtime="onnxruntime", threads=1, allocator="default")
+        os.kill(worker.pid, signal.SIGSTOP)
+        worker.patience_seconds = 0.01
+        with pytest.raises(ContenderFailed, match=r"victim.*no answer to 'baseline' within 0.01 seconds"):
+            worker.ask("baseline")
+
+
+def test_patience_reaches_every_worker(contenders):
+    with pytest.raises(ContenderFailed, match=r"one.*no answer to 'start'"):
+        latency.interleaved({"one": contenders["onnxruntime"]}, patience_seconds=1e-6)
+    with pytest.raises(ContenderFailed, match=r"one.*no answer to 'start'"):
+        latency.peak_memory("one", contenders["onnxruntime"], patience_seconds=1e-6)
+
+
 def test_no_worker_outlives_its_context(contenders):
     with WorkerProcess("short", contenders["onnxruntime"]) as worker:
         pid = worker.pid

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from slimcv import report
 from slimcv.errors import SlimcvError
+from slimcv.report import comparison
 from slimcv.report.document import as_plain, within_spread
 from slimcv.report.schema import Report
 from slimcv.results import Latency, Measurement, Record
@@ -42,13 +43,19 @@ def test_a_report_has_the_keys_of_its_schema(make_report):
     )
     assert {"ratios", "steps", "artifacts", "original_default_allocator", "best_unmodified"} <= set(document)
     assert document["schema_version"] == 1
-    assert set(document["gate"]) == {"max_drop", "min_speedup", "met"}
+    assert set(document["gate"]) == {"max_drop", "min_speedup", "max_size", "met"}
     assert set(document["original"]) >= M_KEYS
     assert set(document["original"]["latency_ms"]) >= {"p50", "p90", "p99", "n"}
     step_keys = {"number", "name", "outcome", "reason", "seconds", "measurement"}
     assert all(set(step) >= step_keys for step in document["steps"])
     artifact_keys = {"path", "runtime", "precision", "bytes", "sha256", "latency_ms", "max_abs_diff"}
     assert all(set(artifact) == artifact_keys for artifact in document["artifacts"])
+
+
+def test_every_bound_of_the_gate_stands_in_the_report(make_report, optimized):
+    gate = {"max_drop": 1.0, "max_step_drop": None, "min_speedup": 2.0, "max_size": 500_000, "met": True}
+    assert make_report(gate=gate)["gate"] == {key: gate[key] for key in gate if key != "max_step_drop"}
+    assert "at most 500 kB on disk (measured: 330 kB)" in comparison.gate(make_report(gate=gate))
 
 
 def test_the_schema_refuses_an_unknown_key_and_a_wrong_type(make_report):

@@ -29,7 +29,19 @@ def test_half_the_side_is_the_default(tmp_path):
 
 def test_the_sides_are_multiples(tmp_path):
     after = applied(ReduceResolution(scale=0.7), pooled(), tmp_path, InputSpec(3, 32, 64))
-    assert (after.input.height, after.input.width) == (24, 48)
+    assert (after.input.height, after.input.width) == (24, 44)
+    after = applied(ReduceResolution(scale=0.7), pooled(), tmp_path, InputSpec(3, 64, 128))
+    assert (after.input.height, after.input.width) == (48, 88)
+    after = applied(ReduceResolution(scale=0.7, multiple_of=2), pooled(), tmp_path, InputSpec(3, 64, 128))
+    assert (after.input.height, after.input.width) == (44, 90)
+
+
+@pytest.mark.parametrize(
+    ("side", "scale", "expected"), [(16, 0.8, 12), (24, 0.9, 20), (28, 0.5, 16), (32, 0.9, 28)]
+)
+def test_small_pictures_shrink_in_smaller_units(side, scale, expected, tmp_path):
+    spec = InputSpec(3, side, side)
+    assert applied(ReduceResolution(scale=scale), pooled(), tmp_path, spec).input.height == expected
 
 
 def test_a_size_wins_over_a_scale_and_keeps_the_proportions(tmp_path):

@@ -1,6 +1,8 @@
 """The fine-tuning loop: it learns, repeats itself, keeps to its time, and gives back the best weights."""
 
+import ctypes
 import dataclasses
+import functools
 import itertools
 import json
 import time
@@ -13,10 +15,14 @@ from torch import nn
 
 from slimcv import data as datasets
 from slimcv.errors import NotApplicable, SlimcvError
+from slimcv.measure import allocator
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Variant
 from slimcv.train import finetune
 from slimcv.train import loop as looping
+from slimcv.train import state as states
+from slimcv.train.descent import Descent
+from slimcv.train.feed import Batch
 from slimcv.train.settings import FinetuneSettings
 
 INPUT = InputSpec(3, 16, 16)
@@ -38,16 +44,21 @@ def pictures(tmp_path):
     return datasets.load(str(tmp_path / "pictures"), cache=tmp_path / "cache")
 
 
-def network(seed=0, *, dropout=0.1):
-    torch.manual_seed(seed)
+def network():
+    torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Dropout(dropout), nn.Linear(8, 3),
+        nn.Dropout(0.1), nn.Linear(8, 3),
     )  # fmt: skip
 
 
-def variant(input=INPUT, seed=0):
-    return Variant(capture.capture(network(seed), input), input, ("blue", "green", "red"))
+@functools.cache
+def captured(kind, input, *given):
+    return capture.capture(kind(*given), input)
+
+
+def variant():
+    return Variant(capture.copy(captured(network, INPUT)), INPUT, ("blue", "green", "red"))
 
 
 class Sums(nn.Module):
@@ -62,7 +73,7 @@ class Sums(nn.Module):
 
 
 def context(tmp_path, data, **changes):
-    teacher = Variant(capture.capture(Sums(), LARGE), LARGE, data.classes if data else None)
+    teacher = Variant(captured(Sums, LARGE), LARGE, data.classes if data else None)
     (tmp_path / "work").mkdir(parents=True, exist_ok=True)
     given = Context(teacher, data, tmp_path / "work", threads=1, train_threads=1)
     return dataclasses.replace(given, **changes)
@@ -97,10 +108,12 @@ def test_the_teacher_alone_is_enough_where_labels_do_not_count(tmp_path, picture
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(tmp_path, pictures):
-    settings = FinetuneSettings(epochs=2, batch=16, shift=0.1, crop=0.1, colour=0.1, vertical_flip=True)
+    settings = FinetuneSettings(
+        epochs=2, batch=16, shift=0.1, crop=0.1, colour=0.1, vertical_flip=True, teacher="live"
+    )
     first, second, other = (
-        finetune(variant(), context(tmp_path, pictures), settings.model_copy(update={"seed": seed}))
-        for seed in (0, 0, 1)
+        finetune(variant(), context(tmp_path / name, pictures), settings.model_copy(update={"seed": seed}))
+        for name, seed in (("first", 0), ("second", 0), ("other", 1))
     )
     assert equal(first.variant.model.state_dict(), second.variant.model.state_dict())
     assert not equal(first.variant.model.state_dict(), other.variant.model.state_dict())
@@ -119,35 +132,55 @@ def test_random_numbers_threads_and_denormals_are_as_they_were_afterwards(tmp_pa
     assert float(torch.tensor(2e-38) * 0.1) > 0
 
 
-def test_an_interrupted_training_goes_on_and_ends_with_the_same_weights(tmp_path, pictures, monkeypatch):
-    settings = FinetuneSettings(epochs=4, batch=8, lr=0.01, accumulate=2, ema=0.8, schedule="plateau")
-    unbroken = finetune(variant(), context(tmp_path / "unbroken", pictures), settings)
-    monkeypatch.setattr(looping, "STATE_SECONDS", 0.0)
-    write, count = looping.states.write, itertools.count(1)
-
-    def written_twice(folder, state):
-        write(folder, state)
-        if next(count) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(looping.states, "write", written_twice)
-    broken = context(tmp_path, pictures)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(variant(), broken, settings)
-    resumed = finetune(variant(), broken, settings)
-    assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in unbroken.history]
-    assert equal(unbroken.variant.model.state_dict(), resumed.variant.model.state_dict())
-    assert (resumed.best, resumed.averaged) == (unbroken.best, unbroken.averaged)
-    assert not list(broken.workdir.glob("training-*"))
-
-
-def test_a_damaged_state_of_an_interrupted_training_is_not_used(tmp_path, pictures, monkeypatch):
+def test_a_damaged_state_of_an_interrupted_training_is_not_used(tmp_path, pictures):
     settings = FinetuneSettings(epochs=2)
     where = context(tmp_path, pictures)
     folder = where.workdir / f"training-{looping._key(variant(), where, settings)}"
     folder.mkdir()
     (folder / "state.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0torn")
+    (folder / ".tmpleft").write_bytes(b"half")
     assert finetune(variant(), where, settings).epochs == 2
+    assert [path.name for path in folder.iterdir()] == ["state.safetensors"]
+
+
+def test_a_training_that_was_done_when_its_run_was_killed_is_not_done_again(tmp_path, pictures):
+    settings = FinetuneSettings(epochs=3, batch=16)
+    where = context(tmp_path, pictures)
+    first, second = (finetune(variant(), where, settings) for _ in range(2))
+    assert equal(first.variant.model.state_dict(), second.variant.model.state_dict())
+    assert second.history == first.history
+    assert (second.teacher, second.teacher_form, second.stopped) == ("cached", "PyTorch", "all epochs done")
+    assert second.peak_rss_bytes == pytest.approx(first.peak_rss_bytes, rel=0.1)
+
+
+def test_a_deadline_leaves_the_best_weights_on_disk_and_a_later_one_goes_on_from_there(
+    tmp_path, pictures, monkeypatch
+):
+    readings = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.01 * next(readings))
+    settings = FinetuneSettings(epochs=40, batch=16)
+    where = context(tmp_path, pictures)
+    first = finetune(variant(), dataclasses.replace(where, deadline=8.0), settings)
+    assert first.stopped == "out of time"
+    (folder,) = where.workdir.glob("training-*")
+    kept = states.read(folder)
+    assert kept.part("best").keys() == variant().model.state_dict().keys()
+    assert kept.values["epoch"] > 1
+    second = finetune(variant(), where, settings)
+    assert second.epochs == 40
+    assert second.history[1].loss == first.history[1].loss
+
+
+def test_a_disk_that_is_full_costs_the_state_and_not_the_training(tmp_path, pictures, caplog):
+    settings = FinetuneSettings(epochs=4, batch=16, lr=0.03, checkpoint_every=1e-6)
+    free = finetune(variant(), context(tmp_path / "free", pictures), settings)
+    where = context(tmp_path, pictures)
+    (where.workdir / f"training-{looping._key(variant(), where, settings)}").write_text("in the way")
+    full = finetune(variant(), where, settings)
+    assert equal(free.variant.model.state_dict(), full.variant.model.state_dict())
+    (remark,) = full.remarks
+    assert "the training goes on" in remark
+    assert caplog.text.count("the training goes on") == 1
 
 
 def test_accumulated_steps_equal_one_large_step(tmp_path, pictures):
@@ -203,16 +236,40 @@ def test_a_loss_that_is_no_number_is_reported_with_epoch_and_step(tmp_path, pict
 
 
 def test_what_was_gained_before_the_loss_diverged_is_kept(tmp_path, pictures, monkeypatch):
-    real, calls = looping.Training._step, itertools.count(1)
+    real, calls = Descent.step, itertools.count(1)
 
-    def diverging(self, batch, rate, **grouping):
-        return (float("nan"), 0) if next(calls) > 30 else real(self, batch, rate, **grouping)
+    def diverging(self, batch, **how):
+        return real(self, batch, **how) * (float("nan") if next(calls) > 30 else 1.0)
 
-    monkeypatch.setattr(looping.Training, "_step", diverging)
+    monkeypatch.setattr(Descent, "step", diverging)
     result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=50, lr=0.03, batch=16))
     assert result.stopped == "diverged"
     assert result.best > 0
     assert all(torch.isfinite(value).all() for value in result.variant.model.state_dict().values())
+    (remark,) = result.remarks
+    assert f"the weights of epoch {result.best} are kept; to train on, set a lower lr" in remark
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight_and_is_reported_with_its_step(tmp_path, pictures):
+    class Cliff(nn.Module):
+        """Finite, but its slope is infinity times zero."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return x.mean((2, 3)) * self.weight + (self.weight * 0).sqrt()
+
+    student = Variant(capture.capture(Cliff(), INPUT), INPUT)
+    for clip in (0.0, 5.0):
+        with pytest.raises(SlimcvError, match="the gradient is nan in epoch 1, step 1"):
+            finetune(student, context(tmp_path, pictures), FinetuneSettings(clip=clip))
+    descent = Descent(student.model, FinetuneSettings(), precision="fp32")
+    batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), None)
+    outcome = descent.step(batch, rate=0.1, group=1, update=True)
+    assert torch.isnan(outcome[2])
+    assert torch.equal(student.model.get_parameter("weight"), torch.ones(3))
 
 
 def test_early_stopping_ends_a_training_that_no_longer_gains(tmp_path, pictures):
@@ -223,7 +280,7 @@ def test_early_stopping_ends_a_training_that_no_longer_gains(tmp_path, pictures)
 
 
 def test_a_teacher_that_knows_nothing_is_not_listened_to(tmp_path, pictures, caplog):
-    wrong = Variant(capture.capture(Sums(-20.0), LARGE), LARGE)
+    wrong = Variant(captured(Sums, LARGE, -20.0), LARGE)
     with caplog.at_level("WARNING", logger="slimcv"):
         settings = FinetuneSettings(epochs=12, lr=0.03, batch=16)
         result = finetune(variant(), context(tmp_path, pictures, teacher=wrong), settings)
@@ -232,7 +289,7 @@ def test_a_teacher_that_knows_nothing_is_not_listened_to(tmp_path, pictures, cap
 
 
 def test_a_teacher_with_outputs_a_hundred_times_too_large_still_teaches(tmp_path, pictures):
-    loud = Variant(capture.capture(Sums(2000.0), LARGE), LARGE)
+    loud = Variant(captured(Sums, LARGE, 2000.0), LARGE)
     settings = FinetuneSettings(epochs=12, lr=0.03, batch=16)
     assert finetune(variant(), context(tmp_path, pictures, teacher=loud), settings).best_top1 == 100.0
 
@@ -269,8 +326,122 @@ def test_a_network_with_other_outputs_than_classes_is_refused(tmp_path, pictures
         finetune(student, context(tmp_path, pictures), FinetuneSettings())
 
 
+def test_several_steps_a_call_give_the_weights_of_one(tmp_path, pictures):
+    one, four = (
+        finetune(
+            variant(), context(tmp_path, pictures), FinetuneSettings(epochs=2, batch=8, steps_per_call=steps)
+        )
+        for steps in (1, 4)
+    )
+    assert equal(one.variant.model.state_dict(), four.variant.model.state_dict())
+    assert [epoch.loss for epoch in one.history] == [epoch.loss for epoch in four.history]
+
+
+def test_a_c_library_without_mallopt_is_trained_with_and_told_of_once(
+    tmp_path, pictures, monkeypatch, caplog
+):
+    real = ctypes.CDLL
+
+    def other(name, *more, **options):
+        if name is None:
+            raise OSError("no such library")
+        return real(name, *more, **options)
+
+    monkeypatch.setattr(ctypes, "CDLL", other)
+    result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=2))
+    assert result.remarks == (allocator.UNTUNED,)
+    assert caplog.text.count("mallopt") == 1
+    assert result.summary()["remarks"] == [allocator.UNTUNED]
+
+
+def test_the_result_tells_what_the_teacher_cost(tmp_path, pictures):
+    result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=2))
+    assert (result.teacher, result.teacher_form) == ("cached", "PyTorch")
+    assert result.teacher_images_per_second == pytest.approx(2 * len(pictures.train) / result.teacher_seconds)
+    assert result.teacher_share == pytest.approx(result.teacher_seconds / result.seconds)
+    alone = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=2, distill=0))
+    assert (alone.teacher, alone.teacher_form, alone.teacher_share) == (None, None, 0.0)
+
+
+def test_a_teacher_is_asked_live_where_pictures_are_cut_and_the_budget_allows_it(tmp_path, pictures):
+    settings = FinetuneSettings(epochs=2, crop=0.3, budget="10m")
+    live = finetune(variant(), context(tmp_path, pictures), settings)
+    assert (live.teacher, live.teacher_form) == ("live", "PyTorch")
+    assert live.teacher_seconds > 0
+    assert live.teacher_images_per_second > 0
+    assert not list((tmp_path / "work").glob("teacher/*.npy"))
+    given = settings.model_copy(update={"teacher": "cached"})
+    assert finetune(variant(), context(tmp_path, pictures), given).teacher == "cached"
+
+
+def test_a_teacher_that_is_too_slow_to_be_asked_live_is_asked_beforehand(tmp_path, pictures, caplog):
+    class Slow(Sums):
+        def forward(self, x):
+            for _ in range(300):
+                x = x.clamp(-3, 3)
+            return super().forward(x)
+
+    slow = Variant(captured(Slow, LARGE), LARGE)
+    with caplog.at_level("INFO", logger="slimcv"):
+        settings = FinetuneSettings(epochs=2, crop=0.3)
+        result = finetune(variant(), context(tmp_path, pictures, teacher=slow), settings)
+    assert result.teacher == "cached"
+    assert "it is asked before, about whole pictures" in caplog.text
+
+
+def test_what_is_taught_live_goes_on_after_an_interruption_with_the_same_weights(
+    tmp_path, pictures, monkeypatch
+):
+    settings = FinetuneSettings(
+        epochs=3, batch=8, crop=0.2, colour=0.2, teacher="live", checkpoint_every=1e-9
+    )
+    unbroken = finetune(variant(), context(tmp_path / "unbroken", pictures), settings)
+    real, calls = states.write, itertools.count(1)
+
+    def interrupted(folder, state):
+        real(folder, state)
+        if next(calls) == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(states, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(variant(), context(tmp_path, pictures), settings)
+    resumed = finetune(variant(), context(tmp_path, pictures), settings)
+    assert equal(resumed.variant.model.state_dict(), unbroken.variant.model.state_dict())
+    assert (resumed.teacher, resumed.teacher_form) == ("live", "PyTorch")
+    assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in unbroken.history]
+
+
+def test_where_compiling_fails_it_is_trained_as_it_is_and_said(tmp_path, pictures, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=1, compile=True))
+    assert not result.compiled
+    (remark,) = result.remarks
+    assert remark.startswith("trained without torch.compile: ")
+
+
+def test_no_memory_left_in_the_middle_is_an_error_with_a_hint(tmp_path, pictures, monkeypatch):
+    real, calls = Descent.step, itertools.count(1)
+
+    def hungry(self, batch, **how):
+        if next(calls) == 4:
+            torch.empty(10**15)
+        return real(self, batch, **how)
+
+    monkeypatch.setattr(Descent, "step", hungry)
+    settings = FinetuneSettings(epochs=3, batch=16, checkpoint_every=1e-9)
+    with pytest.raises(SlimcvError, match="no memory left for epoch 1, step 4") as caught:
+        finetune(variant(), context(tmp_path, pictures), settings)
+    assert "smaller batch" in caught.value.hint
+    assert finetune(variant(), context(tmp_path, pictures), settings).epochs == 3
+
+
 def test_progress_is_logged_with_speed_and_remaining_time(tmp_path, pictures, caplog):
     with caplog.at_level("INFO", logger="slimcv"):
         finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=1))
     assert "images/s, ETA" in caplog.text
+    assert [record.getMessage().split(",")[0] for record in caplog.records if hasattr(record, "live")] == [
+        "epoch 1/1"
+    ]
     assert "epoch 1/1: loss" in caplog.text

@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from slimcv.train.settings import FinetuneSettings, seconds
+from slimcv.train.settings import FinetuneSettings, seconds, size_bytes
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,47 @@ def test_what_is_no_duration_is_refused_with_an_example(written):
         {"batch": 1},
         {"ema": 1},
         {"epoch": 3},
+        {"batch": "large"},
+        {"batch": 5000},
+        {"memory": "some"},
+        {"checkpoint_every": 0},
+        {"steps_per_call": 0},
+        {"teacher": "dead"},
     ],
 )
 def test_values_out_of_range_and_unknown_names_are_refused(wrong):
     with pytest.raises(ValidationError):
         FinetuneSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("4GB", 4 * 10**9),
+        ("500 MB", 500 * 10**6),
+        ("3.5GiB", 3758096384),
+        ("1kb", 1000),
+        (1024, 1024),
+        ("7", 7),
+    ],
+)
+def test_a_size_is_read_as_people_write_it(written, meant):
+    assert size_bytes(written) == meant
+    assert FinetuneSettings(memory=written).memory == meant
+
+
+@pytest.mark.parametrize("written", ["", "4 gigabytes", "GB", "-1GB", True])
+def test_what_is_no_size_is_refused_with_an_example(written):
+    with pytest.raises(ValidationError, match="500MB, 4GB or"):
+        FinetuneSettings(memory=written)
+
+
+def test_settings_written_down_are_read_back():
+    for settings in (FinetuneSettings(), FinetuneSettings(batch="auto", memory="4GB", budget="10m")):
+        assert FinetuneSettings.model_validate_json(settings.model_dump_json()) == settings
+    assert FinetuneSettings(batch=64, accumulate=2) == FinetuneSettings.model_validate(
+        {"batch": 64, "accumulate": 2}
+    )
 
 
 def test_the_rate_falls_with_the_width_and_rises_with_the_batch():

@@ -14,7 +14,7 @@ from slimcv.data.batches import normalise
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Variant
-from slimcv.train import teacher
+from slimcv.train import asking, teacher
 
 INPUT = InputSpec(3, 12, 12)
 
@@ -85,6 +85,36 @@ def test_a_torn_file_is_made_again(context, data):
     np.testing.assert_array_equal(again.logits[0], expected)
 
 
+def test_what_was_answered_before_an_interruption_is_not_asked_again(context, data):
+    whole = teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    expected = np.array(whole.logits[0])
+    (file,) = context.workdir.rglob("*.npy")
+    file.unlink()
+    eager, asked = asking.named(context, asking.EAGER).predict, []
+
+    def interrupted(pixels):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(len(pixels))
+        return eager(pixels)
+
+    def counting(pixels):
+        asked.append(len(pixels))
+        return eager(pixels)
+
+    for predict in (interrupted, counting):
+        try:
+            form = asking.Form(asking.EAGER, predict, 1e-9)
+            found = teacher.targets(
+                context, data.train, views=(0,), seconds_left=math.inf, form=form, every=1e-9
+            )
+        except KeyboardInterrupt:
+            assert not file.exists()
+    np.testing.assert_array_equal(found.logits[0], expected)
+    assert sum(asked) == len(data.train)
+    assert [path.name for path in context.workdir.rglob("*.npy")] == [file.name]
+
+
 def test_without_time_nothing_is_asked(context, data):
     assert teacher.targets(context, data.train, views=(0, 1), seconds_left=0.0) is None
 
@@ -95,11 +125,14 @@ def test_mirror_images_that_were_not_asked_about_have_the_outputs_of_the_picture
 
 
 def test_a_slow_teacher_is_asked_in_openvino_and_says_the_same(context, data, monkeypatch):
-    monkeypatch.setattr(teacher, "WORTH_EXPORTING_SECONDS", 0.0)
-    eager = teacher._eager(context)(np.array(data.train.pixels(12, 12, 3)))
-    predict, seconds = teacher._fastest(context, data.train, pictures=10)
-    assert seconds > 0
-    np.testing.assert_allclose(predict(np.array(data.train.pixels(12, 12, 3))), eager, rtol=0.03, atol=0.03)
+    monkeypatch.setattr(asking, "WORTH_EXPORTING_SECONDS", 0.0)
+    pixels = np.array(data.train.pixels(12, 12, 3))
+    expected = asking.named(context, asking.EAGER).answers(pixels)
+    found = asking.fastest(context, data.train, pictures=10)
+    assert found.seconds_each > 0
+    np.testing.assert_allclose(found.answers(pixels), expected, rtol=0.03, atol=0.03)
+    in_openvino = asking.named(context, asking.OPENVINO).answers(pixels)
+    np.testing.assert_allclose(in_openvino, expected, rtol=0.03, atol=0.03)
 
 
 def test_a_work_folder_that_cannot_be_written_is_an_error_with_a_hint(context, data, tmp_path):

@@ -161,6 +161,11 @@ def test_the_allocator_is_compared_in_processes_of_their_own():
     assert found.totals.default_allocator_ms > 0
     assert found.totals.tuned_allocator_ms > 0
     assert "with the allocator tuned" in render(found, "markdown")
+    check = next(check for check in found.lint if check.rule == "allocator")
+    assert (check.now_ms, check.fixed_ms) == (
+        found.totals.default_allocator_ms,
+        found.totals.tuned_allocator_ms,
+    )
 
 
 def test_json_holds_every_layer_and_is_strict(dense):
@@ -172,15 +177,18 @@ def test_json_holds_every_layer_and_is_strict(dense):
     assert set(values["advice"][0]) >= {"text", "step", "share"}
     assert values["totals"]["default_allocator_ms"] is None
     assert values["by_kind"]
+    assert {check["rule"] for check in values["lint"]} >= {"threads", "denormals", "compiler", "int8"}
 
 
-def test_text_fits_a_terminal_and_ends_with_the_advice(dense):
+def test_text_fits_a_terminal_and_ends_with_advice_and_lint(dense):
     text = render(dense, "text")
     assert max(len(line) for line in text.splitlines()) <= 100
     words = " ".join(text.split())
     assert "global_average_pool averages the 256 positions first" in words
     assert "peak memory while predicting, weights included" in words
     assert "allocator" not in words
+    assert "What this CPU makes of it" in words
+    assert "in order: " in words
 
 
 def test_markdown_escapes_the_names_of_layers(dense):

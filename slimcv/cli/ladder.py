@@ -1,0 +1,175 @@
+"""`slimcv ladder`: what each technique gives, row upon row, for one's own model."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slimcv import __version__
+from slimcv.cli.intake import Caching, caching, load_model, log_to_stderr, make_context
+from slimcv.cli.options import (
+    ArchOption,
+    CacheLimitOption,
+    CacheOption,
+    CodeOption,
+    DataOption,
+    Format,
+    FormatOption,
+    InputOption,
+    MeanOption,
+    ModelArgument,
+    NoCacheOption,
+    SeedOption,
+    StdOption,
+    ThreadsOption,
+)
+from slimcv.errors import SlimcvError
+
+if TYPE_CHECKING:
+    from slimcv.ladder.rows import Row
+    from slimcv.run import Run
+    from slimcv.step import Context
+
+FILES = ("ladder.json", "ladder.md", "ladder.svg")
+EPOCHS = 6
+
+
+def ladder(
+    model: ModelArgument,
+    data: DataOption = None,
+    rows: Annotated[
+        str, typer.Option(help="Which rows; each stands on those before it.")
+    ] = "original,pooling,separable,compile,amp,fuse",
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs each row is trained for; 0 only times a few steps.")
+    ] = EPOCHS,
+    out: Annotated[Path | None, typer.Option(help="Where the result goes. Default: <model>-ladder/.")] = None,
+    arch: ArchOption = None,
+    code: CodeOption = None,
+    input_shape: InputOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    cache: CacheOption = None,
+    cache_limit: CacheLimitOption = None,
+    no_cache: NoCacheOption = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out holds.")] = False,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Print what each technique does to MODEL's size, accuracy, training time and latency, row upon row.
+
+    Writes ladder.json, ladder.md, ladder.svg and each row's recipe and weights. The same command goes on at
+    the row where it stopped.
+    """
+    from slimcv import sidecar
+    from slimcv.ladder.rows import chosen, plan
+
+    names = chosen(rows)
+    beside = sidecar.find(model)
+    source = data or beside.folder()
+    if source is None:
+        raise SlimcvError("a ladder is trained and measured on pictures", "give them with --data DIR")
+    kept = caching(cache, cache_limit, none=no_cache)
+    log_to_stderr()
+
+    from slimcv.measure import allocator, environment
+
+    allocator.tune()
+    planned = plan(names, epochs=epochs, compiler=_has_compiler(), bf16=environment.has_bf16_instructions())
+    variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
+    folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-ladder")
+    context = make_context(
+        variant, source, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
+    )
+    with _open_run(folder, planned, context, epochs=epochs, overwrite=overwrite) as run:
+        document = _climb(
+            planned, run, context, model=model, arch=arch, source=source, epochs=epochs, kept=kept
+        )
+
+    from slimcv import report
+    from slimcv.report.ladder import render_ladder
+
+    print(render_ladder(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
+    print(f"written to {folder}/", file=sys.stderr)
+
+
+def _has_compiler() -> bool:
+    from slimcv.runtimes import inductor
+
+    try:
+        inductor.require_compiler()
+    except SlimcvError:
+        return False
+    return True
+
+
+def _open_run(folder: Path, rows: tuple[Row, ...], context: Context, *, epochs: int, overwrite: bool) -> Run:
+    from slimcv.run import Run
+    from slimcv.train.teacher import fingerprint
+
+    identity = {
+        "command": "ladder",
+        "model": fingerprint(context.teacher.model),
+        "input": repr(context.teacher.input),
+        "rows": [[row.name, row.recipe, row.training] for row in rows],
+        "epochs": epochs,
+        "data": context.data.fingerprint if context.data else None,
+        "seed": context.seed,
+        "threads": context.threads,
+        "slimcv": __version__,
+    }
+    run = Run.open(folder, identity=identity, overwrite=overwrite)
+    if run.resumed:
+        logging.getLogger("slimcv").info("going on with the ladder in %s", folder)
+    return run
+
+
+def _climb(
+    rows: tuple[Row, ...],
+    run: Run,
+    context: Context,
+    *,
+    model: str,
+    arch: str | None,
+    source: str,
+    epochs: int,
+    kept: Caching,
+) -> dict[str, Any]:
+    """All rows measured, and the result written as JSON, Markdown and a picture."""
+    from dataclasses import replace
+
+    from slimcv.ladder import Pictures, climb, measured_rows
+    from slimcv.report.ladder import build, chart, render_ladder
+    from slimcv.writing import write_text
+
+    if not run.resumed:
+        for name in FILES:
+            (run.folder / name).unlink(missing_ok=True)
+    context = replace(context, workdir=run.workdir)
+    records = list(climb(rows, context, run, pictures=Pictures(source, kept.folder, kept.limit, kept.keep)))
+    spec, dataset = context.teacher.input, context.data
+    document = build(
+        measured_rows(records),
+        model={"name": Path(model).name, "source": model, "arch": arch, "input": str(spec)},
+        data={
+            "source": source,
+            "fingerprint": dataset.fingerprint if dataset else None,
+            "train": len(dataset.train) if dataset else 0,
+            "val": len(dataset.val) if dataset else 0,
+        },
+        epochs=epochs,
+        seed=context.seed,
+        train_threads=context.train_threads,
+        environment=records[-1].details["environment"],
+        command=["slimcv", *sys.argv[1:]],
+    )
+    texts = (render_ladder(document, "json"), render_ladder(document, "markdown"), chart(document))
+    for name, text in zip(FILES, texts, strict=True):
+        write_text(run.folder / name, text)
+    run.finish()
+    return document

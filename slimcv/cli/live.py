@@ -1,0 +1,62 @@
+"""The log on stderr: on a terminal a running state is one line drawn over and over, elsewhere plain lines."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import TextIO
+
+_ERASE_REST = "\x1b[K"
+
+
+def show(logger: logging.Logger, stream: TextIO) -> None:
+    """Send what `logger` says to `stream`, and nowhere else.
+
+    Records with the attribute `live` are states of the work in progress (slimcv.train.progress): every one is
+    drawn where there is a terminal, elsewhere those at level INFO are lines like others.
+    """
+    terminal = stream.isatty()
+    lines = LiveLines(stream) if terminal else logging.StreamHandler(stream)
+    lines.setFormatter(logging.Formatter("  %(message)s"))
+    logger.handlers = [lines]
+    logger.setLevel(logging.DEBUG if terminal else logging.INFO)
+    logger.propagate = False
+
+
+class LiveLines(logging.StreamHandler[TextIO]):
+    """Draws each live record over the one before; an ordinary one comes on a line of its own below."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._drawn = False
+        self.addFilter(lambda record: record.levelno >= logging.INFO or _live(record))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; what goes wrong is reported as any other logging does."""
+        try:
+            text = self.format(record)
+            if _live(record):
+                # A line that wraps could not be drawn over.
+                text = text[: max(1, shutil.get_terminal_size().columns - 1)]
+                self.stream.write(f"\r{text}{_ERASE_REST}")
+            else:
+                self.stream.write(f"{self._end()}{text}\n")
+            self._drawn = _live(record)
+            self.flush()
+        except (OSError, ValueError):
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Leave the cursor on a line of its own."""
+        if self._drawn and not self.stream.closed:
+            self.stream.write(self._end())
+            self.flush()
+            self._drawn = False
+        super().close()
+
+    def _end(self) -> str:
+        return "\n" if self._drawn else ""
+
+
+def _live(record: logging.LogRecord) -> bool:
+    return bool(getattr(record, "live", False))

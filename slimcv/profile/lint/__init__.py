@@ -1,0 +1,31 @@
+"""What makes a network slower than it need be on this very CPU: each rule measured where it can be."""
+
+from __future__ import annotations
+
+import torch
+
+from slimcv.profile.layers import Check
+from slimcv.profile.lint import denormals, layout, machine, precision
+from slimcv.profile.lint.subject import Subject, threads_set
+
+__all__ = ["Subject", "lint"]
+
+_STATES = {"fault": 0, "note": 1, "fine": 2}
+
+
+def lint(subject: Subject) -> tuple[Check, ...]:
+    """Every rule's finding, faults first. The network, thread count and flushing are left as they were.
+
+    In-place operations have no rule: they save memory in eager PyTorch, where nothing is fused, and every
+    compiler and exporter takes them out before it fuses.
+    """
+    found = list(machine.threads(subject, asked=torch.get_num_threads()))
+    with threads_set(subject.threads):
+        for rule in (denormals.weights, layout.memory_format, layout.channels, precision.bf16):
+            found += rule(subject)
+    found += [*machine.allocator(subject), *machine.int8(), *machine.compiler()]
+    return tuple(sorted(found, key=lambda check: (_STATES[check.state], -_saved(check))))
+
+
+def _saved(check: Check) -> float:
+    return 0.0 if check.now_ms is None or check.fixed_ms is None else check.now_ms - check.fixed_ms

@@ -1,0 +1,128 @@
+"""How tensors lie in memory: their format, and channel counts that fill no whole vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from slimcv.profile.contest import Contest, Way, contest
+from slimcv.profile.layers import Check
+from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, called, noise
+from slimcv.report import figures
+
+LANES = 8
+"""Floats in a vector of AVX2; oneDNN's blocked layouts hold 8 or 16 channels and pad what is over."""
+
+HEAVY = 0.02
+"""The share of the time from which a layer's channels are looked at."""
+TIMED_LAYERS = 3
+
+MOST_COPIED_BYTES = 200_000_000
+"""Weights beyond that are not copied into another memory format to time it."""
+
+
+def memory_format(subject: Subject) -> Iterator[Check]:
+    """Whole calls with contiguous tensors and in channels_last."""
+    weights = [parameter for parameter in subject.model.parameters() if parameter.ndim == 4]
+    if not weights or sum(w.numel() * w.element_size() for w in weights) > MOST_COPIED_BYTES:
+        return
+    last = subject.picture.contiguous(memory_format=torch.channels_last)
+    with _both_formats(weights) as lay_out:
+        ways = {
+            "contiguous": Way(subject.run, partial(lay_out, "contiguous")),
+            "channels_last": Way(called(subject.model, last), partial(lay_out, "channels_last")),
+        }
+        timed = contest(ways, seconds=SECONDS)
+    now, other = timed.ms("contiguous"), timed.ms("channels_last")
+    text = (
+        f"a call takes {figures.milliseconds(now)} with contiguous tensors (NCHW), "
+        f"{figures.milliseconds(other)} in channels_last (NHWC)"
+    )
+    if timed.faster("contiguous", "channels_last", least=WORTH_SAYING):
+        fix = "model.to(memory_format=torch.channels_last), and the same for its input"
+        yield Check("memory format", "fault", text, fix, now, other)
+    else:
+        yield Check("memory format", "fine", text, None, now, other)
+
+
+def channels(subject: Subject) -> Iterator[Check]:
+    """Dense convolutions that would do more in the same time with a few channels more."""
+    heavy = [one for one in subject.convolutions() if one[0].share >= HEAVY]
+    odd = [(layer, module, shape, widened(module)) for layer, module, shape in heavy]
+    timed = [
+        (layer, module, wide, _contest(module, wide, shape))
+        for layer, module, shape, wide in [one for one in odd if one[3] is not None][:TIMED_LAYERS]
+        if wide is not None
+    ]
+    for layer, module, wide, found in timed:
+        more = wide.weight.numel() / module.weight.numel()
+        now, widest = found.ms("as it is"), found.ms("widened")
+        slow = found.faster("as it is", "widened", least=WORTH_SAYING / more)
+        text = (
+            f"'{layer.name}' has {_width(module)} channels and takes {figures.milliseconds(now)}; "
+            f"with {_width(wide)}, {figures.significant(more)} times the work, {figures.milliseconds(widest)}"
+        )
+        fix = f"prune it to a multiple of {LANES} channels, or train it with one" if slow else None
+        yield Check("channels", "fault" if slow else "fine", text, fix, now, widest)
+    if not timed:
+        yield Check("channels", "fine", f"every heavy convolution has a multiple of {LANES} channels")
+
+
+def widened(module: nn.Conv2d) -> nn.Conv2d | None:
+    """The same convolution with a multiple of 8 channels; None where it has one, or for groups.
+
+    What a picture has, 1 or 3 channels, cannot be changed and stays.
+    """
+    reads = module.in_channels if module.in_channels in (1, 3) else _rounded_up(module.in_channels)
+    writes = _rounded_up(module.out_channels)
+    if module.groups != 1 or (reads, writes) == (module.in_channels, module.out_channels):
+        return None
+    return nn.Conv2d(
+        reads,
+        writes,
+        module.kernel_size,  # type: ignore[arg-type]
+        stride=module.stride,  # type: ignore[arg-type]
+        padding=module.padding,  # type: ignore[arg-type]
+        dilation=module.dilation,  # type: ignore[arg-type]
+        bias=module.bias is not None,
+    )
+
+
+def _contest(module: nn.Conv2d, wide: nn.Conv2d, shape: tuple[int, ...]) -> Contest:
+    ways = {
+        "as it is": Way(called(module, noise(shape))),
+        "widened": Way(called(wide, noise((shape[0], wide.in_channels, *shape[2:])))),
+    }
+    return contest(ways, seconds=SECONDS / 2)
+
+
+def _width(module: nn.Conv2d) -> str:
+    return f"{module.in_channels} → {module.out_channels}"
+
+
+def _rounded_up(number: int) -> int:
+    return -(-number // LANES) * LANES
+
+
+@contextmanager
+def _both_formats(weights: Sequence[nn.Parameter]) -> Iterator[Callable[[str], None]]:
+    """Copies of the weights in both memory formats, to be put in place by name; afterwards the own again."""
+    own = [weight.data for weight in weights]
+    layouts = {
+        "contiguous": [weight.contiguous() for weight in own],
+        "channels_last": [weight.contiguous(memory_format=torch.channels_last) for weight in own],
+    }
+
+    def lay_out(name: str) -> None:
+        for weight, chosen in zip(weights, layouts[name], strict=True):
+            weight.data = chosen
+
+    try:
+        yield lay_out
+    finally:
+        for weight, first in zip(weights, own, strict=True):
+            weight.data = first

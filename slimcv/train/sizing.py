@@ -1,0 +1,273 @@
+"""How many pictures a step takes: measured in real steps, within the memory there is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.fx import GraphModule
+
+from slimcv.data import Split
+from slimcv.data.batches import gather, normalise
+from slimcv.errors import SlimcvError
+from slimcv.measure import memory
+from slimcv.models import capture
+from slimcv.step import InputSpec
+from slimcv.train import objective
+from slimcv.train.optimizer import adamw
+from slimcv.train.precision import Precision, autocast
+from slimcv.train.progress import Remarks
+from slimcv.train.settings import FinetuneSettings
+
+SMALLEST, FIRST, LARGEST = 2, 8, 4096
+"""Pictures a step: the fewest BatchNorm takes, the first that is tried, the most."""
+
+STEPS_AN_EPOCH = 8
+"""A batch that leaves fewer updates an epoch learns too slowly, however fast it is."""
+
+SHARE_OF_FREE = 0.8
+"""The part of the free memory that training may take where no limit is given."""
+
+WORTHWHILE = 1.03
+"""How much faster a larger batch must be; it pays with fewer updates an epoch."""
+
+SHARE_OF_TIME = 0.03
+"""The part of the remaining time that measuring may take."""
+
+MOST_SECONDS = 30.0
+TIMED_STEPS = 2
+
+_REFUSALS = ("can't allocate memory", "bad_alloc", "not enough memory", "out of memory")
+"""How PyTorch's allocator, the C++ library and oneDNN say that there is no more memory."""
+
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+
+log = logging.getLogger("slimcv")
+
+
+@dataclass(frozen=True)
+class Size:
+    """`batch` pictures a step, `accumulate` steps an update; `seconds_each` of a picture, where measured."""
+
+    batch: int
+    accumulate: int
+    seconds_each: float | None = None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What steps of `batch` pictures took: seconds a picture, and the process's peak of resident memory.
+
+    `peak_bytes` is 0 where memory was not measured.
+    """
+
+    batch: int
+    seconds_each: float
+    peak_bytes: int
+
+
+@contextmanager
+def allocations() -> Iterator[None]:
+    """Turns every way of saying that an allocation failed into MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(words in str(error).lower() for words in _REFUSALS):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def choose(
+    model: GraphModule,
+    split: Split,
+    input: InputSpec,
+    settings: FinetuneSettings,
+    *,
+    precision: Precision,
+    seconds_left: float,
+    timed: bool,
+    remarks: Remarks,
+) -> Size:
+    """The batch that the settings ask for, where it fits, or the fastest one that does.
+
+    Tried on a copy of `model` with `split`'s first pictures, up to the update of the weights. A given batch
+    that does not fit is halved, and `accumulate` doubled for it, until it does; `timed` says that what it
+    takes matters, which costs a second step. Raises SlimcvError where two pictures do not fit.
+    """
+    most = min(settings.batch_pictures, max(SMALLEST, len(split)))
+    if seconds_left <= 0:
+        return Size(settings.batch_pictures, settings.accumulate)
+    trial = Trial(model, split, input, settings, precision)
+    if settings.batch == "auto":
+        limit = settings.memory or _free_limit()
+        return _fastest(trial, len(split), limit, settings, seconds_left=seconds_left)
+    return _fitting(trial, most, settings, remarks, timed=int(timed))
+
+
+class Trial:
+    """Training steps on a copy of a network, whose weights hardly change."""
+
+    def __init__(
+        self,
+        model: GraphModule,
+        split: Split,
+        input: InputSpec,
+        settings: FinetuneSettings,
+        precision: Precision,
+    ) -> None:
+        self._model = capture.copy(model)
+        capture.set_training(self._model, True)
+        self._optimizer = adamw(list(self._model.parameters()), 1e-9, 0.0)
+        self._pixels = split.pixels(input.height, input.width, input.channels)
+        self._labels = split.labels
+        self._input, self._settings, self._precision = input, settings, precision
+        # Best weights and running average come on top of what a trial holds.
+        self._kept_bytes = sum(value.nbytes for value in self._model.state_dict().values())
+
+    def run(self, batch: int, *, timed: int, limited: bool) -> Tried:
+        """A step that does not count, and the fastest of `timed` more. Raises MemoryError.
+
+        With `timed=0` it is the first step that counts. Where no limit is given memory is not measured, for
+        which all garbage must be collected: `peak_bytes` is 0.
+        """
+        if limited:
+            memory.reset_peak()
+        fastest = float("inf")
+        for number in range(1 + timed):
+            begun = time.perf_counter()
+            with allocations():
+                self._step(batch)
+            if number or not timed:
+                fastest = min(fastest, time.perf_counter() - begun)
+        peak_bytes = memory.peak() + self._kept_bytes if limited else 0
+        return Tried(batch, fastest / batch, peak_bytes)
+
+    def _step(self, batch: int) -> None:
+        index = np.arange(batch) % len(self._labels)
+        pictures = normalise(gather(self._pixels, index), self._input)
+        with autocast(self._precision):
+            logits = self._model(pictures)
+        loss = objective.loss(logits, torch.from_numpy(self._labels[index]), None, self._settings)
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+
+def _fastest(
+    trial: Trial, pictures: int, limit: int, settings: FinetuneSettings, *, seconds_left: float
+) -> Size:
+    """Grow the batch while that pays and fits; take the smallest that is about as fast as the fastest."""
+    most = max(FIRST, min(LARGEST, pictures // STEPS_AN_EPOCH))
+    end = time.perf_counter() + min(MOST_SECONDS, SHARE_OF_TIME * seconds_left)
+    tried: list[Tried] = []
+    batch = FIRST
+    while batch <= most and _expected_bytes(tried, batch) <= limit:
+        found = _tried(trial, batch, limit, timed=TIMED_STEPS)
+        if found is None:
+            break
+        tried.append(found)
+        if time.perf_counter() > end or not _still_gaining(tried):
+            break
+        batch *= 2
+    if not tried:
+        found = _shrunk(trial, FIRST // 2, limit)
+        return Size(found.batch, settings.accumulate, found.seconds_each)
+    best = min(each.seconds_each for each in tried)
+    chosen = next(each for each in tried if each.seconds_each <= WORTHWHILE * best)
+    log.info(
+        "batch: %d; measured %s",
+        chosen.batch,
+        ", ".join(
+            f"{each.batch} ({1 / each.seconds_each:.0f} images/s, {each.peak_bytes / 1e9:.2g} GB)"
+            for each in tried
+        ),
+    )
+    return Size(chosen.batch, settings.accumulate, chosen.seconds_each)
+
+
+def _fitting(trial: Trial, most: int, settings: FinetuneSettings, remarks: Remarks, *, timed: int) -> Size:
+    """The given batch, or the largest of its halves that fits, with as many more steps an update."""
+    bound = settings.memory
+    found = _tried(trial, most, bound, timed=timed) or _shrunk(trial, most // 2, bound)
+    asked = settings.batch_pictures
+    if found.batch == most:
+        return Size(asked, settings.accumulate, found.seconds_each)
+    parts = -(-asked // found.batch)
+    where = "memory" if bound is None else f"{bound / 1e9:.3g} GB"
+    remarks.add(
+        f"a batch of {asked} does not fit into {where}: {found.batch} pictures a step, "
+        f"the gradients of {parts * settings.accumulate} steps averaged"
+    )
+    return Size(found.batch, parts * settings.accumulate, found.seconds_each)
+
+
+def _shrunk(trial: Trial, most: int, limit: int | None) -> Tried:
+    """The first of `most` pictures and its halves that fits."""
+    batch = most
+    while batch >= SMALLEST:
+        found = _tried(trial, batch, limit, timed=0)
+        if found is not None:
+            return found
+        batch //= 2
+    where = "the memory there is" if limit is None else f"{limit / 1e9:.3g} GB"
+    raise SlimcvError(
+        f"training does not fit into {where}, not even with {SMALLEST} pictures a step",
+        "give it more with `memory`, or make the network or its input smaller before",
+    )
+
+
+def _tried(trial: Trial, batch: int, limit: int | None, *, timed: int) -> Tried | None:
+    """What steps of that many pictures took, None where they do not fit."""
+    try:
+        found = trial.run(batch, timed=timed, limited=limit is not None)
+    except MemoryError:
+        return None
+    return found if limit is None or found.peak_bytes <= limit else None
+
+
+def _still_gaining(tried: list[Tried]) -> bool:
+    """One of the last two sizes was worth its growth."""
+    if len(tried) < 3:
+        return True
+    before = min(each.seconds_each for each in tried[:-2])
+    return min(each.seconds_each for each in tried[-2:]) * WORTHWHILE < before
+
+
+def _expected_bytes(tried: list[Tried], batch: int) -> float:
+    """The peak to be expected, on the straight line through the last two; 0 where there is none yet.
+
+    Asked before a size is tried, because Linux ends a process that takes too much instead of refusing it.
+    """
+    if len(tried) < 2:
+        return 0.0
+    before, last = tried[-2:]
+    each = max(0, last.peak_bytes - before.peak_bytes) / (last.batch - before.batch)
+    return last.peak_bytes + each * (batch - last.batch)
+
+
+def _free_limit() -> int:
+    """What this process may come to where no limit is given."""
+    return memory.resident() + int(SHARE_OF_FREE * _free_bytes())
+
+
+def _free_bytes() -> int:
+    """Memory that is free on this machine and, where it runs in one, in its container."""
+    import psutil
+
+    free = [int(psutil.virtual_memory().available)]
+    for limit, used in _CGROUP_FILES:
+        try:
+            free.append(int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return max(0, min(free))

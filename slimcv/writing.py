@@ -1,0 +1,33 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def complete(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
+    """An open file that takes the place of `path` when the block ends without an error.
+
+    It is on the disk by then; `buffering` is that of `open`. Raises OSError where the system refuses to write
+    (disk full, no permission); a file that stood at `path` stays then, and nothing is left beside it.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb", buffering=buffering) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put `text` in the place of the file. Raises OSError as `complete` does."""
+    with complete(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,151 @@
+"""The CPU lint: each rule finds its fault, measures it, and leaves everything as it was."""
+
+import shutil
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from slimcv.models.capture import capture
+from slimcv.profile import layers, profile
+from slimcv.profile.lint import Subject, denormals, layout, machine
+from slimcv.profile.whole import Whole
+from slimcv.report import render_profile
+from slimcv.step import InputSpec, Variant
+
+
+def variant_of(model, *, size=32):
+    spec = InputSpec(3, size, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Variant(capture(model, spec), spec)
+
+
+def network(width=16):
+    convolutions = (nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))
+
+
+def subject(*, whole=None):
+    """A subject whose layers nobody has timed."""
+    variant = variant_of(network())
+    return Subject(variant.model, torch.zeros(1, 3, 32, 32), (), {}, 1, whole)
+
+
+def check(found, rule):
+    return next(one for one in found if one.rule == rule)
+
+
+def test_denormal_weights_are_counted_bit_by_bit_even_while_the_cpu_flushes_them():
+    model = nn.Linear(10, 10)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.weight[0].fill_(0.0)
+        model.weight[1, :4] = torch.tensor([1e-39, -1e-40, 1e-45, 1.2e-38])
+        model.bias.fill_(3e-39)
+    assert denormals.count(model) == {"weight": 3, "bias": 10}
+    assert torch.set_flush_denormal(True)
+    try:
+        assert denormals.count(model) == {"weight": 3, "bias": 10}
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_denormal_weights_are_reported_with_their_layer_and_measured_cost():
+    variant = variant_of(network())
+    with torch.no_grad():
+        variant.model.get_submodule("2").weight[:8].fill_(1e-39)
+    found = check(profile(variant, threads=1, allocators=False).lint, "denormals")
+    assert found.state in ("fault", "note")
+    assert "1,152 weights" in found.text
+    assert "'2.weight'" in found.text
+    assert found.now_ms > 0
+    assert found.fixed_ms > 0
+    assert "masked_fill_" in found.fix
+    assert float(torch.tensor(2e-38) * 0.1) != 0.0
+
+
+def test_a_healthy_network_has_no_denormals_and_whole_vectors_of_channels():
+    lint = profile(variant_of(network()), threads=1, allocators=False).lint
+    assert check(lint, "denormals").state == "fine"
+    assert check(lint, "channels").text == "every heavy convolution has a multiple of 8 channels"
+
+
+def test_odd_channel_counts_are_timed_against_the_next_multiple_of_eight():
+    lint = profile(variant_of(network(width=13)), threads=1, allocators=False).lint
+    odd = [one for one in lint if one.rule == "channels"]
+    assert {"'0' has 3 → 13", "'2' has 13 → 13"} == {one.text.partition(" channels")[0] for one in odd}
+    assert any("with 16 → 16, 1.51 times the work" in one.text for one in odd)
+    assert all(one.now_ms > 0 and one.fixed_ms > 0 for one in odd)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "channels"),
+    [
+        (nn.Conv2d(3, 13, 3), (3, 16)),
+        (nn.Conv2d(12, 20, 1, stride=2, bias=False), (16, 24)),
+        (nn.Conv2d(16, 24, 3), None),
+        (nn.Conv2d(12, 12, 3, groups=12), None),
+    ],
+)
+def test_a_convolution_is_widened_to_whole_vectors_but_for_pictures_and_groups(convolution, channels):
+    wide = layout.widened(convolution)
+    assert (wide and (wide.in_channels, wide.out_channels)) == channels
+    if wide is not None:
+        assert (wide.kernel_size, wide.stride) == (convolution.kernel_size, convolution.stride)
+        assert (wide.bias is None) == (convolution.bias is None)
+
+
+def test_the_lint_leaves_weights_layout_threads_and_modes_alone():
+    variant = variant_of(network())
+    parameters = dict(variant.model.named_parameters())
+    before = {name: (p.data_ptr(), p.stride(), p.clone()) for name, p in parameters.items()}
+    threads = torch.get_num_threads()
+    profile(variant, threads=2, allocators=False)
+    assert torch.get_num_threads() == threads
+    for name, (place, stride, value) in before.items():
+        assert (parameters[name].data_ptr(), parameters[name].stride()) == (place, stride)
+        assert torch.equal(parameters[name], value)
+
+
+def test_memory_formats_and_thread_counts_are_timed_on_the_network():
+    lint = profile(variant_of(network()), threads=2, allocators=False).lint
+    for rule in ("memory format", "threads"):
+        found = check(lint, rule)
+        assert found.now_ms > 0
+        assert found.fixed_ms > 0
+    assert "can run at once" in check(lint, "threads").text
+
+
+@pytest.mark.parametrize(("default", "state"), [(15.0, "fault"), (10.5, "fine")])
+def test_the_allocator_is_a_fault_where_tuning_it_gains_a_tenth(default, state):
+    (found,) = machine.allocator(subject(whole=Whole(default_ms=default, tuned_ms=10.0)))
+    assert found.state == state
+    assert (found.now_ms, found.fixed_ms) == (default, 10.0)
+    assert (found.fix is None) == (state == "fine")
+
+
+def test_allocators_that_were_not_compared_are_not_spoken_of():
+    assert list(machine.allocator(subject())) == []
+
+
+def test_a_missing_compiler_is_noted_with_how_to_get_one(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.delenv("CXX", raising=False)
+    (found,) = machine.compiler()
+    assert found.state == "note"
+    assert "C++ compiler" in found.text
+    assert "g++" in found.fix
+
+
+def test_faults_come_first_and_what_is_fine_is_named_in_one_line():
+    found = profile(variant_of(network()), threads=1, allocators=False)
+    states = [one.state for one in found.lint]
+    assert states == sorted(states, key=["fault", "note", "fine"].index)
+    fault = layers.Check("channels", "fault", "too odd", "make them even", 2.0, 1.0)
+    values = {**found.as_json(), "lint": [vars(fault), vars(layers.Check("threads", "fine", "2 threads"))]}
+    text = " ".join(render_profile(values, "text").split())
+    assert "1. too odd. Fix: make them even" in text
+    assert "in order: threads" in text
+    assert "2 threads" not in text.partition("What this CPU makes of it")[2]
