@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
@@ -76,6 +76,21 @@ class Recipe:
                 line += "  gate {" + _gate_text(entry.gate) + "}"
             lines.append(line)
         return [*lines, "gate {" + _gate_text(self.gate) + "}  objective " + self.objective]
+
+    def with_training(self, **values: Any) -> Recipe:
+        """The same recipe with these fine-tuning settings in every entry that trains. Raises SlimcvError."""
+        entries = []
+        for entry in self.entries:
+            if entry.recover is not None:
+                entry = replace(entry, recover=_changed(entry.recover, values))
+            elif entry.trains:
+                entry = replace(entry, step=_changed(entry.step, values))
+            entries.append(entry)
+        return replace(self, entries=tuple(entries))
+
+
+def _changed(settings: _Model, values: dict[str, Any]) -> _Model:
+    return _checked(type(settings), {**settings.model_dump(exclude_unset=True), **values}, "command line")
 
 
 def folder() -> Path:

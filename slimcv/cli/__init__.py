@@ -17,6 +17,7 @@ from slimcv import __version__
 from slimcv.cli import recipes, usage
 from slimcv.cli.doctor import doctor
 from slimcv.cli.ladder import ladder
+from slimcv.cli.live import say
 from slimcv.cli.optimize import optimize
 from slimcv.cli.profile import profile
 from slimcv.errors import SlimcvError
@@ -78,13 +79,13 @@ def _run() -> int:
             raise
         return _refuse(SlimcvError(f"{error.filename or 'the disk'}: {error.strerror}", _HINTS[error.errno]))
     if code == EXIT_INTERRUPTED:
-        print(_INTERRUPTED, file=sys.stderr)
+        say(_INTERRUPTED)
     return int(code)
 
 
 def _refuse(error: SlimcvError) -> int:
-    print(f"error: {error.message}", file=sys.stderr)
-    print(f"hint: {error.hint}", file=sys.stderr)
+    say(f"error: {error.message}")
+    say(f"hint: {error.hint}")
     return error.exit_code
 
 
@@ -97,5 +98,5 @@ def _root(
         print(f"slimcv {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
+        say(context.get_help())
         raise typer.Exit(EXIT_BAD_INPUT)

@@ -15,14 +15,24 @@ if TYPE_CHECKING:
     from slimcv.step import Context, Variant
 
 
-def seconds_of(text: str) -> float:
-    """Seconds of a `--budget` such as 10m. Raises SlimcvError."""
+def seconds_of(option: str, text: str) -> float:
+    """Seconds of a duration such as 10m. Raises SlimcvError."""
     from slimcv.train.settings import seconds
 
     try:
         return seconds(text)
     except ValueError as error:
-        raise SlimcvError(f"--budget {text}: {error}", "for example 90s, 10m or 1h30m") from error
+        raise SlimcvError(f"{option} {text}: {error}", "for example 90s, 10m or 1h30m") from error
+
+
+def bytes_of(option: str, text: str) -> float:
+    """Bytes of a size such as 4GB. Raises SlimcvError."""
+    from slimcv.train.settings import size_bytes
+
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise SlimcvError(f"{option} {text}: {error}", "for example 500MB or 20GB") from error
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -71,12 +81,7 @@ class Caching:
 
 def caching(folder: Path | None, limit: str | None, *, none: bool) -> Caching:
     """What `--cache`, `--cache-limit` and `--no-cache` ask for. Raises SlimcvError."""
-    from slimcv.train.settings import size_bytes
-
-    try:
-        return Caching(folder, None if limit is None else round(size_bytes(limit)), keep=not none)
-    except ValueError as error:
-        raise SlimcvError(f"--cache-limit {limit}: {error}", "for example 500MB or 20GB") from error
+    return Caching(folder, None if limit is None else round(bytes_of("--cache-limit", limit)), keep=not none)
 
 
 def make_context(

@@ -11,6 +11,7 @@ import typer
 
 from slimcv import __version__
 from slimcv.cli.intake import Caching, caching, load_model, log_to_stderr, make_context
+from slimcv.cli.live import say
 from slimcv.cli.options import (
     ArchOption,
     CacheLimitOption,
@@ -95,7 +96,7 @@ def ladder(
     from slimcv.report.ladder import render_ladder
 
     print(render_ladder(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
-    print(f"written to {folder}/", file=sys.stderr)
+    say(f"written to {folder}/")
 
 
 def _has_compiler() -> bool:

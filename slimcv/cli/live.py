@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from typing import TextIO
 
 _ERASE_REST = "\x1b[K"
@@ -21,6 +22,14 @@ def show(logger: logging.Logger, stream: TextIO) -> None:
     logger.handlers = [lines]
     logger.setLevel(logging.DEBUG if terminal else logging.INFO)
     logger.propagate = False
+
+
+def say(text: str) -> None:
+    """Print on stderr, on a line of its own below what is being drawn there."""
+    for lines in logging.getLogger("slimcv").handlers:
+        if isinstance(lines, LiveLines):
+            lines.end_line()
+    print(text, file=sys.stderr, flush=True)
 
 
 class LiveLines(logging.StreamHandler[TextIO]):
@@ -46,12 +55,16 @@ class LiveLines(logging.StreamHandler[TextIO]):
         except (OSError, ValueError):
             self.handleError(record)
 
-    def close(self) -> None:
+    def end_line(self) -> None:
         """Leave the cursor on a line of its own."""
         if self._drawn and not self.stream.closed:
             self.stream.write(self._end())
             self.flush()
             self._drawn = False
+
+    def close(self) -> None:
+        """End the line that was drawn last."""
+        self.end_line()
         super().close()
 
     def _end(self) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from slimcv import __version__
 from slimcv.cli.intake import caching, load_model, log_to_stderr, make_context, seconds_of
+from slimcv.cli.live import say
 from slimcv.cli.options import (
     ArchOption,
     CacheLimitOption,
@@ -65,6 +66,12 @@ def optimize(
             help="Start no training after this time, such as 15m; an interrupted run goes on counting."
         ),
     ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Most memory that training may take, such as 4GB.")
+    ] = None,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(help="Most training that a killed run may lose. Default: 60s.")
+    ] = None,
     cache: CacheOption = None,
     cache_limit: CacheLimitOption = None,
     no_cache: NoCacheOption = False,
@@ -80,11 +87,13 @@ def optimize(
     from slimcv.recipe import load as load_recipe
 
     plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
+    limits = {"memory": memory, "checkpoint_every": checkpoint_every}
+    plan = plan.with_training(**{key: value for key, value in limits.items() if value is not None})
     if dry_run:
         print("\n".join(plan.plan()))
         return
     beside = sidecar.find(model)
-    seconds = None if budget is None else seconds_of(budget)
+    seconds = None if budget is None else seconds_of("--budget", budget)
     kept = caching(cache, cache_limit, none=no_cache)
     log_to_stderr()
 
@@ -107,7 +116,7 @@ def optimize(
     from slimcv import report
 
     print(report.render(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
-    print(f"written to {folder}/", file=sys.stderr)
+    say(f"written to {folder}/")
     if not document["gate"]["met"]:
         raise typer.Exit(EXIT_GATE_MISSED)
 
@@ -156,11 +165,11 @@ def _run_recipe(
 
     deadline = None if seconds is None else time.perf_counter() + seconds - run.seconds
     colour = report.wants_colour(sys.stderr)
-    print(report.step_header(), file=sys.stderr)
+    say(report.step_header())
     records = []
     for record in session.optimize(plan, replace(context, workdir=run.workdir, deadline=deadline), run):
         records.append(record)
-        print(report.step_line(record, colour=colour), file=sys.stderr, flush=True)
+        say(report.step_line(record, colour=colour))
     document = from_records(
         records,
         recipe=plan,
