@@ -28,7 +28,7 @@ def profile(
 
     Every layer is timed in this process, with the allocator as it is, at least `repeats` times and for 0.3 s;
     so is what the lint looks at (see slimcv.profile.lint), some seconds for a large network.
-    `allocators` also times whole calls in two processes of their own, with the default and with the tuned
+    `allocators` also times whole calls in a process of their own, with the default and with the tuned
     allocator (some seconds, and a temporary file as large as the model). `name` is for the report.
     """
     model = variant.model
