@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

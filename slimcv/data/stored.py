@@ -8,6 +8,7 @@ import json
 import logging
 import mmap
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Protocol
@@ -67,8 +68,20 @@ class Stored:
     the meantime, `instead` gives the pictures.
     """
 
-    def __init__(self, file: IO[bytes], shape: tuple[int, ...], *, rows: np.ndarray, instead: Taking) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        shape: tuple[int, ...],
+        *,
+        rows: np.ndarray,
+        instead: Taking,
+        whole: Stored | None = None,
+    ) -> None:
         self._file = file
+        # The file is open, and by that in use, until the last part of what it holds is gone.
+        self._whole = whole
+        if whole is None:
+            weakref.finalize(self, file.close)
         self._shape = shape
         self._map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         self._pictures = np.frombuffer(self._map, np.uint8, offset=len(header(shape))).reshape(shape)
@@ -79,7 +92,9 @@ class Stored:
 
     def part(self, positions: np.ndarray, *, instead: Taking) -> Stored:
         """Some of these pictures; `instead` gives them by their positions among the chosen."""
-        return Stored(self._file, self._shape, rows=self._rows[positions], instead=instead)
+        return Stored(
+            self._file, self._shape, rows=self._rows[positions], instead=instead, whole=self._whole or self
+        )
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Uint8 (len(positions), height, width, channels)."""

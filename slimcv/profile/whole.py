@@ -45,4 +45,4 @@ def compare_allocators(variant: Variant, *, threads: int) -> Whole:
 def _call_ms(worker: WorkerProcess) -> float:
     warm = worker.ask("warm", batch=1, calls=3, seconds=0.2)
     calls = max(3, min(_CALLS, int(1000 * _SECONDS / warm["call_ms"])))
-    return median(worker.ask("time", batch=1, calls=calls, discard=0)["ms"])
+    return float(median(worker.ask("time", batch=1, calls=calls, discard=0)["ms"]))

@@ -26,9 +26,10 @@ def test_the_peak_starts_again_after_a_reset():
         [sys.executable, "-c", CODE.format(tune="")], capture_output=True, text=True, check=True
     )
     before, first, second, possible = done.stdout.split()
-    assert int(first) - int(before) >= 50_000_000
+    # The kernel may take back pages of the libraries in the meantime, and counts resident ones in batches.
+    assert int(first) - int(before) >= 45_000_000
     if possible == "True":
-        assert 9_000_000 <= int(second) - int(before) < 40_000_000
+        assert 5_000_000 <= int(second) - int(before) < 40_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")

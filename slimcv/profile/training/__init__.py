@@ -10,6 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from slimcv.data import Dataset
+from slimcv.doctor.machine import memory_limit_bytes
 from slimcv.errors import SlimcvError
 from slimcv.measure import allocator, memory
 from slimcv.models import capture
@@ -92,6 +93,8 @@ class _Profiling:
     def profile(self, name: str, asked: int) -> TrainingProfile:
         """Measure everything."""
         bench, sample, data, threads = self._bench, self._sample, self._data, self._context.train_threads
+        if self._settings.compile:
+            self._remarks.append("measured without compile, which takes longer than a profile may")
         before = memory.resident()
         probe = self._probe(asked)
         bench.precision = precisions.choose(self._private_copy(), bench.batch(probe), self._settings)
@@ -272,9 +275,14 @@ def _kinds(spent: dict[str, float]) -> tuple[BackwardKind, ...]:
 
 
 def _fits(size_bytes: float) -> bool:
+    """Whether so much more memory is free, on the machine and within the container's limit."""
     import psutil
 
-    return size_bytes <= SHARE_OF_FREE_MEMORY * float(psutil.virtual_memory().available)
+    free = float(psutil.virtual_memory().available)
+    limit = memory_limit_bytes()
+    if limit is not None:
+        free = min(free, limit - float(psutil.Process().memory_info().rss))
+    return size_bytes <= SHARE_OF_FREE_MEMORY * free
 
 
 @contextmanager
