@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,16 +48,13 @@ def ship(
 ) -> Record:
     """Time the original, its best unmodified runtime and every artifact of `variant`; judge the fastest.
 
-    All are timed interleaved. The artifact is evaluated on val/ through the runtime that will serve it. The
+    The artifact is evaluated on val/ through the runtime that will serve it. Where that misses the gate's
+    accuracy, the verdict falls before anything is timed, unless this is the `last_resort`: that variant is
+    shipped even when it misses the gate, and `details["gate_met"]` says so. All are timed interleaved. The
     record's `measurement` is the optimised variant's, `before` the original's; `details` hold what the report
-    adds to them. `macs` are the original's and the variant's. With `last_resort` the variant is shipped even
-    when it misses the gate, and `details["gate_met"]` says so.
+    adds to them. `macs` are the original's and the variant's.
     """
     files = _files(variant, run, number)
-    unmodified = _unmodified(context, run)
-    timings = _timings(context, run, variant, files=files, unmodified=unmodified)
-    files = {name: path for name, path in files.items() if name in timings}
-    runtime = min(files, key=lambda name: timings[name].latency.p50)
     original_answers = _original_answers(context, run)
     original = measurement(
         context.teacher,
@@ -65,28 +62,37 @@ def ship(
         size_bytes=size.artifact_bytes(_original_file(run)),
         threads=context.threads,
         macs=macs[0],
-        timing=timings[ORIGINAL],
         given=original_answers,
     )
+
+    def evaluated(runtime: str) -> Measurement:
+        return measurement(
+            variant,
+            runtime=runtime,
+            size_bytes=size.artifact_bytes(files[runtime]),
+            threads=context.threads,
+            macs=macs[1],
+            given=_answers(files[runtime], runtime, variant, context),
+            original=original_answers,
+        )
+
+    accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
+    meant = variant.runtime if variant.runtime in files else next(iter(files))
+    optimized = evaluated(meant)
+    accuracy = judge(accuracy_gate, candidate=optimized, original=original)
+    if not (accuracy.accepted or last_resort):
+        missed = {"gate_met": False, "accuracy_met": False}
+        return _record(number, original, optimized, verdict=accuracy, details=missed)
+    unmodified = _unmodified(context, run)
+    timings = _timings(context, run, variant, files=files, unmodified=unmodified)
+    files = {name: path for name, path in files.items() if name in timings}
+    runtime = min(files, key=lambda name: timings[name].latency.p50)
+    optimized = _timed(optimized if runtime == meant else evaluated(runtime), timings[runtime])
+    original = _timed(original, timings[ORIGINAL])
     if "finetune" in variant.details:
         original = replace(original, train_seconds_per_epoch=_original_pace(context, run))
-    optimized = measurement(
-        variant,
-        runtime=runtime,
-        size_bytes=size.artifact_bytes(files[runtime]),
-        threads=context.threads,
-        macs=macs[1],
-        timing=timings[runtime],
-        given=_answers(files[runtime], runtime, variant, context),
-        original=original_answers,
-    )
     verdict = judge(gate, candidate=optimized, original=original)
-    accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
     accuracy = judge(accuracy_gate, candidate=optimized, original=original)
-    accepted = verdict.accepted or last_resort
-    alone = {name: timings[_alone(name)] for name in unmodified if _alone(name) in timings}
-    alone = alone or {"eager": timings[ORIGINAL]}
-    fastest = min(alone, key=lambda name: alone[name].latency.p50)
     details = {
         "gate_met": verdict.accepted,
         "accuracy_met": accuracy.accepted,
@@ -96,20 +102,28 @@ def ship(
             original, timings.get(DEFAULT_ALLOCATOR, timings[ORIGINAL])
         ).as_json(),
         "environment": environment.describe().as_json(),
-        "best_unmodified": replace(
-            _retimed(original, alone[fastest]),
-            runtime=fastest,
-            size_bytes=size.artifact_bytes(unmodified.get(fastest, _original_file(run))),
-        ).as_json(),
+        "best_unmodified": _best_unmodified(original, unmodified, timings, run).as_json(),
         "artifacts": [asdict(part) for part in _placed(run, variant, files, timings, number=number)]
-        if accepted
+        if verdict.accepted or last_resort
         else [],
     }
+    return _record(number, original, optimized, verdict=verdict, details=details, last_resort=last_resort)
+
+
+def _record(
+    number: int,
+    original: Measurement,
+    optimized: Measurement,
+    *,
+    verdict: Verdict,
+    details: dict[str, Any],
+    last_resort: bool = False,
+) -> Record:
     return Record(
         number,
         -1,
-        SHIP,
-        "accepted" if accepted else "rejected",
+        "ship",
+        "accepted" if verdict.accepted or last_resort else "rejected",
         _reason(verdict, last_resort=last_resort),
         0.0,
         measurement=optimized,
@@ -208,20 +222,36 @@ def _answers(path: Path, runtime: str, variant: Variant, context: Context) -> An
     )
 
 
+def _best_unmodified(
+    original: Measurement, unmodified: dict[str, Path], timings: dict[str, latency.Timing], run: Run
+) -> Measurement:
+    """The original in the runtime that is fastest with it as it is."""
+    alone = {name: timings[_alone(name)] for name in unmodified if _alone(name) in timings}
+    alone = alone or {"eager": timings[ORIGINAL]}
+    fastest = min(alone, key=lambda name: alone[name].latency.p50)
+    return replace(
+        _retimed(original, alone[fastest]),
+        runtime=fastest,
+        size_bytes=size.artifact_bytes(unmodified.get(fastest, _original_file(run))),
+    )
+
+
+def _timed(figures: Measurement, timing: latency.Timing) -> Measurement:
+    return replace(
+        figures,
+        latency_ms=timing.latency,
+        throughput_ips=timing.throughput_ips,
+        peak_rss_bytes=timing.peak_rss_bytes,
+        precision=timing.precision,
+    )
+
+
 def _retimed(original: Measurement, timing: latency.Timing) -> Measurement:
     """The original's figures as another runtime or allocator gives them.
 
     Accuracy stands for eager PyTorch alone.
     """
-    return replace(
-        original,
-        latency_ms=timing.latency,
-        throughput_ips=timing.throughput_ips,
-        peak_rss_bytes=timing.peak_rss_bytes,
-        precision=timing.precision,
-        top1=None,
-        top5=None,
-    )
+    return replace(_timed(original, timing), top1=None, top5=None)
 
 
 def _placed(

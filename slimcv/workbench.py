@@ -163,7 +163,7 @@ class Workbench:
         if replayed is not None:
             return replayed
         started = time.perf_counter()
-        log.info("final measurement: original against optimised, interleaved")
+        log.info("final measurement: accuracy on val/, then original against optimised, interleaved")
         record = ship(
             held.variant,
             number=number,
