@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from slimcv.data import Dataset
+    from slimcv.train.processes.group import Processes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -73,7 +74,8 @@ class Context:
     """What a step may read: the data, the original as teacher, where to put files, and the limits of the run.
 
     `threads` is the deployment's thread count, used for every measurement; `train_threads` is what training
-    may use. `deadline` is a `time.perf_counter` reading after which work should end, or None.
+    may use. `deadline` is a `time.perf_counter` reading after which work should end, or None. `processes` are
+    those that train together, None for this one alone.
     """
 
     teacher: Variant
@@ -83,6 +85,7 @@ class Context:
     train_threads: int
     seed: int = 0
     deadline: float | None = None
+    processes: Processes | None = None
 
 
 class Step(BaseModel, ABC):

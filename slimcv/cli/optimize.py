@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv import __version__
+from slimcv.cli import together
 from slimcv.cli.intake import caching, load_model, log_to_stderr, make_context, seconds_of
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -81,37 +82,50 @@ def optimize(
 ) -> None:
     """Apply a recipe to MODEL, keep what measurement proves, write a folder that can be deployed.
 
+    Started by torchrun or accelerate launch, several processes train together, on one machine or more.
+
     Exit codes: 0 done and gate met, 2 bad input, 3 finished but the gate was not met, 130 interrupted.
     """
-    from slimcv import sidecar
-    from slimcv.recipe import load as load_recipe
+    with together.joined(alone=dry_run) as group:
+        kept = caching(cache, cache_limit, none=no_cache)
+        if group is not None and group.rank:
+            together.follow(group, data, kept)
+            return
 
-    plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
-    limits = {"memory": memory, "checkpoint_every": checkpoint_every}
-    plan = plan.with_training(**{key: value for key, value in limits.items() if value is not None})
-    if dry_run:
-        print("\n".join(plan.plan()))
-        return
-    beside = sidecar.find(model)
-    seconds = None if budget is None else seconds_of("--budget", budget)
-    kept = caching(cache, cache_limit, none=no_cache)
-    log_to_stderr()
+        from slimcv import sidecar
+        from slimcv.recipe import load as load_recipe
 
-    from slimcv import bundle
-    from slimcv.measure import allocator
+        plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
+        limits = {"memory": memory, "checkpoint_every": checkpoint_every}
+        plan = plan.with_training(**{key: value for key, value in limits.items() if value is not None})
+        if dry_run:
+            print("\n".join(plan.plan()))
+            return
+        beside = sidecar.find(model)
+        seconds = None if budget is None else seconds_of("--budget", budget)
+        log_to_stderr()
 
-    allocator.tune()
-    variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
-    sha256 = bundle.sha256(Path(model)) if Path(model).is_file() else None
-    folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
-    pictures = data or beside.folder()
-    context = make_context(
-        variant, pictures, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
-    )
-    with _open_run(folder, plan, context, overwrite=overwrite) as run:
-        document = _run_recipe(
-            plan, run, context, model=model, sha256=sha256, arch=arch, data=pictures, seconds=seconds
+        from slimcv import bundle
+        from slimcv.measure import allocator
+
+        allocator.tune()
+        variant = load_model(
+            model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside
         )
+        sha256 = bundle.sha256(Path(model)) if Path(model).is_file() else None
+        folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
+        pictures = data or beside.folder()
+        trains = any(entry.trains for entry in plan.entries)
+        classes = variant.classes or beside.classes
+        together.begin(group, variant, pictures if trains else None, classes=classes, seed=seed)
+        context = make_context(
+            variant, pictures, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
+        )
+        context = together.lead(group, context, trains=trains)
+        with _open_run(folder, plan, context, overwrite=overwrite) as run:
+            document = _run_recipe(
+                plan, run, context, model=model, sha256=sha256, arch=arch, data=pictures, seconds=seconds
+            )
 
     from slimcv import report
 

@@ -31,7 +31,7 @@ WORTH_EXPORTING_SECONDS = 30.0
 AGREEMENT = {"fp32": 1e-3, "bf16": 3e-2}
 """Largest difference of a form's outputs from eager PyTorch's, relative to the largest output."""
 
-EAGER, EAGER_BF16, OPENVINO = "PyTorch", "PyTorch bf16", "OpenVINO"
+EAGER, EAGER_BF16, OPENVINO = FORMS = ("PyTorch", "PyTorch bf16", "OpenVINO")
 
 log = logging.getLogger("slimcv")
 Predict = Callable[[np.ndarray], np.ndarray]

@@ -10,13 +10,18 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from slimcv.train import objective
-from slimcv.train.average import RunningAverage
-from slimcv.train.optimizer import adamw
+from slimcv.train.average import RunningAverage, restore
+from slimcv.train.optimizer import adamw, load_moments
 from slimcv.train.precision import Precision, autocast
+from slimcv.train.processes.group import ALONE, Processes
 from slimcv.train.settings import FinetuneSettings
+from slimcv.train.state import State
 
 if TYPE_CHECKING:
     from slimcv.train.feed import Batch
+
+STATISTICS = ("running_mean", "running_var")
+"""How PyTorch's batch norms call the means and variances that they gather while they train."""
 
 Forward = Callable[[Tensor], Tensor]
 """From normalised pictures to logits (n, classes)."""
@@ -26,6 +31,8 @@ class Descent:
     """The optimizer, the running average and the computation of a network that is changed in place.
 
     `forward` computes what the network does, compiled for instance; by default it is the network itself.
+    With several `processes` every one of them takes each step, with its share of the batch; after an update
+    all have the same weights.
     """
 
     def __init__(
@@ -35,31 +42,55 @@ class Descent:
         *,
         precision: Precision,
         forward: Forward | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         from accelerate import Accelerator
 
+        self._model, self._processes = model, processes
+        self._statistics = [value for name, value in model.named_buffers() if name.endswith(STATISTICS)]
         self.parameters = list(model.parameters())
         self.peak_lr = settings.peak_lr(sum(parameter.numel() for parameter in self.parameters))
         self.optimizer = adamw(self.parameters, self.peak_lr, settings.weight_decay)
         self.average = RunningAverage(model, settings.ema) if settings.ema else None
         self._forward: Forward = model if forward is None else forward
         self._settings, self._precision = settings, precision
+        threads = torch.get_num_threads()
         self._accelerator = Accelerator(cpu=True)
+        torch.set_num_threads(threads)  # Under a launcher accelerate sets another number.
         self._prepared = self._accelerator.prepare(self.optimizer)
 
     def step(self, batch: Batch, *, rate: float, group: int, update: bool) -> Tensor:
         """Mean loss, right answers and the norm of the gradient, float32 (3,); without `update` a norm of 0.
 
-        The gradient of the batch is one part in `group` of an update. A gradient that is no number leaves the
-        weights as they are, without anybody having to look at it: nothing here waits for a value.
+        They are those of the whole batch, the shares of other processes included. Its gradient is one part in
+        `group` of an update. A gradient that is no number leaves the weights as they are, without anybody
+        having to look at it: nothing here waits for a value.
         """
         with autocast(self._precision):
             logits = self._forward(batch.pictures)
         loss = objective.loss(logits, batch.labels, batch.taught, self._settings)
-        self._accelerator.backward(loss if group == 1 else loss / group)
-        norm = self._update(rate) if update else torch.zeros(())
+        weight = group / batch.share
+        self._accelerator.backward(loss if weight == 1 else loss / weight)
         right = (logits.detach().argmax(dim=1) == batch.labels).sum()
-        return torch.stack([loss.detach(), right.float(), norm])
+        told = torch.stack([loss.detach() * batch.share, right.float()])
+        if self._processes.count > 1:
+            self._add_up(told, share=batch.share, update=update)
+        norm = self._update(rate) if update else torch.zeros(1)
+        return torch.cat([told, norm.reshape(1)])
+
+    def _add_up(self, told: Tensor, *, share: float, update: bool) -> None:
+        """What this process found, with what the others did; gradients and statistics before an update only.
+
+        Each batch norm trains with the mean and variance of its own share. What they gather for later is the
+        mean over the processes.
+        """
+        if not update:
+            self._processes.add_up([told])
+            return
+        for value in self._statistics:
+            value.mul_(share)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self._processes.add_up([told, *gradients, *self._statistics])
 
     def _update(self, rate: float) -> Tensor:
         """Change the weights and their running average. Returns the norm of the gradient before clipping."""
@@ -80,6 +111,13 @@ class Descent:
             return clipped
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
+
+    def load(self, state: State) -> None:
+        """Go on from the weights, moments and running average of an earlier training."""
+        restore(self._model, state.part("model"))
+        load_moments(self.optimizer, state)
+        if self.average is not None:
+            self.average.load(state.part("average"), state.values["updates"])
 
     def gradients(self) -> dict[str, Tensor]:
         """What has been gathered for an update that is still to come, named `gradient/<position>`."""

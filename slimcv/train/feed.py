@@ -14,11 +14,14 @@ from slimcv.data.augmentation import Augmentation, augment
 from slimcv.data.batches import epoch_order, gathered, normalise
 from slimcv.step import InputSpec
 from slimcv.train.live import Live
+from slimcv.train.processes.group import ALONE, Processes
 from slimcv.train.settings import FinetuneSettings
 from slimcv.train.teacher import Targets
 
 PICTURES, NETWORK = 0, 1
 """The two uses of random numbers in a step: changing the pictures, and dropout and its like."""
+
+STREAMS = 2
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,23 @@ class Batch:
     """`pictures` float32 (n, channels, height, width) normalised, channels_last; `labels` int64 (n,).
 
     `taught` are the teacher's outputs (n, classes) for these pictures, or for them only mirrored in the same
-    way, or None.
+    way, or None. `elsewhere` counts the pictures of the same step that other processes have.
     """
 
     pictures: Tensor
     labels: Tensor
     taught: Tensor | None
+    elsewhere: int = 0
+
+    @property
+    def whole(self) -> int:
+        """The pictures of the step, over all processes."""
+        return len(self.labels) + self.elsewhere
+
+    @property
+    def share(self) -> float:
+        """The part of the step's pictures that these are, 0 to 1."""
+        return len(self.labels) / self.whole
 
 
 def augmentation(settings: FinetuneSettings) -> Augmentation:
@@ -45,18 +59,22 @@ def augmentation(settings: FinetuneSettings) -> Augmentation:
     )
 
 
-def step_seed(seed: int, epoch: int, step: int, *, stream: int) -> int:
+def step_seed(seed: int, epoch: int, step: int, *, stream: int, rank: int = 0) -> int:
     """Where the random numbers of a step begin: they depend on nothing that was drawn before.
 
     So a training that is gone on with in the middle of an epoch draws what an unbroken one does. `stream` is
-    PICTURES or NETWORK.
+    PICTURES or NETWORK; each process has streams of its own.
     """
-    state = np.random.SeedSequence((seed, epoch, step, stream)).generate_state(1, np.uint64)[0]
+    numbers = np.random.SeedSequence((seed, epoch, step, stream + STREAMS * rank))
+    state = numbers.generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 
 class Feed:
-    """The training pictures at the student's input size, mapped from the cache."""
+    """The training pictures at the student's input size, mapped from the cache.
+
+    Of several `processes` each feeds its share of every batch: together they feed the batches of one.
+    """
 
     def __init__(
         self,
@@ -66,35 +84,44 @@ class Feed:
         *,
         teaching: Targets | Live | None,
         seed: int,
+        processes: Processes = ALONE,
     ) -> None:
         self.count = len(split)
         # Batches as large as each other, give or take a picture: BatchNorm refuses a last one of one picture.
-        self.steps = max(1, min(-(-self.count // settings.batch_pictures), self.count // 2))
+        most = self.count // (2 * processes.count)
+        self.steps = max(1, min(-(-self.count // settings.batch_pictures), most))
         self._pixels = split.pixels(input.height, input.width, input.channels)
         self._labels = split.labels
         self._input = input
         self._augmentation = augmentation(settings)
         self._teaching = teaching
         self._seed = seed
+        self._processes = processes
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The one or two sizes that batches have."""
         each, more = divmod(self.count, self.steps)
-        return (each, each + 1) if more else (each,)
+        wholes = (each, each + 1) if more else (each,)
+        return tuple(sorted({len(self._processes.part(np.arange(whole))) for whole in wholes}))
 
     def epoch(self, number: int, *, first: int = 0) -> Iterator[Batch]:
         """Every picture once, in `steps` batches that depend on the seed and the number alone.
 
         Begins with the batch at position `first`, as if those before it had been taken.
         """
-        parts = np.array_split(epoch_order(self.count, seed=self._seed, epoch=number), self.steps)
-        for step, (index, found) in enumerate(gathered(self._pixels, parts[first:]), start=first):
-            yield self._batch(index, found, number, step)
+        wholes = np.array_split(epoch_order(self.count, seed=self._seed, epoch=number), self.steps)[first:]
+        parts = (self._processes.part(whole) for whole in wholes)
+        for step, (whole, (index, found)) in enumerate(
+            zip(wholes, gathered(self._pixels, parts), strict=True), start=first
+        ):
+            yield self._batch(index, found, number, step, elsewhere=len(whole) - len(index))
 
-    def _batch(self, index: np.ndarray, found: Tensor, epoch: int, step: int) -> Batch:
+    def _batch(self, index: np.ndarray, found: Tensor, epoch: int, step: int, *, elsewhere: int) -> Batch:
+        seed = step_seed(self._seed, epoch, step, stream=PICTURES, rank=self._processes.rank)
+
         def random() -> torch.Generator:
-            return torch.Generator().manual_seed(step_seed(self._seed, epoch, step, stream=PICTURES))
+            return torch.Generator().manual_seed(seed)
 
         pictures, flips = augment(found, self._augmentation, generator=random())
         taught = None
@@ -102,4 +129,5 @@ class Feed:
             taught = self._teaching.of(index, pictures, random=random)
         elif self._teaching is not None:
             taught = torch.from_numpy(self._teaching.of(index, flips.numpy()))
-        return Batch(normalise(pictures, self._input), torch.from_numpy(self._labels[index]), taught)
+        labels = torch.from_numpy(self._labels[index])
+        return Batch(normalise(pictures, self._input), labels, taught, elsewhere)

@@ -8,7 +8,7 @@ import logging
 import math
 import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from slimcv.data import Dataset
 from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.measure import allocator, memory
 from slimcv.models import capture
-from slimcv.step import Context, Variant
+from slimcv.step import Context, InputSpec, Variant
 from slimcv.train import planning, sizing, teacher
 from slimcv.train import state as states
 from slimcv.train.average import restore, without_denormals
@@ -26,6 +26,9 @@ from slimcv.train.compiled import compiled
 from slimcv.train.descent import Descent, Forward
 from slimcv.train.feed import Feed
 from slimcv.train.planning import Plan
+from slimcv.train.precision import Precision
+from slimcv.train.processes import group as processing
+from slimcv.train.processes.leading import led
 from slimcv.train.progress import Remarks
 from slimcv.train.result import Epoch, FinetuneResult
 from slimcv.train.schedule import Allowance
@@ -38,7 +41,8 @@ log = logging.getLogger("slimcv")
 
 def run(variant: Variant, context: Context, settings: FinetuneSettings) -> FinetuneResult:
     """See slimcv.train.finetune."""
-    data = _data(variant, context)
+    processes = processing.of(context)
+    data = _data(variant, context, settings)
     folder = context.workdir / f"training-{_key(variant, context, settings)}"
     states.tidy(folder)
     saved = states.read(folder)
@@ -49,29 +53,38 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
         trained=saved.values["trained"] if saved else 0.0,
     )
     remarks = Remarks(saved.values["remarks"] if saved else [])
-    model, seed = _private(variant.model), context.seed + settings.seed
+    model, seed = private(variant.model), context.seed + settings.seed
     with torch.no_grad():
         data.check_outputs(model(torch.zeros(1, *variant.input.shape)).shape[1])
-    with _tuned_for_training(context.train_threads, remarks):
+    with tuned_for_training(context.train_threads, remarks):
         plan = (
             planning.decide(model, variant.input, context, data, settings, allowance, remarks)
             if saved is None
             else planning.again(saved, variant.input, context, data, settings)
         )
-        feed = Feed(data.train, variant.input, plan.settings, teaching=plan.teaching, seed=seed)
+        feed = Feed(
+            data.train, variant.input, plan.settings, teaching=plan.teaching, seed=seed, processes=processes
+        )
         done = saved is not None and saved.values["stopped"]
-        forward = None if done else _compiled(model, variant, feed, plan, remarks)
-        training = Training(
-            model, feed, data.tuning, variant.input,
-            descent=Descent(model, plan.settings, precision=plan.precision, forward=forward),
-            settings=plan.settings, allowance=allowance, seed=seed,
-        )  # fmt: skip
-        if saved is not None:
-            training.resume(saved)
-        peak_before = saved.values["peak_bytes"] if saved else 0
-        memory.reset_peak()
-        keeper = Keeper(folder, settings.checkpoint_every, remarks)
-        _train(training, plan, keeper, remarks, beside={"compiled": forward is not None})
+        with nullcontext() if done else led(processes, variant, plan, seed=seed, saved=saved):
+            forward = None
+            if not done:
+                forward = compiled_if_asked(
+                    model, variant.input, feed, plan.settings, plan.precision, remarks
+                )
+            descent = Descent(
+                model, plan.settings, precision=plan.precision, forward=forward, processes=processes
+            )
+            training = Training(
+                model, feed, data.tuning, variant.input, descent=descent, settings=plan.settings,
+                allowance=allowance, seed=seed, processes=processes,
+            )  # fmt: skip
+            if saved is not None:
+                training.resume(saved)
+            peak_before = saved.values["peak_bytes"] if saved else 0
+            memory.reset_peak()
+            keeper = Keeper(folder, settings.checkpoint_every, remarks)
+            _train(training, plan, keeper, remarks, beside={"compiled": forward is not None})
         peak = max(memory.peak(), peak_before)
         restore(model, training.best.weights)
         without_denormals(model)
@@ -104,13 +117,14 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
         teacher_images_per_second=plan.teacher.images_per_second,
         teacher_share=plan.teacher.seconds / seconds if seconds else 0.0,
         remarks=tuple(remarks.lines),
+        processes=processes.count,
     )
     details = {**variant.details, "finetune": result.summary()}
     trained = dataclasses.replace(variant, model=model, artifacts={}, details=details)
     return dataclasses.replace(result, variant=trained)
 
 
-def _data(variant: Variant, context: Context) -> Dataset:
+def _data(variant: Variant, context: Context, settings: FinetuneSettings) -> Dataset:
     data = context.data
     if data is None:
         raise NotApplicable("fine-tuning needs pictures", "give them with --data DIR")
@@ -118,12 +132,22 @@ def _data(variant: Variant, context: Context) -> Dataset:
         raise NotApplicable("an INT8 graph cannot be fine-tuned", "put finetune before quantize_int8")
     if len(data.train) < 2:
         raise NotApplicable(f"{len(data.train)} training pictures are too few", "give two or more")
+    processes = processing.of(context).count
+    if len(data.train) < 2 * processes:
+        raise NotApplicable(
+            f"{len(data.train)} training pictures are too few for {processes} processes", "start fewer"
+        )
+    if settings.batch != "auto" and settings.batch < 2 * processes:
+        raise SlimcvError(
+            f"a batch of {settings.batch} is too small for {processes} processes",
+            f"set batch to {2 * processes} or more, which is two pictures for each, or start fewer",
+        )
     if not any(parameter.numel() for parameter in variant.model.parameters()):
         raise NotApplicable("the model has no parameters to train")
     return data
 
 
-def _private(model: GraphModule) -> GraphModule:
+def private(model: GraphModule) -> GraphModule:
     """A copy to train, nothing frozen, in eval mode; in channels_last, which depthwise convolutions need."""
     own = capture.copy(model)
     capture.set_training(own, False)
@@ -137,7 +161,7 @@ def _lay_out(model: GraphModule, memory_format: torch.memory_format) -> None:
 
 
 @contextmanager
-def _tuned_for_training(threads: int, remarks: Remarks) -> Iterator[None]:
+def tuned_for_training(threads: int, remarks: Remarks) -> Iterator[None]:
     """Allocator, threads, denormals and random numbers as training wants them; afterwards as they were."""
     if not allocator.tune():
         remarks.add(allocator.UNTUNED)
@@ -156,16 +180,19 @@ def _flushes_denormals() -> bool:
     return float(torch.tensor(2e-38) * 0.1) == 0.0
 
 
-def _compiled(
-    model: GraphModule, variant: Variant, feed: Feed, plan: Plan, remarks: Remarks
+def compiled_if_asked(
+    model: GraphModule,
+    input: InputSpec,
+    feed: Feed,
+    settings: FinetuneSettings,
+    precision: Precision,
+    remarks: Remarks,
 ) -> Forward | None:
     """The network compiled, None where that is not asked for or not possible."""
-    if not plan.settings.compile:
+    if not settings.compile:
         return None
     try:
-        return compiled(
-            model, variant.input, sizes=feed.sizes, settings=plan.settings, precision=plan.precision
-        )
+        return compiled(model, input, sizes=feed.sizes, settings=settings, precision=precision)
     except SlimcvError as error:
         remarks.add(f"trained without torch.compile: {error.message}")
         return None
@@ -199,7 +226,7 @@ def _train(
     if training.stopped:
         return
     while not training.stopped:
-        if training.history and (keeper.due or training.out_of_time):
+        if training.history and training.can_be_kept and (keeper.due or training.out_of_time):
             keep()
         try:
             with sizing.allocations():

@@ -14,6 +14,7 @@ from slimcv.train import precision as precisions
 from slimcv.train import sizing, teaching
 from slimcv.train.feed import Feed
 from slimcv.train.precision import Precision
+from slimcv.train.processes import group as processing
 from slimcv.train.progress import Remarks
 from slimcv.train.schedule import Allowance
 from slimcv.train.settings import FinetuneSettings
@@ -105,6 +106,7 @@ def decide(
         seconds_left=allowance.left(),
         timed=form is not None,
         remarks=remarks,
+        processes=processing.of(context),
     )
     settings = settings.model_copy(update={"batch": size.batch, "accumulate": size.accumulate})
     _tell_rate(settings)

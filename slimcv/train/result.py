@@ -74,7 +74,8 @@ class FinetuneResult:
     asked about the changed ones in every step, None where only the labels counted. `teacher_form` is what ran
     it, `teacher_seconds` what it took, which are `teacher_share` (0 to 1) of `seconds` at
     `teacher_images_per_second`; 0 and None where all its outputs were on disk from before. `teacher_top1` is
-    on the training pictures. `remarks` say what was otherwise than asked for, a sentence each.
+    on the training pictures. `remarks` say what was otherwise than asked for, a sentence each. `processes`
+    trained together, with a share of every batch each; the times are theirs together, the memory one's.
     """
 
     variant: Variant
@@ -100,6 +101,7 @@ class FinetuneResult:
     teacher_images_per_second: float | None
     teacher_share: float
     remarks: tuple[str, ...]
+    processes: int = 1
 
     def summary(self) -> dict[str, Any]:
         """All but the variant, ready for JSON."""

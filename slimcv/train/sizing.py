@@ -22,6 +22,7 @@ from slimcv.step import InputSpec
 from slimcv.train import objective
 from slimcv.train.optimizer import adamw
 from slimcv.train.precision import Precision, autocast
+from slimcv.train.processes.group import ALONE, Processes
 from slimcv.train.progress import Remarks
 from slimcv.train.settings import FinetuneSettings
 
@@ -97,21 +98,25 @@ def choose(
     seconds_left: float,
     timed: bool,
     remarks: Remarks,
+    processes: Processes = ALONE,
 ) -> Size:
     """The batch that the settings ask for, where it fits, or the fastest one that does.
+
+    Of several `processes` each takes its share of a batch, which is what is tried, and of the free memory.
 
     Tried on a copy of `model` with `split`'s first pictures, up to the update of the weights. A given batch
     that does not fit is halved, and `accumulate` doubled for it, until it does; `timed` says that what it
     takes matters, which costs a second step. Raises SlimcvError where two pictures do not fit.
     """
-    most = min(settings.batch_pictures, max(SMALLEST, len(split)))
+    count = processes.count
     if seconds_left <= 0:
         return Size(settings.batch_pictures, settings.accumulate)
     trial = Trial(model, split, input, settings, precision)
     if settings.batch == "auto":
-        limit = settings.memory or _free_limit()
-        return _fastest(trial, len(split), limit, settings, seconds_left=seconds_left)
-    return _fitting(trial, most, settings, remarks, timed=int(timed))
+        limit = settings.memory or _free_limit(processes.local_count)
+        found = _fastest(trial, len(split) // count, limit, settings, seconds_left=seconds_left)
+        return Size(count * found.batch, found.accumulate, found.seconds_each)
+    return _fitting(trial, len(split), settings, remarks, timed=int(timed), count=count)
 
 
 class Trial:
@@ -195,20 +200,27 @@ def _fastest(
     return Size(chosen.batch, settings.accumulate, chosen.seconds_each)
 
 
-def _fitting(trial: Trial, most: int, settings: FinetuneSettings, remarks: Remarks, *, timed: int) -> Size:
-    """The given batch, or the largest of its halves that fits, with as many more steps an update."""
+def _fitting(
+    trial: Trial, pictures: int, settings: FinetuneSettings, remarks: Remarks, *, timed: int, count: int
+) -> Size:
+    """The given batch, or the largest of its halves that fits, with as many more steps an update.
+
+    `count` processes share it.
+    """
     bound = settings.memory
+    most = -(-min(settings.batch_pictures, max(SMALLEST, pictures)) // count)
     found = _tried(trial, most, bound, timed=timed) or _shrunk(trial, most // 2, bound)
     asked = settings.batch_pictures
     if found.batch == most:
         return Size(asked, settings.accumulate, found.seconds_each)
-    parts = -(-asked // found.batch)
+    batch = count * found.batch
+    parts = -(-asked // batch)
     where = "memory" if bound is None else f"{bound / 1e9:.3g} GB"
     remarks.add(
-        f"a batch of {asked} does not fit into {where}: {found.batch} pictures a step, "
+        f"a batch of {asked} does not fit into {where}: {batch} pictures a step, "
         f"the gradients of {parts * settings.accumulate} steps averaged"
     )
-    return Size(found.batch, parts * settings.accumulate, found.seconds_each)
+    return Size(batch, parts * settings.accumulate, found.seconds_each)
 
 
 def _shrunk(trial: Trial, most: int, limit: int | None) -> Tried:
@@ -255,9 +267,9 @@ def _expected_bytes(tried: list[Tried], batch: int) -> float:
     return last.peak_bytes + each * (batch - last.batch)
 
 
-def _free_limit() -> int:
-    """What this process may come to where no limit is given."""
-    return memory.resident() + int(SHARE_OF_FREE * _free_bytes())
+def _free_limit(local_count: int) -> int:
+    """What each of so many processes on this machine may come to where no limit is given."""
+    return memory.resident() + int(SHARE_OF_FREE * _free_bytes() / local_count)
 
 
 def _free_bytes() -> int:

@@ -48,6 +48,22 @@ def write(folder: Path, state: State) -> None:
             raise OSError(str(error)) from error
 
 
+def packed(state: State) -> bytes:
+    """A state as bytes, for another process."""
+    from safetensors.torch import save
+
+    return save(_own(state.tensors), metadata={"values": json.dumps(state.values)})
+
+
+def unpacked(content: bytes) -> State:
+    """The state in such bytes."""
+    from safetensors.torch import load
+
+    # A file begins with the length of its header, 8 bytes, and the header (safetensors' format).
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return State(load(content), json.loads(header["__metadata__"]["values"]))
+
+
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as the format wants them: contiguous, and no two in the same memory. Copies few."""
     own: dict[str, Tensor] = {}

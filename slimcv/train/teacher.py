@@ -15,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from slimcv.data import Split
 from slimcv.data.augmentation import flip
 from slimcv.data.batches import gathered
-from slimcv.data.pixels import Pixels
 from slimcv.step import Context
 from slimcv.train import asking
-from slimcv.train.asking import BATCH, Predict
+from slimcv.train.asking import BATCH, Form
+from slimcv.train.processes import group as processing
+from slimcv.train.processes.group import Order
 from slimcv.train.progress import Progress
 from slimcv.train.saving import complete
 
@@ -71,22 +73,22 @@ def targets(
 
     It is asked in `form`, by default in the fastest. Where all views would take over half of `seconds_left`,
     as many as fit are asked about; None where the unchanged pictures alone do not fit. What was answered is
-    on disk after `every` so many seconds, and not asked again. Raises SlimcvError where the work folder
-    cannot be written.
+    on disk after `every` so many seconds, and not asked again. Several processes ask about a share each.
+    Raises SlimcvError where the work folder cannot be written.
     """
     begun = time.perf_counter()
     files = _files(context, views)
     missing = [view for view, path in files.items() if _read(path, len(split)) is None]
     if missing:
         form = form or asking.fastest(context, split, pictures=len(missing) * len(split))
-        affordable = SHARE_OF_TIME * seconds_left / max(form.seconds_each * len(split), 1e-9)
+        seconds_each = form.seconds_each / processing.of(context).count
+        affordable = SHARE_OF_TIME * seconds_left / max(seconds_each * len(split), 1e-9)
         if affordable < len(missing):
             missing = missing[: max(0, int(affordable))]
             log.info("too little time to ask the teacher about %d views: %d asked", len(views), len(missing))
         for number, view in enumerate(missing, start=1):
             asked = f"teacher, view {number} of {len(missing)}"
-            pixels = asking.teacher_pixels(context, split)
-            _write(files[view], _ask(form.predict, pixels, files[view], view=view, name=asked, every=every))
+            _write(files[view], _ask(context, split, form, files[view], view=view, name=asked, every=every))
             _part(files[view]).unlink(missing_ok=True)
     logits = {view: read for view, path in files.items() if (read := _read(path, len(split))) is not None}
     if 0 not in logits:
@@ -139,16 +141,36 @@ def _write(path: Path, logits: np.ndarray) -> None:
         np.save(file, logits, allow_pickle=False)
 
 
-def _ask(predict: Predict, pixels: Pixels, path: Path, *, view: int, name: str, every: float) -> np.ndarray:
+def together(context: Context, form: Form, found: Tensor, count: int, *, view: int) -> np.ndarray:
+    """The outputs for `count` pictures, of which `found`, uint8 pixels, are this process's share."""
+    processes = processing.of(context)
+    pictures = flip(found, torch.full((len(found),), view)).numpy()
+    if processes.count == 1:
+        return form.predict(pictures)
+    answers = torch.zeros(count, len(context.data.classes if context.data else ()))
+    if len(found):
+        answers[torch.from_numpy(processes.part(np.arange(count)))] = torch.from_numpy(form.answers(pictures))
+    processes.add_up([answers])
+    return answers.numpy()
+
+
+def _ask(
+    context: Context, split: Split, form: Form, path: Path, *, view: int, name: str, every: float
+) -> np.ndarray:
     """The outputs for all pictures in one view, in order; a part of them may be on disk."""
     before = _read_any(_part(path))
     answers = [] if before is None else [np.array(before)]
     first = 0 if before is None else len(before)
-    parts = (np.arange(start, min(start + BATCH, len(pixels))) for start in range(first, len(pixels), BATCH))
+    processes = processing.of(context)
+    pixels = asking.teacher_pixels(context, split)
+    starts = range(first, len(pixels), BATCH * processes.count)
+    wholes = [np.arange(start, min(start + starts.step, len(pixels))) for start in starts]
+    parts = (processes.part(whole) for whole in wholes)
     begun = written = time.perf_counter()
     progress = Progress()
-    for index, found in gathered(pixels, parts):
-        answers.append(predict(flip(found, torch.full((len(found),), view)).numpy()))
+    for index, (_, found) in zip(wholes, gathered(pixels, parts), strict=True):
+        processes.order(Order.ASK, asking.FORMS.index(form.name), view, index[0], index[-1] + 1)
+        answers.append(together(context, form, found, len(index), view=view))
         if progress.due:
             done = int(index[-1]) + 1
             speed = (done - first) / (time.perf_counter() - begun)

@@ -22,7 +22,8 @@ from slimcv.train.average import Weights, restore, snapshot
 from slimcv.train.descent import Descent
 from slimcv.train.evaluation import Score, evaluate
 from slimcv.train.feed import NETWORK, Batch, Feed, step_seed
-from slimcv.train.optimizer import load_moments, moments
+from slimcv.train.optimizer import moments
+from slimcv.train.processes.group import ALONE, Order, Processes
 from slimcv.train.progress import Progress
 from slimcv.train.result import Epoch
 from slimcv.train.schedule import Allowance, Schedule
@@ -55,6 +56,8 @@ class Training:
     Between two calls of `advance` its state can be taken. A training that is gone on with from there ends
     with the same weights as an unbroken one, on one thread bit for bit. Only where the wall time is limited
     (a budget, a deadline) this is not promised: the rate then falls with the time that is used up.
+
+    With several `processes` it is rank 0's, and tells the others what to do (slimcv.train.processes).
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Training:
         settings: FinetuneSettings,
         allowance: Allowance,
         seed: int,
+        processes: Processes = ALONE,
     ) -> None:
+        self._processes = processes
         self._model, self._feed, self._tuning, self._input = model, feed, tuning, input
         self._descent, self._average = descent, descent.average
         self._settings, self._allowance, self._seed = settings, allowance, seed
@@ -93,6 +98,11 @@ class Training:
     def out_of_time(self) -> bool:
         """Another call would not end in time."""
         return self._allowance.left() <= self._call_seconds
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Its state is all there is: between two updates other processes have gradients of their own."""
+        return self._processes.count == 1 or self.step % self._settings.accumulate == 0
 
     def advance(self) -> None:
         """Take the next few steps and, where they end an epoch, judge what came out.
@@ -132,7 +142,7 @@ class Training:
         first, outcomes, counts = self.step, [], []
         for batch in islice(self._batches, self._settings.steps_per_call):
             outcomes.append(self._one_step(batch, number))
-            counts.append(len(batch.labels))
+            counts.append(batch.whole)
             self.step += 1
         for step, ((loss, right, norm), count) in enumerate(
             zip(torch.stack(outcomes).tolist(), counts, strict=True), start=first + 1
@@ -149,12 +159,10 @@ class Training:
         by_steps = (number - 1 + first / steps) / settings.epochs
         self._rate = self._schedule.rate(max(by_steps, self._allowance.share()))
         torch.default_generator.manual_seed(step_seed(self._seed, number, self.step, stream=NETWORK))
-        return self._descent.step(
-            batch,
-            rate=self._rate,
-            group=min(settings.accumulate, steps - first),
-            update=(self.step + 1) % settings.accumulate == 0 or self.step + 1 == steps,
-        )
+        group = min(settings.accumulate, steps - first)
+        update = (self.step + 1) % settings.accumulate == 0 or self.step + 1 == steps
+        self._processes.order(Order.STEP, number, self.step, self._rate, group, update)
+        return self._descent.step(batch, rate=self._rate, group=group, update=update)
 
     def _check(self, loss: float, norm: float, where: str) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
@@ -192,7 +200,7 @@ class Training:
         if not len(self._tuning):
             self.best = Best(snapshot(self._model), None, epoch.number)
         else:
-            raw = evaluate(self._model, self._tuning, self._input)
+            raw = self._score(averaged=False)
             self._consider(raw, epoch.number, averaged=False)
             average = self._judge_average(epoch.number)
             self._schedule.observe(raw.loss)
@@ -208,10 +216,14 @@ class Training:
             return None
         own = snapshot(self._model)
         restore(self._model, self._average.weights)
-        score = evaluate(self._model, self._tuning, self._input)
+        score = self._score(averaged=True)
         self._consider(score, number, averaged=True)
         restore(self._model, own)
         return score
+
+    def _score(self, *, averaged: bool) -> Score:
+        self._processes.order(Order.SCORE, averaged)
+        return evaluate(self._model, self._tuning, self._input, processes=self._processes)
 
     def _consider(self, score: Score, epoch: int, *, averaged: bool) -> None:
         if score.better_than(self.best.score):
@@ -277,11 +289,8 @@ class Training:
         if self.stopped:
             log.info("the training was done: its best weights are taken")
             return
-        restore(self._model, state.part("model"))
-        load_moments(self._descent.optimizer, state)
+        self._descent.load(state)
         self._descent.load_gradients(state.part("gradient"))
-        if self._average is not None:
-            self._average.load(state.part("average"), values["updates"])
         if values["tally"] is not None:
             self._tally = Tally.from_json(values["tally"])
             self._batches = self._feed.epoch(self.epoch + 1, first=self.step)

@@ -1,0 +1,114 @@
+"""Several processes of one command: rank 0 runs it, the others help it to train and only ever warn."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from slimcv.cli.intake import Caching, log_to_stderr
+from slimcv.train.processes import launched
+
+if TYPE_CHECKING:
+    from slimcv.data import Dataset
+    from slimcv.step import Context, Variant
+    from slimcv.train.processes.agreement import Opening
+    from slimcv.train.processes.group import Group
+
+log = logging.getLogger("slimcv")
+
+
+@contextmanager
+def joined(*, alone: bool) -> Iterator[Group | None]:
+    """The processes that were launched together, joined while the block runs; None for one that is alone.
+
+    With `alone` nobody is waited for: rank 0 is left to itself, and the others end at once. Raises
+    SlimcvError, in all others, where one of them ends before its time.
+    """
+    launch = launched.here()
+    if launch is not None and alone and launch.rank:
+        raise SystemExit(0)
+    if launch is None or alone:
+        yield None
+        return
+    log_to_stderr()
+    if launch.rank:
+        log.setLevel(logging.WARNING)
+        for lines in log.handlers:
+            lines.setFormatter(logging.Formatter(f"  rank {launch.rank}: %(message)s"))
+
+    # PyTorch's network code has no other switch for a page of addresses whenever a connection breaks.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+    from slimcv.train.processes.group import EXIT_INTERRUPTED, Group
+
+    try:
+        with Group(launch) as group:
+            log.info(
+                "%d processes on %d machine%s; this one trains on %d thread%s",
+                group.count,
+                group.machines,
+                "s" * (group.machines > 1),
+                group.threads,
+                "s" * (group.threads > 1),
+            )
+            yield group
+    except KeyboardInterrupt:
+        if launch.rank:
+            raise SystemExit(EXIT_INTERRUPTED) from None  # Rank 0 says what there is to say.
+        raise
+
+
+def follow(group: Group, data: str | None, kept: Caching) -> None:
+    """What a process does that is not rank 0. Its pictures are in `data`, by default where rank 0's are."""
+    from slimcv import data as pictures
+    from slimcv.measure import allocator
+    from slimcv.train.processes import following
+
+    def read(opening: Opening) -> Dataset:
+        return pictures.load(
+            data or opening.source or "",
+            seed=opening.seed,
+            classes=opening.classes,
+            input=opening.input,
+            cache=kept.folder,
+            cache_limit=kept.limit,
+            keep=kept.keep,
+        )
+
+    allocator.tune()
+    following.follow(group, read)
+
+
+def begin(
+    group: Group | None,
+    variant: Variant,
+    source: str | None,
+    *,
+    classes: tuple[str, ...] | None,
+    seed: int,
+) -> None:
+    """Let the others read their pictures, as rank 0; without a `source` there is nothing for them to do."""
+    if group is None:
+        return
+
+    from slimcv.train.processes import agreement
+
+    agreement.tell(group, agreement.Opening(source, classes, variant.input, seed))
+    if source is None:
+        log.warning("nothing is trained: the other processes have nothing to do")
+
+
+def lead(group: Group | None, context: Context, *, trains: bool) -> Context:
+    """The context of a run that the others help to train. Raises SlimcvError where their pictures differ."""
+    if group is None or context.data is None or not trains:
+        return context
+
+    from slimcv.train.processes import agreement
+
+    agreement.agree(group, context.data)
+    agreement.send_variant(group, context.teacher)
+    return replace(context, processes=group, train_threads=group.threads)
