@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from reference import RESULTS, networks, print_row
+from reference import RESULTS, called, networks, print_row
 
 LESSON = [7_476_742, 5_873_478, 679_137, 679_137, 679_137, 679_137]
 """Parameters with float buffers, row by row."""
@@ -24,23 +24,7 @@ TIMES_LESS_PER_EPOCH, TIMES_LOWER_LATENCY, MOST_POINTS_LOST = 5.0, 8.0, 1.0
 
 def climbed(out: Path, *options: str) -> dict[str, Any]:
     """What `slimcv ladder` says about scenenet."""
-    network = networks()["scenenet"]
-    command = [
-        str(Path(sys.executable).parent / "slimcv"),
-        "ladder",
-        str(network.weights),
-        "--arch",
-        network.arch,
-        "--input",
-        network.input,
-        "--data",
-        str(network.data),
-        "--out",
-        str(out),
-        "--format",
-        "json",
-        *options,
-    ]
+    command = called("ladder", networks()["scenenet"], out, *options)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"slimcv ladder ended with {done.returncode}")

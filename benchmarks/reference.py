@@ -53,13 +53,11 @@ def arguments(description: str | None, **choices: Any) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def optimize(network: Network, out: Path, *options: str) -> tuple[dict[str, Any], float]:
-    """Call `slimcv optimize` as a user would; its report and the whole command's wall time in seconds."""
-    import time
-
-    command = [
+def called(command: str, network: Network, out: Path, *options: str) -> list[str]:
+    """The command line of `slimcv COMMAND` on a network and its pictures, answering in JSON."""
+    return [
         str(Path(sys.executable).parent / "slimcv"),
-        "optimize",
+        command,
         str(network.weights),
         "--arch",
         network.arch,
@@ -69,11 +67,17 @@ def optimize(network: Network, out: Path, *options: str) -> tuple[dict[str, Any]
         str(network.data),
         "--out",
         str(out),
-        "--overwrite",
         "--format",
         "json",
         *options,
     ]
+
+
+def optimize(network: Network, out: Path, *options: str) -> tuple[dict[str, Any], float]:
+    """Call `slimcv optimize` as a user would; its report and the whole command's wall time in seconds."""
+    import time
+
+    command = called("optimize", network, out, "--overwrite", *options)
     begun = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     seconds = time.perf_counter() - begun

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 
 from slimcv.doctor.findings import Cache, Machine
 from slimcv.measure import environment, threads
+from slimcv.measure.cgroups import CGROUPS, MEMBERSHIP, folders, text
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-_CGROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -62,56 +60,35 @@ def caches(folder: Path = _CACHES) -> tuple[Cache, ...]:
     """The first CPU's caches, the smallest level first; empty where the system does not tell."""
     found = []
     for entry in sorted(folder.glob("index*")):
-        level, size = _text(entry / "level"), _text(entry / "size")
+        level, size = text(entry / "level"), text(entry / "size")
         if level.isdigit() and size[:-1].isdigit() and size[-1:] in _UNITS:
             size_bytes = int(size[:-1]) * _UNITS[size[-1]]
-            kind = _text(entry / "type").lower()
-            found.append(Cache(int(level), kind, size_bytes, _text(entry / "shared_cpu_list")))
+            kind = text(entry / "type").lower()
+            found.append(Cache(int(level), kind, size_bytes, text(entry / "shared_cpu_list")))
     return tuple(sorted(found, key=lambda cache: (cache.level, cache.kind)))
 
 
 def memory_available_bytes(meminfo: Path = _MEMINFO) -> int | None:
     """What programs may still take without swapping, as the kernel estimates it."""
-    for line in _text(meminfo).splitlines():
+    for line in text(meminfo).splitlines():
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return 1024 * int(value.split()[0])
     return None
 
 
-def memory_limit_bytes(*, cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int | None:
+def memory_limit_bytes(*, cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:
     """The smallest memory limit of this process's cgroup (version 1 or 2) and of every group above it."""
     limits = [
-        int(text)
-        for group in _groups(cgroups, membership)
-        for text in (_text(group / "memory.max"), _text(group / "memory.limit_in_bytes"))
-        if text.isdigit() and int(text) < _NO_LIMIT
+        int(limit)
+        for group in folders("memory", cgroups=cgroups, membership=membership)
+        for limit in (text(group / "memory.max"), text(group / "memory.limit_in_bytes"))
+        if limit.isdigit() and int(limit) < _NO_LIMIT
     ]
     return min(limits, default=None)
-
-
-def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """Every folder that may limit this process's memory."""
-    for line in _text(membership).splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        # Without a cgroup namespace the path is the host's and is missing here; the mount's root is ours.
-        roots = (cgroups / controllers, cgroups / "memory") if controllers else (cgroups, cgroups / "unified")
-        for root in roots:
-            group = root / path.strip("/")
-            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
 
 
 def _affinity() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except OSError:
-        return ""

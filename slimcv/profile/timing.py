@@ -95,7 +95,7 @@ class _Ledger(fx.Interpreter):
 
 def time_layers(model: fx.GraphModule, batch: Tensor, *, threads: int, repeats: int) -> Timed:
     """Time every node and, interleaved with that, whole calls on `batch` (n, channels, height, width)."""
-    with _threads(threads), torch.inference_mode():
+    with threads_set(threads), torch.inference_mode():
         ledger = _Ledger(model)
         ledger.run(batch)
         for _ in range(_WARM_UPS):
@@ -138,7 +138,8 @@ def _call(model: fx.GraphModule, batch: Tensor) -> float:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_set(count: int) -> Iterator[None]:
+    """PyTorch's thread count while the block runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

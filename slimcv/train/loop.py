@@ -165,6 +165,13 @@ def tuned_for_training(threads: int, remarks: Remarks) -> Iterator[None]:
     """Allocator, threads, denormals and random numbers as training wants them; afterwards as they were."""
     if not allocator.tune():
         remarks.add(allocator.UNTUNED)
+    with as_in_training(threads):
+        yield
+
+
+@contextmanager
+def as_in_training(threads: int) -> Iterator[None]:
+    """Threads, denormals and random numbers as training has them; afterwards as they were."""
     before, flushed = torch.get_num_threads(), _flushes_denormals()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

@@ -6,7 +6,8 @@ import torch
 
 from slimcv.profile.layers import Check
 from slimcv.profile.lint import denormals, layout, machine, precision
-from slimcv.profile.lint.subject import Subject, threads_set
+from slimcv.profile.lint.subject import Subject
+from slimcv.profile.timing import threads_set
 
 __all__ = ["Subject", "lint"]
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from slimcv.profile.contest import Way, contest
 from slimcv.profile.layers import Check
-from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, many, threads_set
+from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, many
+from slimcv.profile.timing import threads_set
 from slimcv.report import figures
 
 _PORTION = 1 << 20

@@ -13,7 +13,8 @@ from slimcv.measure import environment
 from slimcv.measure import threads as limits
 from slimcv.profile.contest import Way, contest
 from slimcv.profile.layers import Check
-from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, many, threads_set
+from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, many
+from slimcv.profile.timing import threads_set
 from slimcv.report import figures
 from slimcv.runtimes import inductor
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,14 +71,3 @@ def noise(shape: tuple[int, ...]) -> Tensor:
 def many(count: int, what: str) -> str:
     """A number of things in words: 1 thread, 2 threads."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
-@contextmanager
-def threads_set(count: int) -> Iterator[None]:
-    """PyTorch's thread count while the block runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

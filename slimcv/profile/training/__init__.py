@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
 
 import torch
@@ -24,6 +22,7 @@ from slimcv.step import Context, Variant
 from slimcv.train import asking
 from slimcv.train import precision as precisions
 from slimcv.train.feed import augmentation
+from slimcv.train.loop import as_in_training
 from slimcv.train.settings import FinetuneSettings
 
 __all__ = ["TrainingProfile", "profile_training"]
@@ -64,7 +63,7 @@ def profile_training(
     data = _data(variant, context)
     ends = perf_counter() + seconds
     batch = min(settings.batch_pictures, len(data.train))
-    with _as_in_training(context.train_threads):
+    with as_in_training(context.train_threads):
         sample = sampling.take(data.train, variant.input, most=2 * batch)
         bench = Bench(
             _private(variant.model), sample.split, variant.input, settings, classes=len(data.classes)
@@ -283,17 +282,3 @@ def _fits(size_bytes: float) -> bool:
     if limit is not None:
         free = min(free, limit - float(psutil.Process().memory_info().rss))
     return size_bytes <= SHARE_OF_FREE_MEMORY * free
-
-
-@contextmanager
-def _as_in_training(threads: int) -> Iterator[None]:
-    """Threads, denormals and random numbers as training has them; afterwards as they were."""
-    before, flushed = torch.get_num_threads(), float(torch.tensor(2e-38) * 0.1) == 0.0
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_flush_denormal(flushed)
-        torch.set_num_threads(before)
