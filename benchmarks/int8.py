@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reference import REFERENCE, print_row
+from reference import REFERENCE, make_torchvision_importable, print_row
 
 from slimcv.measure.threads import available
 
@@ -72,9 +72,7 @@ def by_nncf(work: Path) -> float:
 def main() -> None:
     """Alternate the two, each in a process of its own."""
     if len(sys.argv) > 1:
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-        import conftest  # noqa: F401  -- makes torchvision importable beside a CPU build of torch
-
+        make_torchvision_importable()
         with tempfile.TemporaryDirectory() as work:
             print(json.dumps({"slimcv": by_slimcv, "nncf": by_nncf}[sys.argv[1]](Path(work))))
         return

@@ -30,6 +30,9 @@ class Network:
     input: str = "3x224x224"
 
 
+_vision: Any = None
+
+
 def networks() -> dict[str, Network]:
     """The two networks the project was founded on."""
     models, data = REFERENCE / "models", REFERENCE / "data"
@@ -84,6 +87,16 @@ def optimize(network: Network, out: Path, *options: str) -> tuple[dict[str, Any]
     if done.returncode not in (0, 3):
         sys.exit(f"slimcv optimize ended with {done.returncode}")
     return json.loads(done.stdout), seconds
+
+
+def make_torchvision_importable() -> None:
+    """Its wheel is built for CUDA and looks at import for operators that a CPU build of torch lacks."""
+    import torch
+
+    global _vision
+    _vision = torch.library.Library("torchvision", "DEF")
+    for arguments in ("nms(Tensor dets, Tensor scores", "qnms(Tensor dets, Tensor scores"):
+        _vision.define(f"{arguments}, float iou_threshold) -> Tensor")
 
 
 def print_row(row: dict[str, Any]) -> None:
