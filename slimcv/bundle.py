@@ -17,10 +17,12 @@ from slimcv.results import Artifact
 from slimcv.writing import complete
 
 if TYPE_CHECKING:
+    from slimcv.serving.golden import Golden
     from slimcv.step import Variant
 
-MANIFEST = "slimcv.json"
+MANIFEST, GOLDEN, CARD = "slimcv.json", "golden.npz", "MODEL_CARD.md"
 _CHUNK_BYTES = 1 << 20
+_AGAIN = "run slimcv optimize again, or copy the whole folder"
 
 PLACES = {
     "eager": "model.pt2",
@@ -62,6 +64,13 @@ class Input(_Part):
     std: tuple[float, ...]
 
 
+class GoldenSamples(_Part):
+    """Where a few pictures and their expected outputs are, and how far others may differ (relative)."""
+
+    path: str
+    tolerance: float = Field(gt=0)
+
+
 class Manifest(_Part):
     """slimcv.json: everything needed to serve the bundle, and to trust it."""
 
@@ -76,6 +85,8 @@ class Manifest(_Part):
     threads: int = Field(ge=1)
     seed: int
     recipe: dict[str, Any]
+    golden: GoldenSamples | None = None
+    license: str | None = None
 
     @field_validator("files")
     @classmethod
@@ -90,7 +101,8 @@ class Manifest(_Part):
 def clear(folder: Path) -> None:
     """Remove the files of an earlier bundle, the manifest first. Raises SlimcvError where that is refused."""
     with _writable(folder):
-        for name in (MANIFEST, *PLACES.values(), str(PurePosixPath(PLACES["openvino"]).with_suffix(".bin"))):
+        weights = str(PurePosixPath(PLACES["openvino"]).with_suffix(".bin"))
+        for name in (MANIFEST, *PLACES.values(), weights, GOLDEN, CARD):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -133,15 +145,25 @@ def place(
 
 
 def write(
-    folder: Path, report: Mapping[str, Any], variant: Variant, *, serve: str, seed: int = 0
+    folder: Path,
+    report: Mapping[str, Any],
+    variant: Variant,
+    *,
+    serve: str,
+    seed: int = 0,
+    golden: Golden | None = None,
+    license: str | None = None,
 ) -> Manifest:
-    """Write report.json, report.md and, last, slimcv.json beside the files `place` put there.
+    """Write report, model card and golden samples and, last, slimcv.json beside the files `place` put there.
 
     `report` comes from `slimcv.report.build` with the artifacts `place` returned; `serve` is the runtime to
-    deploy. Every file is written under a temporary name and renamed: a reader sees it whole or not at all.
-    Raises SlimcvError where the folder cannot be written or no artifact is for `serve`.
+    deploy, `golden` what its file says to a few pictures, `license` the original's. Every file is written
+    under a temporary name and renamed: a reader sees it whole or not at all. Raises SlimcvError
+    where the folder cannot be written or no artifact is for `serve`.
     """
     from slimcv.report import render
+    from slimcv.report.card import render_card
+    from slimcv.serving.golden import TOLERANCE
 
     artifacts = report["artifacts"]
     served = next((artifact for artifact in artifacts if artifact["runtime"] == serve), None)
@@ -157,6 +179,9 @@ def write(
     with _writable(folder):
         for name, kind in (("report.json", "json"), ("report.md", "markdown")):
             files[name] = _write(folder / name, render(report, kind).encode())
+        files[CARD] = _write(folder / CARD, render_card(report, license=license).encode())
+        if golden is not None:
+            files[GOLDEN] = _write(folder / GOLDEN, golden.packed())
         spec = variant.input
         manifest = Manifest(
             schema_version=1,
@@ -172,6 +197,8 @@ def write(
             threads=report["optimized"]["threads"],
             seed=seed,
             recipe=report["recipe"],
+            golden=golden and GoldenSamples(path=GOLDEN, tolerance=TOLERANCE[served["precision"]]),
+            license=license,
         )
         _write(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return manifest
@@ -183,18 +210,17 @@ def read(folder: Path, *, verify: bool = True) -> Manifest:
     Raises SlimcvError naming the first file that is not. `verify=False` leaves the files unread.
     """
     path = folder / MANIFEST
-    again = "run slimcv optimize again, or copy the whole folder"
     if not path.is_file():
-        raise SlimcvError(f"{folder}: not a finished bundle, {MANIFEST} is missing", again)
+        raise SlimcvError(f"{folder}: not a finished bundle, {MANIFEST} is missing", _AGAIN)
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SlimcvError(f"{path}: {where}: {first['msg']}", again) from error
+        raise SlimcvError(f"{path}: {where}: {first['msg']}", _AGAIN) from error
     if verify:
         for name, entry in manifest.files.items():
-            _check(folder / name, entry, again)
+            check(folder / name, entry)
     return manifest
 
 
@@ -204,13 +230,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check(path: Path, entry: FileEntry, hint: str) -> None:
+def check(path: Path, entry: FileEntry) -> None:
+    """Raise SlimcvError unless the file is there with the size and the hash that the manifest lists."""
     if not path.is_file():
-        raise SlimcvError(f"{path}: missing, though the manifest lists it", hint)
+        raise SlimcvError(f"{path}: missing, though the manifest lists it", _AGAIN)
     if path.stat().st_size != entry.bytes:
-        raise SlimcvError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}", hint)
+        raise SlimcvError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}", _AGAIN)
     if sha256(path) != entry.sha256:
-        raise SlimcvError(f"{path}: changed since the bundle was written (SHA-256 differs)", hint)
+        raise SlimcvError(f"{path}: changed since the bundle was written (SHA-256 differs)", _AGAIN)
 
 
 def _served(artifact: Mapping[str, Any]) -> dict[str, Any]:

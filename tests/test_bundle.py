@@ -64,7 +64,7 @@ def test_a_bundle_holds_every_file_at_its_place(tmp_path, exported):
     found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert found == {
         "model.pt2", "model.onnx", "openvino/model.xml", "openvino/model.bin", "report.json", "report.md",
-        "slimcv.json",
+        "MODEL_CARD.md", "slimcv.json",
     }  # fmt: skip
     assert (out / "openvino/model.bin").read_bytes() == b"\x00" * 3_000_000
 
@@ -94,7 +94,8 @@ def test_the_manifest_says_what_to_serve_and_how_to_feed_it(tmp_path, exported):
     assert (manifest.threads, manifest.seed, manifest.slimcv) == (2, 7, slimcv.__version__)
     assert manifest.recipe["text"] == "name: cpu_fast\n"
     assert set(manifest.files) == {
-        "model.pt2", "model.onnx", "openvino/model.xml", "openvino/model.bin", "report.json", "report.md"
+        "model.pt2", "model.onnx", "openvino/model.xml", "openvino/model.bin", "report.json", "report.md",
+        "MODEL_CARD.md",
     }  # fmt: skip
 
 

@@ -16,10 +16,13 @@ import typer
 from slimcv import __version__
 from slimcv.cli import recipes, usage
 from slimcv.cli.doctor import doctor
+from slimcv.cli.export import export
 from slimcv.cli.ladder import ladder
 from slimcv.cli.live import say
 from slimcv.cli.optimize import optimize
+from slimcv.cli.predict import predict
 from slimcv.cli.profile import profile
+from slimcv.cli.verify import verify
 from slimcv.errors import SlimcvError
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -45,6 +48,9 @@ app = typer.Typer(
 )
 app.command()(optimize)
 app.command()(profile)
+app.command()(predict)
+app.command()(verify)
+app.command()(export)
 app.command()(doctor)
 app.command()(ladder)
 app.add_typer(recipes.app, name="recipes")

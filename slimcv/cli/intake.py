@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimcv.cli import live
 from slimcv.errors import SlimcvError
+from slimcv.optimization import Caching
 
 if TYPE_CHECKING:
-    from slimcv.step import Context, Variant
+    from slimcv.step import Variant
 
 
 def seconds_of(option: str, text: str) -> float:
@@ -70,63 +70,9 @@ def load_model(
     )
 
 
-@dataclass(frozen=True)
-class Caching:
-    """Where decoded pictures are kept, at most how many bytes of them, and whether after this run."""
-
-    folder: Path | None
-    limit: int | None
-    keep: bool
-
-
 def caching(folder: Path | None, limit: str | None, *, none: bool) -> Caching:
     """What `--cache`, `--cache-limit` and `--no-cache` ask for. Raises SlimcvError."""
     return Caching(folder, None if limit is None else round(bytes_of("--cache-limit", limit)), keep=not none)
-
-
-def make_context(
-    variant: Variant,
-    data: str | None,
-    folder: Path,
-    *,
-    threads: int | None,
-    seed: int,
-    kept: Caching,
-    classes: tuple[str, ...] | None,
-) -> Context:
-    """The model as teacher with its pictures, read and checked against its outputs. Raises SlimcvError."""
-    from dataclasses import replace
-
-    import torch
-
-    from slimcv import data as pictures
-    from slimcv.measure.threads import available
-    from slimcv.step import Context
-
-    torch.set_num_threads(available())
-    dataset = None
-    if data is not None:
-        dataset = pictures.load(
-            data,
-            seed=seed,
-            classes=variant.classes or classes,
-            input=variant.input,
-            cache=kept.folder,
-            cache_limit=kept.limit,
-            keep=kept.keep,
-        )
-        with torch.no_grad():
-            outputs = variant.model(torch.zeros(2, *variant.input.shape)).shape[1]
-        dataset.check_outputs(outputs)
-        variant = replace(variant, classes=dataset.classes)
-    return Context(
-        teacher=variant,
-        data=dataset,
-        workdir=folder / "work",
-        threads=threads or available(),
-        train_threads=available(),
-        seed=seed,
-    )
 
 
 def log_to_stderr() -> None:

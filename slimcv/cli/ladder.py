@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv import __version__
-from slimcv.cli.intake import Caching, caching, load_model, log_to_stderr, make_context
+from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.live import say
 from slimcv.cli.options import (
     ArchOption,
@@ -29,6 +29,7 @@ from slimcv.cli.options import (
     ThreadsOption,
 )
 from slimcv.errors import SlimcvError
+from slimcv.optimization import Caching, make_context
 
 if TYPE_CHECKING:
     from slimcv.ladder.rows import Row

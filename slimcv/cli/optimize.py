@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimcv import __version__
+from slimcv import optimization
 from slimcv.cli import together
-from slimcv.cli.intake import caching, load_model, log_to_stderr, make_context, seconds_of
+from slimcv.cli.intake import caching, load_model, log_to_stderr, seconds_of
 from slimcv.cli.live import say
 from slimcv.cli.options import (
     ArchOption,
@@ -22,6 +22,7 @@ from slimcv.cli.options import (
     Format,
     FormatOption,
     InputOption,
+    JunitOption,
     MeanOption,
     ModelArgument,
     NoCacheOption,
@@ -29,11 +30,10 @@ from slimcv.cli.options import (
     StdOption,
     ThreadsOption,
 )
+from slimcv.optimization import Named
 
 if TYPE_CHECKING:
-    from slimcv.recipe import Recipe
-    from slimcv.run import Run
-    from slimcv.step import Context
+    from slimcv.results import Record
 
 EXIT_GATE_MISSED = 3
 
@@ -76,6 +76,10 @@ def optimize(
     cache: CacheOption = None,
     cache_limit: CacheLimitOption = None,
     no_cache: NoCacheOption = False,
+    license: Annotated[
+        str | None, typer.Option(help="Licence of MODEL, such as apache-2.0, for the model card.")
+    ] = None,
+    junit: JunitOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and exit.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out holds.")] = False,
     output_format: FormatOption = Format.TEXT,
@@ -118,84 +122,44 @@ def optimize(
         trains = any(entry.trains for entry in plan.entries)
         classes = variant.classes or beside.classes
         together.begin(group, variant, pictures if trains else None, classes=classes, seed=seed)
-        context = make_context(
+        context = optimization.make_context(
             variant, pictures, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
         )
         context = together.lead(group, context, trains=trains)
-        with _open_run(folder, plan, context, overwrite=overwrite) as run:
-            document = _run_recipe(
-                plan, run, context, model=model, sha256=sha256, arch=arch, data=pictures, seconds=seconds
-            )
+        command = ["slimcv", *sys.argv[1:]]
+        named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
+        with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
+            found = list(_shown(optimization.records(plan, run, context, seconds=seconds)))
+            document = optimization.finish(found, plan, run, context, named=named)
 
     from slimcv import report
 
+    if junit is not None:
+        _write_junit(junit, document, model=model)
     print(report.render(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     say(f"written to {folder}/")
     if not document["gate"]["met"]:
         raise typer.Exit(EXIT_GATE_MISSED)
 
 
+def _shown(records: Iterable[Record]) -> Iterator[Record]:
+    """The records as they come, each as a line of a table on stderr."""
+    from slimcv import report
+
+    colour = report.wants_colour(sys.stderr)
+    say(report.step_header())
+    for record in records:
+        say(report.step_line(record, colour=colour))
+        yield record
+
+
+def _write_junit(path: Path, document: dict[str, Any], *, model: str) -> None:
+    from slimcv.report.junit import of_report, render_junit
+    from slimcv.writing import write_text
+
+    write_text(path, render_junit(f"slimcv optimize {model}", of_report(document)))
+
+
 def _gate_overrides(max_drop: float | None, min_speedup: float | None) -> list[str]:
     given = {"max_drop": max_drop, "min_speedup": min_speedup}
     return [f"gate.{key}={value}" for key, value in given.items() if value is not None]
-
-
-def _open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
-    from slimcv.run import Run
-    from slimcv.train.teacher import fingerprint
-
-    identity = {
-        "model": fingerprint(context.teacher.model),
-        "input": repr(context.teacher.input),
-        "recipe": plan.plan(),
-        "data": context.data.fingerprint if context.data else None,
-        "seed": context.seed,
-        "threads": context.threads,
-        "slimcv": __version__,
-    }
-    run = Run.open(folder, identity=identity, overwrite=overwrite)
-    if run.resumed:
-        logging.getLogger("slimcv").info("going on with the run in %s", folder)
-    return run
-
-
-def _run_recipe(
-    plan: Recipe,
-    run: Run,
-    context: Context,
-    *,
-    model: str,
-    sha256: str | None,
-    arch: str | None,
-    data: str | None,
-    seconds: float | None,
-) -> dict[str, Any]:
-    import time
-    from dataclasses import replace
-
-    from slimcv import bundle, report, session
-    from slimcv.report.outcome import from_records
-    from slimcv.step import InputSpec
-
-    deadline = None if seconds is None else time.perf_counter() + seconds - run.seconds
-    colour = report.wants_colour(sys.stderr)
-    say(report.step_header())
-    records = []
-    for record in session.optimize(plan, replace(context, workdir=run.workdir, deadline=deadline), run):
-        records.append(record)
-        say(report.step_line(record, colour=colour))
-    document = from_records(
-        records,
-        recipe=plan,
-        context=context,
-        model=model,
-        sha256=sha256,
-        arch=arch,
-        data=data,
-        command=["slimcv", *sys.argv[1:]],
-    )
-    shipped = records[-1].details
-    served = replace(context.teacher, input=InputSpec(**shipped["input"]))
-    bundle.write(run.folder, document, served, serve=shipped["serve"], seed=context.seed)
-    run.finish()
-    return document

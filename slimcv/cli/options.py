@@ -23,6 +23,15 @@ ModelArgument = Annotated[
         metavar="MODEL", help="A .pt, .pth, .pt2 or .safetensors file, timm:NAME or torchvision:NAME."
     ),
 ]
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="The folder that slimcv optimize wrote.")
+]
+RuntimeOption = Annotated[
+    str | None, typer.Option(help="Run this one of the bundle's files. Default: the fastest measured.")
+]
+JunitOption = Annotated[
+    Path | None, typer.Option(help="Write the checks as JUnit XML here too, for continuous integration.")
+]
 ArchOption = Annotated[
     str | None,
     typer.Option(

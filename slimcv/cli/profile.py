@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slimcv.cli.intake import caching, load_model, log_to_stderr, make_context
+from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.options import (
     ArchOption,
     CacheLimitOption,
@@ -27,6 +27,7 @@ from slimcv.cli.options import (
     ThreadsOption,
 )
 from slimcv.errors import SlimcvError
+from slimcv.optimization import make_context
 
 if TYPE_CHECKING:
     from slimcv.train.settings import FinetuneSettings

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from slimcv.cli.intake import Caching, log_to_stderr
+from slimcv.cli.intake import log_to_stderr
+from slimcv.optimization import Caching
 from slimcv.train.processes import launched
 
 if TYPE_CHECKING:

@@ -136,14 +136,21 @@ def _class_folders(root: Path, folder: Path) -> dict[str, list[Sample]]:
     return {
         name: [
             _file_sample(path, os.path.relpath(path, root), name)
-            for path in _picture_files(str(folder / name), seen=set())
+            for path in picture_files(str(folder / name))
         ]
         for name in _entries(folder)[0]
     }
 
 
+def picture_files(folder: str) -> Iterator[str]:
+    """Every picture below a folder in order of the names, links followed, hidden files left out.
+
+    No folder is entered twice: links may form circles. Raises SlimcvError for one that cannot be listed.
+    """
+    return _picture_files(folder, seen=set())
+
+
 def _picture_files(folder: str, *, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Every picture below a folder, links followed. No folder is entered twice: links may form circles."""
     place = Path(folder).stat()
     if (place.st_dev, place.st_ino) in seen:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import zipfile
 from dataclasses import replace
@@ -24,7 +25,7 @@ from slimcv.models import (
 )
 from slimcv.step import InputSpec, Variant
 
-__all__ = ["capture", "checkpoint", "load"]
+__all__ = ["capture", "checkpoint", "from_module", "load"]
 
 logger = logging.getLogger("slimcv")
 
@@ -69,6 +70,21 @@ def load(
     spec = metadata.describe(network, arch=arch, input=input, mean=mean, std=std)
     lifted = capture.capture(network, spec)
     return _variant(lifted, spec, classes=classes, source=source, form=form)
+
+
+def from_module(
+    module: nn.Module,
+    *,
+    input: str | None = None,
+    classes: tuple[str, ...] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Variant:
+    """A network in memory as a variant in eval mode; `module` is left as it was. Raises as `load` does."""
+    network = copy.deepcopy(module).float()
+    spec = metadata.describe(network, arch=None, input=input, mean=mean, std=std)
+    lifted = capture.capture(network, spec)
+    return _variant(lifted, spec, classes=classes, source=type(module).__name__, form="module")
 
 
 def _form(path: Path) -> str:

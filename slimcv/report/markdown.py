@@ -22,7 +22,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         f"**{cell(comparison.headline(report))}**",
         cell(comparison.gate(report)),
         "## Before and after",
-        _before_after(report),
+        before_after(report),
         cell(comparison.method(report)) + f"; {figures.NOT_MEASURED} stands for not measured.",
         "## What a runtime or an allocator alone gives",
         grid(("the unmodified network", "latency p50", "against the base"), comparison.unmodified(report)),
@@ -75,7 +75,8 @@ def _item(item: Any) -> str:
     return ": ".join(str(part) for part in item.values()) if isinstance(item, Mapping) else str(item)
 
 
-def _before_after(report: Mapping[str, Any]) -> str:
+def before_after(report: Mapping[str, Any]) -> str:
+    """Every figure of original and optimised network, with the change."""
     lines = [(row.label, row.original, row.optimized, row.change) for row in comparison.rows(report)]
     return grid(("", "original", "optimised", "change"), lines)
 

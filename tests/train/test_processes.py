@@ -20,9 +20,9 @@ from torch import nn
 
 from slimcv import data as datasets
 from slimcv.cli import together
-from slimcv.cli.intake import Caching
 from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.models import capture
+from slimcv.optimization import Caching
 from slimcv.step import Context, InputSpec, Variant
 from slimcv.train import finetune
 from slimcv.train import state as states

@@ -1,0 +1,125 @@
+"""The main job from Python: what `slimcv optimize` does, for pipelines."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimcv.errors import SlimcvError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from slimcv.serving import Predictor
+    from slimcv.step import Variant
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished optimisation: the folder that can be deployed, and its report as in `report.json`."""
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def gate_met(self) -> bool:
+        """Whether what is in the folder keeps the bounds that were asked for."""
+        return bool(self.report["gate"]["met"])
+
+    @property
+    def speedup(self) -> float | None:
+        """Median latency of the original in eager PyTorch over that of the optimised network."""
+        found: float | None = self.report["ratios"].get("latency_p50")
+        return found
+
+    def load(self, **options: Any) -> Predictor:
+        """The optimised network, ready to predict; `options` are those of `slimcv.load`."""
+        from slimcv.serving import load
+
+        return load(self.folder, **options)
+
+
+def optimize(
+    model: str | os.PathLike[str] | nn.Module,
+    *,
+    recipe: str = "cpu_fast",
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    arch: str | None = None,
+    code: tuple[str, ...] = (),
+    input: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    classes: tuple[str, ...] | None = None,
+    overrides: tuple[str, ...] = (),
+    threads: int | None = None,
+    seed: int = 0,
+    budget: str | float | None = None,
+    overwrite: bool = False,
+    license: str | None = None,
+) -> Result:
+    """Apply a recipe to a model, keep what measurement proves, write a folder that can be deployed.
+
+    `model` is a file or a name as on the command line, or a network that takes float32 (n, channels, height,
+    width) and gives logits (n, classes); it is left as it was. `input` is its shape, such as "3x224x224";
+    `overrides` are `step.key=value` and `gate.key=value`; `budget` seconds or text such as "15m". `out` is by
+    default `<model>-slim`, and has to be given with a network. The same call goes on with a run that was
+    interrupted. Progress is logged to the logger "slimcv". Raises SlimcvError for what the caller can mend.
+    """
+    from slimcv import bundle, optimization, sidecar
+    from slimcv.measure import allocator
+    from slimcv.optimization import Caching, Named
+    from slimcv.recipe import load as load_recipe
+    from slimcv.train.settings import seconds as parsed
+
+    plan = load_recipe(recipe, overrides=overrides)
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+    if out is None and not isinstance(model, str | os.PathLike):
+        raise SlimcvError("a network has no name to call a folder by", "give out=, the folder to write")
+    beside = sidecar.find(name)
+    allocator.tune()
+    variant = _variant(
+        model,
+        arch=arch,
+        code=code,
+        input=input or beside.input,
+        mean=mean or beside.mean,
+        std=std or beside.std,
+        classes=classes or beside.classes,
+    )
+    pictures = os.fspath(data) if data is not None else beside.folder()
+    folder = Path(out) if out is not None else Path(f"{Path(name.replace(':', '-')).with_suffix('')}-slim")
+    context = optimization.make_context(
+        variant, pictures, folder, threads=threads, seed=seed, kept=Caching(), classes=variant.classes
+    )
+    try:
+        limit = None if budget is None else parsed(budget)
+    except ValueError as error:
+        raise SlimcvError(f"budget {budget}: {error}", "for example 90s, 10m or 1h30m") from error
+    sha256 = bundle.sha256(Path(name)) if Path(name).is_file() else None
+    named = Named(name, sha256=sha256, arch=arch, data=pictures, license=license)
+    with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
+        found = list(optimization.records(plan, run, context, seconds=limit))
+        report = optimization.finish(found, plan, run, context, named=named)
+    return Result(folder, report)
+
+
+def _variant(
+    model: str | os.PathLike[str] | nn.Module,
+    *,
+    arch: str | None,
+    code: tuple[str, ...],
+    input: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    classes: tuple[str, ...] | None,
+) -> Variant:
+    from slimcv import models
+
+    if isinstance(model, str | os.PathLike):
+        return models.load(
+            os.fspath(model), arch=arch, code=code, input=input, classes=classes, mean=mean, std=std
+        )
+    return models.from_module(model, input=input, classes=classes, mean=mean, std=std)

@@ -1,0 +1,62 @@
+"""`slimcv verify`: a bundle checked on the machine that is to serve it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from slimcv.cli.intake import log_to_stderr
+from slimcv.cli.options import BundleArgument, CacheOption, DataOption, Format, FormatOption, JunitOption
+
+EXIT_DAMAGED, EXIT_FAILED = 2, 3
+
+
+def verify(
+    bundle: BundleArgument,
+    data: DataOption = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(min=0.0, help="The most a prediction may take at the median.")
+    ] = None,
+    min_top1: Annotated[
+        float | None, typer.Option(min=0.0, max=100.0, help="Least top-1 on --data, in percent.")
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=100.0, help="Least share of golden samples with the same class, in percent."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads a prediction may use. Default: as the bundle says.")
+    ] = None,
+    cache: CacheOption = None,
+    junit: JunitOption = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Check BUNDLE's files, its answers to the golden samples and its speed, on this machine.
+
+    Exit codes: 0 all passed, 2 no bundle or a damaged one, 3 an answer, the speed or the accuracy fell short.
+    """
+    from slimcv.errors import SlimcvError
+
+    if min_top1 is not None and data is None:
+        raise SlimcvError("--min-top1 needs labelled pictures", "give them with --data DIR")
+    log_to_stderr()
+
+    from slimcv import report
+    from slimcv.report.junit import of_verification, render_junit
+    from slimcv.report.verification import render_verification
+    from slimcv.serving.verification import Limits
+    from slimcv.serving.verification import verify as verified
+    from slimcv.writing import write_text
+
+    limits = Limits(max_latency_ms, min_top1, min_agreement)
+    found = verified(bundle, limits, source=data, threads=threads, cache=cache)
+    document = found.as_json()
+    if junit is not None:
+        write_text(junit, render_junit(f"slimcv verify {bundle}", of_verification(document)))
+    print(render_verification(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
+    if not found.passed:
+        raise typer.Exit(EXIT_DAMAGED if found.damaged else EXIT_FAILED)

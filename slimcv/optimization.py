@@ -1,0 +1,156 @@
+"""One optimisation from a loaded model to a finished folder: what command line and Python both do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimcv import __version__
+
+if TYPE_CHECKING:
+    from slimcv.recipe import Recipe
+    from slimcv.results import Record
+    from slimcv.run import Run
+    from slimcv.step import Context, Variant
+
+
+@dataclass(frozen=True)
+class Caching:
+    """Where decoded pictures are kept, at most how many bytes of them, and whether after this run."""
+
+    folder: Path | None = None
+    limit: int | None = None
+    keep: bool = True
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the user called things, for the report: the model, its file's hash, architecture, pictures.
+
+    `command` is the command line, empty where there was none; `license` that of the model.
+    """
+
+    model: str
+    sha256: str | None = None
+    arch: str | None = None
+    data: str | None = None
+    command: Sequence[str] = ()
+    license: str | None = None
+
+
+def make_context(
+    variant: Variant,
+    data: str | None,
+    folder: Path,
+    *,
+    threads: int | None,
+    seed: int,
+    kept: Caching,
+    classes: tuple[str, ...] | None,
+) -> Context:
+    """The model as teacher with its pictures, read and checked against its outputs. Raises SlimcvError."""
+    import torch
+
+    from slimcv import data as pictures
+    from slimcv.measure.threads import available
+    from slimcv.step import Context
+
+    torch.set_num_threads(available())
+    dataset = None
+    if data is not None:
+        dataset = pictures.load(
+            data,
+            seed=seed,
+            classes=variant.classes or classes,
+            input=variant.input,
+            cache=kept.folder,
+            cache_limit=kept.limit,
+            keep=kept.keep,
+        )
+        with torch.no_grad():
+            outputs = variant.model(torch.zeros(2, *variant.input.shape)).shape[1]
+        dataset.check_outputs(outputs)
+        variant = replace(variant, classes=dataset.classes)
+    return Context(
+        teacher=variant,
+        data=dataset,
+        workdir=folder / "work",
+        threads=threads or available(),
+        train_threads=available(),
+        seed=seed,
+    )
+
+
+def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
+    """The run directory of this very optimisation, new or gone on with. Raises SlimcvError."""
+    from slimcv.run import Run
+    from slimcv.train.teacher import fingerprint
+
+    identity = {
+        "model": fingerprint(context.teacher.model),
+        "input": repr(context.teacher.input),
+        "recipe": plan.plan(),
+        "data": context.data.fingerprint if context.data else None,
+        "seed": context.seed,
+        "threads": context.threads,
+        "slimcv": __version__,
+    }
+    run = Run.open(folder, identity=identity, overwrite=overwrite)
+    if run.resumed:
+        logging.getLogger("slimcv").info("going on with the run in %s", folder)
+    return run
+
+
+def records(plan: Recipe, run: Run, context: Context, *, seconds: float | None) -> Iterator[Record]:
+    """The session's records as decisions fall; after `seconds` of this run no training is started."""
+    import time
+
+    from slimcv import session
+
+    deadline = None if seconds is None else time.perf_counter() + seconds - run.seconds
+    yield from session.optimize(plan, replace(context, workdir=run.workdir, deadline=deadline), run)
+
+
+def finish(
+    found: Sequence[Record], plan: Recipe, run: Run, context: Context, *, named: Named
+) -> dict[str, Any]:
+    """Write the bundle that the session's records describe, and close the run; the report."""
+    from slimcv import bundle
+    from slimcv.report.outcome import from_records
+    from slimcv.serving import golden
+    from slimcv.step import InputSpec
+
+    document = from_records(
+        found,
+        recipe=plan,
+        context=context,
+        model=named.model,
+        sha256=named.sha256,
+        arch=named.arch,
+        data=named.data,
+        command=named.command,
+    )
+    shipped = found[-1].details
+    served = replace(context.teacher, input=InputSpec(**shipped["input"]))
+    samples = golden.made(
+        run.folder / bundle.PLACES[shipped["serve"]],
+        shipped["serve"],
+        served.input,
+        split=context.data.val if context.data else None,
+        threads=context.threads,
+        seed=context.seed,
+    )
+    bundle.write(
+        run.folder,
+        document,
+        served,
+        serve=shipped["serve"],
+        seed=context.seed,
+        golden=samples,
+        license=named.license,
+    )
+    run.finish()
+    return document

@@ -1,0 +1,86 @@
+"""A bundle's file in the layout that a model server reads, or alone.
+
+OpenVINO Model Server: `NAME/1/model.xml` beside a `config.json` (docs.openvino.ai, "Preparing a Model
+Repository"). Triton: `NAME/1/model.*` with `NAME/config.pbtxt` (Triton documentation, "Model Configuration").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from slimcv import bundle
+from slimcv.bundle import PLACES, Manifest
+from slimcv.errors import SlimcvError, nearest
+from slimcv.measure.size import artifact_files
+from slimcv.writing import write_text
+
+MODEL_SERVER, TRITON = "openvino-model-server", "triton"
+FILES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "eager"}
+"""Layouts that are one model alone, and whose file that is."""
+
+LAYOUTS = (MODEL_SERVER, TRITON, *FILES)
+LARGEST_BATCH = 32
+"""How many requests Triton may put together; the artifacts take any number."""
+
+
+def export(folder: Path, layout: str, out: Path, *, name: str | None = None) -> list[Path]:
+    """Write `layout` into `out`, which must be empty or new; the files that were written.
+
+    `name` is the model's on the server, by default the bundle's folder's. Raises SlimcvError for an unknown
+    layout, a bundle without the file it takes, or a folder that is in use.
+    """
+    if layout not in LAYOUTS:
+        raise SlimcvError(f"unknown layout '{layout}'", nearest(layout, LAYOUTS))
+    manifest = bundle.read(folder)
+    called = re.sub(r"[^\w.-]+", "_", name or folder.resolve().name) or "model"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SlimcvError(f"{out} is not empty", "name a new folder")
+    if layout in FILES:
+        return _copied(folder, manifest, FILES[layout], out)
+    writers: dict[str, Callable[[Path, Manifest, Path, str], list[Path]]] = {
+        MODEL_SERVER: _model_server,
+        TRITON: _triton,
+    }
+    return writers[layout](folder, manifest, out, called)
+
+
+def _model_server(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path]:
+    runtime = "openvino" if PLACES["openvino"] in manifest.files else "onnxruntime"
+    files = _copied(folder, manifest, runtime, out / name / "1")
+    # The server's container mounts the repository at /models.
+    config = {"model_config_list": [{"config": {"name": name, "base_path": f"/models/{name}"}}]}
+    write_text(out / "config.json", json.dumps(config, indent=2) + "\n")
+    return [*files, out / "config.json"]
+
+
+def _triton(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path]:
+    openvino = manifest.serve.runtime == "openvino" or PLACES["onnxruntime"] not in manifest.files
+    files = _copied(folder, manifest, "openvino" if openvino else "onnxruntime", out / name / "1")
+    spec = manifest.input
+    outputs = len(manifest.classes) if manifest.classes else -1
+    dims = f"{spec.channels}, {spec.height}, {spec.width}"
+    config = (
+        f'name: "{name}"\n'
+        f'backend: "{"openvino" if openvino else "onnxruntime"}"\n'
+        f"max_batch_size: {LARGEST_BATCH}\n"
+        f'input [{{ name: "input", data_type: TYPE_FP32, dims: [ {dims} ] }}]\n'
+        f'output [{{ name: "logits", data_type: TYPE_FP32, dims: [ {outputs} ] }}]\n'
+        "instance_group [{ kind: KIND_CPU }]\n"
+    )
+    write_text(out / name / "config.pbtxt", config)
+    return [*files, out / name / "config.pbtxt"]
+
+
+def _copied(folder: Path, manifest: Manifest, runtime: str, out: Path) -> list[Path]:
+    place = PLACES[runtime]
+    if place not in manifest.files:
+        present = ", ".join(sorted(manifest.files)) or "none"
+        raise SlimcvError(
+            f"{folder} has no {place}", f"it has {present}; run slimcv optimize with its export"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy2(path, out / path.name)) for path in artifact_files(folder / place)]

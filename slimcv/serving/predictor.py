@@ -1,0 +1,165 @@
+"""From pictures in any ordinary form to classes, by the file that a bundle serves."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from slimcv import bundle, runtimes
+from slimcv.bundle import PLACES, Manifest
+from slimcv.data.decoding import Picture, decode, quiet_pillow
+from slimcv.data.normalisation import normalised
+from slimcv.data.parallel import in_order
+from slimcv.errors import SlimcvError, nearest
+from slimcv.measure.threads import available
+from slimcv.step import InputSpec
+
+BATCH = 32
+"""Pictures that are answered at once."""
+
+Images = Picture | NDArray[np.uint8] | Sequence[Picture]
+"""One picture (path, Pillow image, uint8 array (height, width) or (height, width, channels)), a sequence of
+them, or a batch of them: uint8 (n, height, width, channels)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The classes a picture most probably belongs to, the first one first.
+
+    `labels` are names, or positions as text where the model came without names; `indices` are positions among
+    the model's outputs, `probabilities` those of a softmax over all of them, 0 to 1.
+    """
+
+    labels: tuple[str, ...]
+    indices: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.labels[0]
+
+    @property
+    def probability(self) -> float:
+        """That of the most probable class."""
+        return self.probabilities[0]
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    verify: bool = False,
+) -> Predictor:
+    """The model of a bundle, in the runtime that was measured to be the fastest or in another one it has.
+
+    `threads` are by default what affinity and container allow. `verify` compares every file with the hash in
+    the manifest first. Raises SlimcvError for a folder that is no bundle, a damaged file, or a runtime the
+    bundle has no file for.
+    """
+    place = Path(folder)
+    manifest = bundle.read(place, verify=verify)
+    name, path = served(manifest, runtime)
+    count = threads or available()
+    return Predictor(manifest, runtimes.prepare(place / path, name, threads=count), threads=count)
+
+
+def served(manifest: Manifest, runtime: str | None) -> tuple[str, str]:
+    """The runtime that is meant and its file in the bundle. Raises SlimcvError."""
+    if runtime is None or runtime == manifest.serve.runtime:
+        return manifest.serve.runtime, manifest.serve.path
+    present = [name for name, path in PLACES.items() if path in manifest.files]
+    if runtime not in present:
+        raise SlimcvError(f"the bundle has no file for {runtime}", nearest(runtime, present))
+    return runtime, PLACES[runtime]
+
+
+class Predictor:
+    """A loaded bundle. May be called from several threads, which then take turns."""
+
+    def __init__(self, manifest: Manifest, prepared: runtimes.Prepared, *, threads: int) -> None:
+        spec = manifest.input
+        self.manifest = manifest
+        self.runtime = prepared.runtime
+        self.threads = threads
+        self.input = InputSpec(spec.channels, spec.height, spec.width, spec.mean, spec.std)
+        self.classes = manifest.classes
+        self._prepared = prepared
+        self._turn = threading.Lock()
+
+    def __call__(self, images: Images, *, top: int = 1) -> Prediction | list[Prediction]:
+        """The same as `predict`."""
+        return self.predict(images, top=top)
+
+    def predict(self, images: Images, *, top: int = 1) -> Prediction | list[Prediction]:
+        """The `top` most probable classes: one Prediction for one picture, else a list in the same order.
+
+        Raises PictureError for a picture that cannot be decoded.
+        """
+        if _is_one(images):
+            return self.ranked(self.outputs(self._pixels([images])), top)[0]
+        if isinstance(images, np.ndarray):
+            images = list(images)
+        found: list[Prediction] = []
+        for start in range(0, len(images), BATCH):
+            found += self.ranked(self.outputs(self._pixels(images[start : start + BATCH])), top)
+        return found
+
+    def outputs(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The model's outputs (n, classes) for pictures (n, height, width, channels) at the model's size."""
+        batch = np.ascontiguousarray(normalised(pixels, self.input))
+        with self._turn:
+            return self._prepared.predict(batch)
+
+    def decoded(self, picture: Picture) -> NDArray[np.uint8]:
+        """Pixels (height, width, channels) at the model's size. Raises PictureError."""
+        spec = self.input
+        shape = (spec.height, spec.width, spec.channels)
+        if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape == shape:
+            return picture
+        return decode(picture, spec.height, spec.width, spec.channels)
+
+    def _pixels(self, pictures: Sequence[Picture]) -> NDArray[np.uint8]:
+        if len(pictures) == 1:
+            return self.decoded(pictures[0])[np.newaxis]
+        with quiet_pillow():
+            return np.stack(list(in_order(self.decoded, pictures)))
+
+    def ranked(self, outputs: NDArray[np.float32], top: int) -> list[Prediction]:
+        """The `top` most probable classes of each row of outputs (n, classes)."""
+        count = min(max(1, top), outputs.shape[1])
+        chances = _softmax(outputs)
+        # A stable sort: equal outputs keep the order of the classes.
+        order = np.argsort(-chances, axis=1, kind="stable")[:, :count]
+        return [
+            Prediction(
+                tuple(self._label(index) for index in row),
+                tuple(row),
+                tuple(float(chances[number, index]) for index in row),
+            )
+            for number, row in enumerate(order.tolist())
+        ]
+
+    def _label(self, index: int) -> str:
+        return str(index) if self.classes is None else self.classes[index]
+
+
+def _is_one(images: Images) -> bool:
+    if isinstance(images, np.ndarray):
+        return images.ndim < 4
+    return isinstance(images, str | os.PathLike | Image.Image) or hasattr(images, "read")
+
+
+def _softmax(outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True)
+    raised = np.exp(shifted)
+    chances: NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
+    return chances

@@ -1,0 +1,204 @@
+"""Whether a bundle is whole and does on this machine what it did on the one that made it."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from slimcv import bundle, data, serving
+from slimcv.bundle import Manifest
+from slimcv.errors import SlimcvError
+from slimcv.measure import environment
+from slimcv.serving import golden
+from slimcv.serving.predictor import BATCH, Predictor
+
+Outcome = Literal["passed", "failed", "noted"]
+
+WARM_UP_CALLS, TIMED_CALLS = 5, 30
+SLOW_CALL_SECONDS, SLOW_CALLS = 0.1, 10
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: `noted` where nothing was asked of it."""
+
+    name: str
+    outcome: Outcome
+    detail: str
+    value: float | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is asked for beyond wholeness and the golden samples; None where nothing is."""
+
+    max_latency_ms: float | None = None
+    min_top1: float | None = None
+    min_agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found. A damaged bundle is not run at all."""
+
+    folder: str
+    checks: tuple[Check, ...]
+    damaged: bool
+
+    @property
+    def passed(self) -> bool:
+        """Nothing failed."""
+        return all(check.outcome != "failed" for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """The result of `slimcv verify --format json`."""
+        return {
+            "schema_version": 1,
+            "bundle": self.folder,
+            "passed": self.passed,
+            "damaged": self.damaged,
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+
+def verify(
+    folder: Path,
+    limits: Limits,
+    *,
+    source: str | None = None,
+    threads: int | None = None,
+    cache: Path | None = None,
+) -> Verification:
+    """Compare every file with the manifest, then run the golden samples, the clock and `source`'s val/.
+
+    `threads` are by default those the bundle was measured with. Raises SlimcvError where there is no manifest
+    that can be read, the runtime does not load the file, or `source` cannot be read.
+    """
+    manifest = bundle.read(folder, verify=False)
+    files = list(_files(folder, manifest))
+    if any(check.outcome == "failed" for check in files):
+        return Verification(str(folder), tuple(files), damaged=True)
+    predictor = serving.load(folder, threads=threads or manifest.serve.threads)
+    checks = [*files, *_machine(manifest), *_golden(folder, manifest, predictor, limits)]
+    checks.append(_latency(manifest, predictor, limits))
+    if source is not None:
+        checks.append(_top1(predictor, source, limits, cache=cache))
+    elif limits.min_top1 is not None:
+        raise SlimcvError("--min-top1 needs labelled pictures", "give them with --data DIR")
+    return Verification(str(folder), tuple(checks), damaged=False)
+
+
+def _files(folder: Path, manifest: Manifest) -> Iterator[Check]:
+    for name, entry in manifest.files.items():
+        try:
+            bundle.check(folder / name, entry)
+        except SlimcvError as error:
+            yield Check(f"file {name}", "failed", error.message)
+    count = len(manifest.files)
+    yield Check(
+        "files", "noted", f"{count} files listed in {bundle.MANIFEST} were compared with their hashes"
+    )
+
+
+def _machine(manifest: Manifest) -> Iterator[Check]:
+    """Differences from where the bundle was made that may explain what fails later."""
+    there, here = manifest.environment, environment.describe()
+    lost = [flag for flag in there.get("isa", ()) if flag not in here.isa]
+    if lost:
+        yield Check(
+            "instruction sets", "noted", f"made on a CPU with {', '.join(lost)}, which this one lacks"
+        )
+    if manifest.serve.precision == "int8" and not environment.has_int8_instructions():
+        note = "this CPU has no 8-bit dot products: weights of more than 7 bits may overflow"
+        yield Check("int8", "noted", note)
+    library = manifest.serve.runtime if manifest.serve.runtime in ("onnxruntime", "openvino") else "torch"
+    made, now = there.get("versions", {}).get(library), here.versions.get(library)
+    if made is not None and now is not None and made != now:
+        age = "older" if _ordered(now) < _ordered(made) else "newer"
+        yield Check(
+            "runtime version", "noted", f"{library} {now} is {age} than {made}, which it was made with"
+        )
+
+
+def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limits) -> Iterator[Check]:
+    if manifest.golden is None:
+        yield Check("golden samples", "noted", "the bundle has none")
+        return
+    samples = golden.read(folder / manifest.golden.path)
+    outputs = predictor.outputs(samples.pixels)
+    if outputs.shape != samples.outputs.shape or not np.isfinite(outputs).all():
+        yield Check("golden samples", "failed", "the outputs have another shape or are no numbers")
+        return
+    difference, bound = samples.difference(outputs), manifest.golden.tolerance
+    yield Check(
+        "golden samples",
+        "passed" if difference <= bound else "failed",
+        f"{len(outputs)} outputs differ by at most {difference:.2g} of the largest, {bound:g} is allowed",
+        value=difference,
+        bound=bound,
+    )
+    yield _judged("agreement", samples.agreement(outputs), "%", at_least=limits.min_agreement)
+
+
+def _latency(manifest: Manifest, predictor: Predictor, limits: Limits) -> Check:
+    spec = manifest.input
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (1, spec.height, spec.width, spec.channels), dtype=np.uint8
+    )
+    milliseconds = 1e3 * _seconds(lambda: predictor.outputs(pixels))
+    check = _judged("latency p50", milliseconds, "ms", at_most=limits.max_latency_ms)
+    before = manifest.serve.latency_ms
+    if before is None:
+        return check
+    detail = f"{check.detail}; {before:.3g} ms where it was made ({predictor.threads} threads here)"
+    return Check(check.name, check.outcome, detail, check.value, check.bound)
+
+
+def _top1(predictor: Predictor, source: str, limits: Limits, *, cache: Path | None) -> Check:
+    """On the validation pictures of a source, which are decoded as they were for the report."""
+    split = data.load(source, classes=predictor.classes, input=predictor.input, cache=cache).val
+    spec = predictor.input
+    pixels = split.pixels(spec.height, spec.width, spec.channels)
+    right = 0
+    for start in range(0, len(split), BATCH):
+        chosen = slice(start, start + BATCH)
+        outputs = predictor.outputs(np.asarray(pixels[chosen]))
+        right += int((outputs.argmax(axis=1) == split.labels[chosen]).sum())
+    return _judged("top-1", 100.0 * right / len(split), "%", at_least=limits.min_top1)
+
+
+def _judged(
+    name: str, value: float, unit: str, *, at_least: float | None = None, at_most: float | None = None
+) -> Check:
+    if at_least is not None:
+        met, asked = value >= at_least, f", {at_least:g} {unit} at least"
+    elif at_most is not None:
+        met, asked = value <= at_most, f", {at_most:g} {unit} at most"
+    else:
+        return Check(name, "noted", f"{value:.4g} {unit}", value=value)
+    bound = at_least if at_least is not None else at_most
+    return Check(name, "passed" if met else "failed", f"{value:.4g} {unit}{asked}", value=value, bound=bound)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The median of some calls after a few to warm up."""
+    for _ in range(WARM_UP_CALLS):
+        call()
+    taken: list[float] = []
+    while len(taken) < (SLOW_CALLS if taken and taken[0] > SLOW_CALL_SECONDS else TIMED_CALLS):
+        begun = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
+
+
+def _ordered(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -1,0 +1,93 @@
+"""predict, verify and export on the command line: what they print and how they end."""
+
+import csv
+import io
+import json
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from slimcv import cli
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["slimcv", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run
+
+
+def test_predict_as_json_is_strict_and_has_a_row_for_a_broken_picture(call, folder, pictures, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    code, out, _ = call(
+        "predict", folder, pictures / "<red>", tmp_path / "broken.jpg", "--top", 2, "--format", "json"
+    )
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["classes"][0]["label"] for row in rows[:-1]] == ["<red>"] * 6
+    assert all(len(row["classes"]) == 2 for row in rows[:-1])
+    assert rows[-1]["classes"] == []
+    assert "not a picture" in rows[-1]["error"]
+
+
+def test_predict_as_csv_has_a_line_a_picture(call, folder, pictures):
+    code, out, _ = call("predict", folder, pictures, "--format", "csv", "--batch", 5)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert len(rows) == 18
+    assert set(rows[0]) == {"path", "label_1", "probability_1", "error"}
+    assert all(row["label_1"] == row["path"].split("/")[-2] for row in rows)
+
+
+def test_predict_as_text_reads_a_list_from_stdin(call, folder, pictures, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{pictures}/blue/0.png\n{pictures}/green/0.png\n"))
+    code, out, err = call("predict", folder, "-")
+    assert code == 0
+    assert [line.split("  ")[1].split(" ")[0] for line in out.splitlines()] == ["blue", "green"]
+    assert "error" not in err
+
+
+def test_predict_ends_with_2_where_nothing_can_be_read(call, folder, tmp_path):
+    code, out, _ = call("predict", folder, tmp_path / "absent.png")
+    assert code == 2
+    assert "absent.png  error: no such file" in out
+
+
+def test_predict_refuses_a_batch_that_is_no_number(call, folder, pictures):
+    code, out, err = call("predict", folder, pictures, "--batch", "many")
+    assert (code, out) == (2, "")
+    assert "--batch many" in err
+
+
+def test_verify_ends_with_0_3_and_2(call, folder, tmp_path):
+    code, out, _ = call("verify", folder, "--format", "json", "--junit", tmp_path / "checks.xml")
+    assert (code, json.loads(out)["passed"]) == (0, True)
+    suite = ElementTree.parse(tmp_path / "checks.xml").getroot()
+    assert (suite.tag, suite.get("failures")) == ("testsuite", "0")
+
+    code, out, _ = call("verify", folder, "--max-latency-ms", "1e-6")
+    assert code == 3
+    assert "failed (latency p50)" in out
+
+    (folder / "model.onnx").write_bytes(b"")
+    code, out, _ = call("verify", folder, "--format", "markdown")
+    assert code == 2
+    assert "damaged" in out
+
+
+def test_verify_of_no_bundle_is_a_sentence(call, tmp_path):
+    code, out, err = call("verify", tmp_path)
+    assert (code, out) == (2, "")
+    assert "slimcv.json is missing" in err
+
+
+def test_export_names_what_it_wrote(call, folder, tmp_path):
+    code, out, _ = call("export", folder, tmp_path / "server", "--layout", "triton")
+    assert code == 0
+    assert out.splitlines()[-1].endswith("config.pbtxt")

@@ -1,0 +1,99 @@
+"""A bundle answers for whatever a picture comes as, without torch where it needs none."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import slimcv
+from slimcv.data.decoding import PictureError
+from slimcv.errors import SlimcvError
+
+
+@pytest.fixture
+def predictor(folder):
+    return slimcv.load(folder, threads=1)
+
+
+def test_a_path_an_image_and_an_array_get_the_same_answer(predictor, pictures):
+    path = pictures / "green" / "0.png"
+    image = Image.open(path)
+    answers = [predictor.predict(each) for each in (path, str(path), image, np.asarray(image))]
+    assert {answer.label for answer in answers} == {"green"}
+    assert len({answer.probability for answer in answers}) == 1
+
+
+def test_a_sequence_and_a_batch_get_a_list(predictor, pictures):
+    paths = [pictures / name / "1.png" for name in ("blue", "<red>", "green")]
+    assert [found.label for found in predictor.predict(paths)] == ["blue", "<red>", "green"]
+    batch = np.stack([np.asarray(Image.open(path)) for path in paths])
+    assert [found.label for found in predictor.predict(batch)] == ["blue", "<red>", "green"]
+    assert predictor.predict([]) == []
+
+
+def test_the_classes_come_ranked_with_probabilities_that_add_up(predictor, pictures):
+    found = predictor.predict(pictures / "blue" / "0.png", top=9)
+    assert len(found.labels) == 3
+    assert found.labels[0] == found.label == "blue"
+    assert sum(found.probabilities) == pytest.approx(1.0)
+    assert list(found.probabilities) == sorted(found.probabilities, reverse=True)
+    assert [predictor.classes[index] for index in found.indices] == list(found.labels)
+
+
+def test_every_runtime_of_the_bundle_says_the_same(folder, pictures):
+    path = pictures / "<red>" / "2.png"
+    answers = [slimcv.load(folder, runtime=name, threads=1).predict(path) for name in
+               ("onnxruntime", "openvino", "eager")]  # fmt: skip
+    assert {answer.label for answer in answers} == {"<red>"}
+    assert np.ptp([answer.probability for answer in answers]) < 1e-5
+
+
+def test_a_runtime_that_the_bundle_has_no_file_for_is_refused(folder):
+    with pytest.raises(SlimcvError, match="no file for tensorrt") as refused:
+        slimcv.load(folder, runtime="tensorrt")
+    assert "openvino" in refused.value.hint
+
+
+def test_a_broken_picture_is_named(predictor, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"broken\.jpg"):
+        predictor.predict(tmp_path / "broken.jpg")
+
+
+def test_threads_may_share_a_predictor(folder, pictures):
+    predictor = slimcv.load(folder, runtime="openvino", threads=1)
+    names = ("blue", "green", "<red>") * 20
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda name: predictor.predict(pictures / name / "0.png").label, names))
+    assert found == list(names)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_bundle_is_served_without_torch(folder, pictures, runtime):
+    code = (
+        "import sys, slimcv\n"
+        f"found = slimcv.load(sys.argv[1], runtime='{runtime}').predict(sys.argv[2])\n"
+        "loaded = {'torch', 'onnx', 'pandas', 'rich', 'typer'} & set(sys.modules)\n"
+        "print(found.label, sorted(loaded))\n"
+    )
+    path = pictures / "blue" / "0.png"
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder, path], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout.split("\n")[0] == "blue []"
+
+
+def test_what_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(SlimcvError, match=r"slimcv\.json is missing"):
+        slimcv.load(tmp_path)
+
+
+def test_there_is_nothing_else_in_the_package(folder):
+    assert Path(folder).is_dir()
+    with pytest.raises(AttributeError, match="predict"):
+        slimcv.predict  # noqa: B018

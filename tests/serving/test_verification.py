@@ -1,0 +1,94 @@
+"""A bundle is verified where it is to serve: damage, other answers, a slow machine and lost accuracy show."""
+
+import json
+
+import numpy as np
+import pytest
+
+from slimcv import bundle
+from slimcv.errors import SlimcvError
+from slimcv.serving import golden
+from slimcv.serving.verification import Limits, verify
+
+
+def outcomes(found):
+    return {check.name: check.outcome for check in found.checks}
+
+
+def test_a_whole_bundle_passes(folder):
+    found = verify(folder, Limits(max_latency_ms=60_000.0, min_agreement=100.0))
+    assert found.passed
+    assert outcomes(found)["files"] == "passed"
+    assert outcomes(found)["golden samples"] == "passed"
+    assert outcomes(found)["agreement"] == "passed"
+    assert outcomes(found)["latency p50"] == "passed"
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.onnx",
+        "openvino/model.bin",
+        "report.json",
+        "report.md",
+        "golden.npz",
+        "MODEL_CARD.md",
+        "model.pt2",
+    ],
+)
+def test_a_flipped_bit_in_any_file_is_found_and_nothing_is_run(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    found = verify(folder, Limits())
+    assert found.damaged
+    (failed,) = [check for check in found.checks if check.outcome == "failed"]
+    assert failed.name == f"file {name}"
+    assert "latency p50" not in outcomes(found)
+
+
+def test_other_answers_than_the_expected_ones_fail(folder):
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    samples = golden.read(folder / "golden.npz")
+    other = golden.Golden(samples.pixels, np.roll(samples.outputs, 1, axis=1)).packed()
+    (folder / "golden.npz").write_bytes(other)
+    manifest["files"]["golden.npz"] = {"bytes": len(other), "sha256": bundle.sha256(folder / "golden.npz")}
+    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    found = verify(folder, Limits(min_agreement=90.0))
+    assert not found.damaged
+    assert outcomes(found)["golden samples"] == "failed"
+    assert outcomes(found)["agreement"] == "failed"
+
+
+def test_a_limit_that_is_missed_fails_alone(folder, pictures):
+    found = verify(folder, Limits(max_latency_ms=1e-6, min_top1=99.0), source=str(pictures))
+    assert [name for name, outcome in outcomes(found).items() if outcome == "failed"] == ["latency p50"]
+    assert outcomes(found)["top-1"] == "passed"
+
+
+def test_where_it_was_made_is_compared_with_here(folder):
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["environment"]["isa"] = ["avx2", "amx_of_tomorrow"]
+    manifest["environment"]["versions"]["onnxruntime"] = "99.0"
+    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    notes = {check.name: check.detail for check in verify(folder, Limits()).checks}
+    assert "amx_of_tomorrow" in notes["instruction sets"]
+    assert "older than 99.0" in notes["runtime version"]
+
+
+def test_an_accuracy_without_pictures_is_refused(folder):
+    with pytest.raises(SlimcvError, match="labelled pictures"):
+        verify(folder, Limits(min_top1=90.0))
+
+
+def test_golden_samples_that_are_none_are_refused(tmp_path):
+    (tmp_path / "golden.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(SlimcvError, match="no golden samples"):
+        golden.read(tmp_path / "golden.npz")
+
+
+def test_golden_samples_are_the_same_bytes_for_the_same_samples(folder):
+    samples = golden.read(folder / "golden.npz")
+    assert samples.pixels.shape == (golden.COUNT, 16, 12, 3)
+    assert samples.packed() == (folder / "golden.npz").read_bytes()
