@@ -15,6 +15,7 @@ import typer
 
 from slimcv import __version__
 from slimcv.cli import recipes, usage
+from slimcv.cli.bench import bench
 from slimcv.cli.doctor import doctor
 from slimcv.cli.export import export
 from slimcv.cli.ladder import ladder
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.command()(optimize)
 app.command()(profile)
+app.command()(bench)
 app.command()(predict)
 app.command()(verify)
 app.command()(export)

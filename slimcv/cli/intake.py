@@ -35,7 +35,8 @@ def bytes_of(option: str, text: str) -> float:
         raise SlimcvError(f"{option} {text}: {error}", "for example 500MB or 20GB") from error
 
 
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas. Raises SlimcvError."""
     if text is None:
         return None
     try:
@@ -65,8 +66,8 @@ def load_model(
         code=tuple(code or ()),
         input=shape or beside.input,
         classes=beside.classes,
-        mean=_numbers("--mean", mean) or beside.mean,
-        std=_numbers("--std", std) or beside.std,
+        mean=numbers("--mean", mean) or beside.mean,
+        std=numbers("--std", std) or beside.std,
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from slimcv.step import Variant
 
-__all__ = ["NAMES", "Prepared", "import_library", "load_libraries", "prepare", "write"]
+__all__ = ["NAMES", "Prepared", "import_library", "input_shape", "load_libraries", "prepare", "write"]
 
 NAMES = ("eager", "inductor", "onnxruntime", "openvino")
 
@@ -44,6 +44,17 @@ def prepare(path: Path, runtime: str, *, threads: int) -> Prepared:
         )
     prepared: Prepared = _module(runtime).prepare(path, threads=threads)
     return prepared
+
+
+def input_shape(path: Path, runtime: str) -> tuple[int, int, int]:
+    """Channels, height, width that a file for onnxruntime or openvino is fed. Raises SlimcvError."""
+    shape: tuple[int | None, ...] = _module(runtime).input_shape(path)
+    if len(shape) != 4 or any(side is None for side in shape[1:]):
+        raise SlimcvError(
+            f"{path} is fed {shape}, not pictures of a fixed size", "export it with one input (n, c, h, w)"
+        )
+    _, channels, height, width = shape
+    return int(channels or 0), int(height or 0), int(width or 0)
 
 
 def import_library(runtime: str) -> None:

@@ -74,6 +74,12 @@ def prepare(path: Path, *, threads: int) -> OnnxModel:
     return OnnxModel(session)
 
 
+def input_shape(path: Path) -> tuple[int | None, ...]:
+    """The sides of the first input, None for a free one."""
+    sides = prepare(path, threads=1).input_sides
+    return tuple(side if isinstance(side, int) else None for side in sides)
+
+
 def import_library() -> Any:
     """The module onnxruntime."""
     import onnxruntime
@@ -96,6 +102,11 @@ class OnnxModel:
     def __init__(self, session: Any) -> None:
         self._session = session
         self._input: str = session.get_inputs()[0].name
+
+    @property
+    def input_sides(self) -> list[int | str | None]:
+        """Of the first input; a free side is a name or None."""
+        return list(self._session.get_inputs()[0].shape)
 
     @property
     def precision(self) -> str:

@@ -62,9 +62,23 @@ def prepare(path: Path, *, threads: int) -> OpenvinoModel:
             settings["INFERENCE_PRECISION_HINT"] = model.get_rt_info(_PRECISION).astype(str)
         compiled = openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise SlimcvError(f"OpenVINO does not load {path}: {reason}", "write the file anew") from error
+        raise _unreadable(path, error) from error
     return OpenvinoModel(compiled)
+
+
+def _unreadable(path: Path, error: RuntimeError) -> SlimcvError:
+    reason = str(error).strip().splitlines()[-1]
+    return SlimcvError(f"OpenVINO does not load {path}: {reason}", "write the file anew")
+
+
+def input_shape(path: Path) -> tuple[int | None, ...]:
+    """The sides of the first input, None for a free one."""
+    openvino = import_library()
+    try:
+        shape = openvino.Core().read_model(os.fspath(path)).input(0).get_partial_shape()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    return tuple(side.get_length() if side.is_static else None for side in shape)
 
 
 def import_library() -> Any:
