@@ -1,4 +1,4 @@
-"""Targets against each other: what they stand for, that all are timed, that a broken one stays in the table."""
+"""Targets against each other: what they stand for, that all are timed, that a broken one stays."""
 
 import json
 import sys

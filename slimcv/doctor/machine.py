@@ -7,15 +7,11 @@ import platform
 from pathlib import Path
 
 from slimcv.doctor.findings import Cache, Machine
-from slimcv.measure import environment, threads
-from slimcv.measure.cgroups import CGROUPS, MEMBERSHIP, folders, text
+from slimcv.measure import environment, room, threads
+from slimcv.measure.cgroups import text
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-_MEMINFO = Path("/proc/meminfo")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
-
-_NO_LIMIT = 2**60
-"""Version 1 of cgroups writes a number near 2^63 where there is no limit."""
 
 SETTINGS = (
     "OMP_NUM_THREADS",
@@ -46,8 +42,8 @@ def describe() -> Machine:
         quota_cpus=threads.quota_cpus(),
         threads_allowed=threads.available(),
         memory_bytes=environment.memory_bytes(),
-        memory_available_bytes=memory_available_bytes(),
-        memory_limit_bytes=memory_limit_bytes(),
+        memory_available_bytes=room.available_bytes(),
+        memory_limit_bytes=room.limit_bytes(),
         system=f"{platform.system()} {platform.release()}",
         c_library=f"{name} {version}".strip() or "another C library than glibc",
         allocator_tunable=name == "glibc",
@@ -66,26 +62,6 @@ def caches(folder: Path = _CACHES) -> tuple[Cache, ...]:
             kind = text(entry / "type").lower()
             found.append(Cache(int(level), kind, size_bytes, text(entry / "shared_cpu_list")))
     return tuple(sorted(found, key=lambda cache: (cache.level, cache.kind)))
-
-
-def memory_available_bytes(meminfo: Path = _MEMINFO) -> int | None:
-    """What programs may still take without swapping, as the kernel estimates it."""
-    for line in text(meminfo).splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return 1024 * int(value.split()[0])
-    return None
-
-
-def memory_limit_bytes(*, cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:
-    """The smallest memory limit of this process's cgroup (version 1 or 2) and of every group above it."""
-    limits = [
-        int(limit)
-        for group in folders("memory", cgroups=cgroups, membership=membership)
-        for limit in (text(group / "memory.max"), text(group / "memory.limit_in_bytes"))
-        if limit.isdigit() and int(limit) < _NO_LIMIT
-    ]
-    return min(limits, default=None)
 
 
 def _affinity() -> tuple[int, ...]:

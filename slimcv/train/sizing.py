@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from slimcv.data import Split
 from slimcv.data.batches import gather, normalise
 from slimcv.errors import SlimcvError
-from slimcv.measure import memory
+from slimcv.measure import memory, room
 from slimcv.models import capture
 from slimcv.step import InputSpec
 from slimcv.train import objective
@@ -46,12 +46,6 @@ TIMED_STEPS = 2
 
 _REFUSALS = ("can't allocate memory", "bad_alloc", "not enough memory", "out of memory")
 """How PyTorch's allocator, the C++ library and oneDNN say that there is no more memory."""
-
-_CGROUP = Path("/sys/fs/cgroup")
-_CGROUP_FILES = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
 
 log = logging.getLogger("slimcv")
 
@@ -269,17 +263,7 @@ def _expected_bytes(tried: list[Tried], batch: int) -> float:
 
 def _free_limit(local_count: int) -> int:
     """What each of so many processes on this machine may come to where no limit is given."""
-    return memory.resident() + int(SHARE_OF_FREE * _free_bytes() / local_count)
-
-
-def _free_bytes() -> int:
-    """Memory that is free on this machine and, where it runs in one, in its container."""
-    import psutil
-
-    free = [int(psutil.virtual_memory().available)]
-    for limit, used in _CGROUP_FILES:
-        try:
-            free.append(int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text()))
-        except (OSError, ValueError):
-            continue
-    return max(0, min(free))
+    free = room.free_bytes()
+    if free is None:
+        return sys.maxsize
+    return memory.resident() + int(SHARE_OF_FREE * free / local_count)

@@ -8,9 +8,8 @@ import torch
 from torch.fx import GraphModule
 
 from slimcv.data import Dataset
-from slimcv.doctor.machine import memory_limit_bytes
 from slimcv.errors import SlimcvError
-from slimcv.measure import allocator, memory
+from slimcv.measure import allocator, memory, room
 from slimcv.models import capture
 from slimcv.profile.training import findings as parts
 from slimcv.profile.training import sample as sampling
@@ -275,10 +274,5 @@ def _kinds(spent: dict[str, float]) -> tuple[BackwardKind, ...]:
 
 def _fits(size_bytes: float) -> bool:
     """Whether so much more memory is free, on the machine and within the container's limit."""
-    import psutil
-
-    free = float(psutil.virtual_memory().available)
-    limit = memory_limit_bytes()
-    if limit is not None:
-        free = min(free, limit - float(psutil.Process().memory_info().rss))
-    return size_bytes <= SHARE_OF_FREE_MEMORY * free
+    free = room.free_bytes()
+    return free is None or size_bytes <= SHARE_OF_FREE_MEMORY * free
