@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import slimcv
 from slimcv.errors import SlimcvError
 from slimcv.results import Artifact
+from slimcv.runtimes.prepared import PLANES, InputFormat
 from slimcv.writing import complete
 
 if TYPE_CHECKING:
@@ -55,7 +56,13 @@ class Serve(_Part):
 
 
 class Input(_Part):
-    """What the model is fed: `(pixel / 255 - mean) / std`, NCHW float32."""
+    """What the served file is fed.
+
+    `uint8-nhwc`: pixels (batch, height, width, channels), which it normalises itself. `float-nchw`: float32
+    (batch, channels, height, width), normalised as `(pixel / 255 - mean) / std`.
+    """
+
+    format: Literal["uint8-nhwc", "float-nchw"] = "float-nchw"
 
     channels: int = Field(ge=1)
     height: int = Field(ge=1)
@@ -189,7 +196,12 @@ def write(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             serve=Serve(threads=report["optimized"]["threads"], **_served(served)),
             input=Input(
-                channels=spec.channels, height=spec.height, width=spec.width, mean=spec.mean, std=spec.std
+                format=_fed(variant, serve),
+                channels=spec.channels,
+                height=spec.height,
+                width=spec.width,
+                mean=spec.mean,
+                std=spec.std,
             ),
             classes=variant.classes,
             files=files,
@@ -242,6 +254,12 @@ def check(path: Path, entry: FileEntry) -> None:
 
 def _served(artifact: Mapping[str, Any]) -> dict[str, Any]:
     return {key: artifact[key] for key in ("path", "runtime", "precision", "latency_ms")}
+
+
+def _fed(variant: Variant, serve: str) -> InputFormat:
+    """Exported files are fed as the variant's details say, PyTorch's normalised planes."""
+    exported: InputFormat = variant.details.get("input_format", PLANES)
+    return exported if serve in ("onnxruntime", "openvino") else PLANES
 
 
 def _copy(source: Path, target: Path) -> FileEntry:

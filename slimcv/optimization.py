@@ -134,7 +134,8 @@ def finish(
         command=named.command,
     )
     shipped = found[-1].details
-    served = replace(context.teacher, input=InputSpec(**shipped["input"]))
+    details = {"input_format": shipped["input_format"]}
+    served = replace(context.teacher, input=InputSpec(**shipped["input"]), details=details)
     samples = golden.made(
         run.folder / bundle.PLACES[shipped["serve"]],
         shipped["serve"],

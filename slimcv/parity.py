@@ -15,7 +15,7 @@ from slimcv import runtimes
 from slimcv.data import normalisation, synthetic
 from slimcv.errors import Rejected, SlimcvError
 from slimcv.models import capture
-from slimcv.runtimes import eager
+from slimcv.runtimes import InputFormat, answer, eager
 from slimcv.step import Context, Variant
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Parity:
     scale: float
     relative_error: float
     agreement: float
+    input_format: InputFormat
 
 
 def prove(
@@ -84,21 +85,23 @@ def unchanged(before: Variant, after: Variant, *, context: Context, tolerance: f
         raise Rejected(f"the outputs are not what they were: {reason}")
 
 
-def compare(variant: Variant, prepared: Prepared, batch: NDArray[np.float32], *, tolerance: float) -> Parity:
-    """Both on `batch`, normalised pictures (n, channels, height, width), the first one alone."""
+def compare(variant: Variant, prepared: Prepared, pixels: NDArray[np.uint8], *, tolerance: float) -> Parity:
+    """Both on pictures (n, height, width, channels), the first one alone."""
     with torch.no_grad():
         capture.set_training(variant.model, False)
+        batch = np.ascontiguousarray(normalisation.normalised(pixels, variant.input))
         expected = variant.model(torch.from_numpy(batch)).float().numpy()
     # The compiler builds a program for each batch size it meets: one is enough.
-    sizes = [1] * len(batch) if prepared.runtime == "inductor" else [1, len(batch) - 1]
-    parts = np.split(batch, np.cumsum(sizes)[:-1])
-    answers = np.concatenate([prepared.predict(np.ascontiguousarray(part)) for part in parts if len(part)])
+    sizes = [1] * len(pixels) if prepared.runtime == "inductor" else [1, len(pixels) - 1]
+    parts = np.split(pixels, np.cumsum(sizes)[:-1])
+    answers = np.concatenate([answer(prepared, part, variant.input) for part in parts if len(part)])
     difference = np.abs(answers - expected)
     scale = float(np.abs(expected).max()) or 1.0
     bound = _bound(prepared.precision, int8=variant.precision == "int8", tolerance=tolerance)
     return Parity(
         precision=prepared.precision,
-        pictures=len(batch),
+        pictures=len(pixels),
+        input_format=prepared.input_format,
         max_abs_diff=float(difference.max()),
         scale=scale,
         relative_error=float(np.linalg.norm(difference)) / (float(np.linalg.norm(expected)) or 1.0),
@@ -121,8 +124,8 @@ def objection(found: Parity, *, tolerance: float, int8: bool) -> str | None:
     return None
 
 
-def pictures(variant: Variant, context: Context) -> NDArray[np.float32]:
-    """Normalised pictures (n, channels, height, width) of the tuning split, filled up with synthetic ones."""
+def pictures(variant: Variant, context: Context) -> NDArray[np.uint8]:
+    """Pictures (n, height, width, channels) of the tuning split, filled up with synthetic ones."""
     spec = variant.input
     if context.data is not None and len(context.data.tuning):
         split = context.data.tuning
@@ -133,7 +136,7 @@ def pictures(variant: Variant, context: Context) -> NDArray[np.float32]:
     if len(pixels) < PICTURES:
         made = synthetic.pictures(PICTURES - len(pixels), spec, seed=context.seed)
         pixels = np.concatenate([pixels, made])
-    return np.ascontiguousarray(normalisation.normalised(pixels, spec))
+    return pixels
 
 
 def export(

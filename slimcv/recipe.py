@@ -88,6 +88,17 @@ class Recipe:
             entries.append(entry)
         return replace(self, entries=tuple(entries))
 
+    def with_input_format(self, input_format: str) -> Recipe:
+        """The same recipe with every exported file fed like this. Raises SlimcvError."""
+        values = {"input_format": input_format}
+        entries = (
+            replace(entry, step=_changed(entry.step, values))
+            if "input_format" in type(entry.step).model_fields
+            else entry
+            for entry in self.entries
+        )
+        return replace(self, entries=tuple(entries))
+
 
 def _changed(settings: _Model, values: dict[str, Any]) -> _Model:
     return _checked(type(settings), {**settings.model_dump(exclude_unset=True), **values}, "command line")

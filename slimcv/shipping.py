@@ -98,6 +98,7 @@ def ship(
         "accuracy_met": accuracy.accepted,
         "serve": runtime,
         "input": asdict(variant.input),
+        "input_format": variant.details.get("input_format", runtimes.PLANES),
         "original_default_allocator": _retimed(
             original, timings.get(DEFAULT_ALLOCATOR, timings[ORIGINAL])
         ).as_json(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from slimcv.results import Record
 
 EXIT_GATE_MISSED = 3
+
+
+class InputFormat(StrEnum):
+    """What exported files are fed."""
+
+    PIXELS = "uint8-nhwc"
+    PLANES = "float-nchw"
 
 
 def optimize(
@@ -76,6 +84,10 @@ def optimize(
     cache: CacheOption = None,
     cache_limit: CacheLimitOption = None,
     no_cache: NoCacheOption = False,
+    input_format: Annotated[
+        InputFormat | None,
+        typer.Option(help="What exported files are fed; overrides the recipe, which says uint8-nhwc."),
+    ] = None,
     license: Annotated[
         str | None, typer.Option(help="Licence of MODEL, such as apache-2.0, for the model card.")
     ] = None,
@@ -100,6 +112,8 @@ def optimize(
         from slimcv.recipe import load as load_recipe
 
         plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
+        if input_format is not None:
+            plan = plan.with_input_format(input_format.value)
         limits = {"memory": memory, "checkpoint_every": checkpoint_every}
         plan = plan.with_training(**{key: value for key, value in limits.items() if value is not None})
         if dry_run:

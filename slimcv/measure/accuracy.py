@@ -48,7 +48,7 @@ def predict_pixels(
     prepared: Prepared, pixels: NDArray[np.uint8], input: InputSpec, *, batch_size: int = 32
 ) -> NDArray[np.float32]:
     """The model's outputs for uint8 pictures (n, height, width, channels)."""
-    from slimcv.data.normalisation import normalised
+    from slimcv.runtimes import answer
 
     if len(pixels) == 0:
         raise SlimcvError("there is no picture to measure the accuracy on", "add pictures to the val/ folder")
@@ -57,8 +57,7 @@ def predict_pixels(
         chunk = np.array(pixels[start : start + batch_size])
         # A last batch of another size would be compiled anew by runtimes that compile for one size.
         padding = np.repeat(chunk[-1:], min(batch_size, len(pixels)) - len(chunk), axis=0)
-        batch = normalised(np.concatenate([chunk, padding]), input)
-        found.append(prepared.predict(np.ascontiguousarray(batch))[: len(chunk)])
+        found.append(answer(prepared, np.concatenate([chunk, padding]), input)[: len(chunk)])
     return np.concatenate(found)
 
 

@@ -45,7 +45,7 @@ class Worker:
         self._shape: tuple[int, ...] = ()
         self._seed = 0
         self._baseline_bytes = 0
-        self._batches: dict[int, NDArray[np.float32]] = {}
+        self._batches: dict[int, NDArray[np.generic]] = {}
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         """Do what a command asks for."""
@@ -121,13 +121,18 @@ class Worker:
             )
         return self._prepared
 
-    def _pixels(self, batch: int) -> NDArray[np.float32]:
-        """Normally distributed, as normalised pictures are, without denormal numbers, which are slow."""
+    def _pixels(self, batch: int) -> NDArray[np.generic]:
+        """Random pixels, or planes as normalised pictures are: no denormal numbers, which are slow."""
         import numpy as np
 
         if batch not in self._batches:
             random = np.random.default_rng(self._seed)
-            self._batches[batch] = random.standard_normal((batch, *self._shape), dtype=np.float32)
+            channels, height, width = self._shape
+            self._batches[batch] = (
+                random.integers(0, 256, (batch, height, width, channels), dtype=np.uint8)
+                if self._loaded().input_format == runtimes.PIXELS
+                else random.standard_normal((batch, *self._shape), dtype=np.float32)
+            )
         return self._batches[batch]
 
 

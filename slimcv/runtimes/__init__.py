@@ -7,14 +7,26 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from slimcv.errors import SlimcvError, nearest
-from slimcv.runtimes.prepared import Prepared
+from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat, Prepared, answer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from slimcv.step import Variant
 
-__all__ = ["NAMES", "Prepared", "import_library", "input_shape", "load_libraries", "prepare", "write"]
+__all__ = [
+    "NAMES",
+    "PIXELS",
+    "PLANES",
+    "InputFormat",
+    "Prepared",
+    "answer",
+    "import_library",
+    "input_shape",
+    "load_libraries",
+    "prepare",
+    "write",
+]
 
 NAMES = ("eager", "inductor", "onnxruntime", "openvino")
 
@@ -23,8 +35,9 @@ def write(variant: Variant, runtime: str, folder: Path, *, name: str = "model") 
     """Write the file `runtime` runs into `folder` (made if missing) and return its path.
 
     `.pt2` for eager and inductor, one `.onnx` for onnxruntime, `.xml` with a `.bin` beside it for openvino.
-    The file appears under its name only when it is complete. Raises SlimcvError where the model cannot be
-    written.
+    ONNX and OpenVINO files are fed normalised planes, or pixels where `variant.details["input_format"]` says
+    "uint8-nhwc". The file appears under its name only when it is complete. Raises SlimcvError where the
+    model cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path: Path = _module(runtime).write(variant, folder, name=name)
@@ -48,13 +61,15 @@ def prepare(path: Path, runtime: str, *, threads: int) -> Prepared:
 
 def input_shape(path: Path, runtime: str) -> tuple[int, int, int]:
     """Channels, height, width that a file for onnxruntime or openvino is fed. Raises SlimcvError."""
-    shape: tuple[int | None, ...] = _module(runtime).input_shape(path)
+    shape: tuple[int | None, ...]
+    shape, fed = _module(runtime).input_shape(path)
     if len(shape) != 4 or any(side is None for side in shape[1:]):
         raise SlimcvError(
             f"{path} is fed {shape}, not pictures of a fixed size", "export it with one input (n, c, h, w)"
         )
-    _, channels, height, width = shape
-    return int(channels or 0), int(height or 0), int(width or 0)
+    sides = [int(side or 0) for side in shape[1:]]
+    channels, height, width = (sides[2], *sides[:2]) if fed == PIXELS else sides
+    return channels, height, width
 
 
 def import_library(runtime: str) -> None:

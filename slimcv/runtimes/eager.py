@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from slimcv.models import capture, checkpoint
+from slimcv.runtimes.prepared import PLANES, InputFormat
 from slimcv.step import InputSpec, Variant
 
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ class EagerModel:
         names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
         return names.get(floats.pop(), "fp32") if len(floats) == 1 else "fp32"
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def input_format(self) -> InputFormat:
+        """Normalised planes, always."""
+        return PLANES
+
+    def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)

@@ -15,6 +15,7 @@ import torch
 from slimcv.errors import SlimcvError
 from slimcv.models import checkpoint
 from slimcv.runtimes.eager import tiny
+from slimcv.runtimes.prepared import PLANES, InputFormat
 from slimcv.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -81,7 +82,12 @@ class InductorModel:
         """`int8` for a quantised graph: freezing puts oneDNN's 8-bit layers in place of its float ones."""
         return "int8" if self._quantized else "bf16" if self._autocast else "fp32"
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def input_format(self) -> InputFormat:
+        """Normalised planes, always."""
+        return PLANES
+
+    def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`; compiles at the first call with a shape."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError
+from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat
 from slimcv.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from slimcv.step import Variant
+    from slimcv.step import InputSpec, Variant
 
 INPUT = "input"
 OUTPUT = "logits"
+_NORMALISED = "normalised"
 
 _LARGEST_FILE = 2**31 - 2**24
 """Protocol buffers end at 2 GB; what is not weights is far below 16 MB."""
@@ -26,8 +28,10 @@ _PRECISION_KEY = "slimcv.precision"
 
 
 def write(variant: Variant, folder: Path, name: str = "model") -> Path:
-    """One ONNX file (opset 18 or newer) with input `input` (batch, channels, height, width) and output
-    `logits`.
+    """One ONNX file (opset 18 or newer) with input `input` and output `logits`.
+
+    The input is normalised float32 (batch, channels, height, width), or uint8 (batch, height, width,
+    channels) where the variant's details say so; the graph then begins with the normalisation.
 
     A quantised graph becomes QuantizeLinear and DequantizeLinear around float operators (QDQ). Raises
     SlimcvError for a model that holds more than 2 GB or an operator that ONNX does not have.
@@ -37,6 +41,8 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     _require_size(variant)
     model = _exported(variant)
     _tidy(model)
+    if variant.details.get("input_format") == PIXELS:
+        _take_pixels(model, variant.input)
     onnx.helper.set_model_props(model, {_PRECISION_KEY: variant.precision})
     onnx.checker.check_model(model)
     path = folder / f"{name}.onnx"
@@ -74,10 +80,11 @@ def prepare(path: Path, *, threads: int) -> OnnxModel:
     return OnnxModel(session)
 
 
-def input_shape(path: Path) -> tuple[int | None, ...]:
-    """The sides of the first input, None for a free one."""
-    sides = prepare(path, threads=1).input_sides
-    return tuple(side if isinstance(side, int) else None for side in sides)
+def input_shape(path: Path) -> tuple[tuple[int | None, ...], InputFormat]:
+    """The sides of the first input, None for a free one, and what is fed."""
+    prepared = prepare(path, threads=1)
+    sides = tuple(side if isinstance(side, int) else None for side in prepared.input_sides)
+    return sides, prepared.input_format
 
 
 def import_library() -> Any:
@@ -113,7 +120,12 @@ class OnnxModel:
         """As written into the file: ONNX Runtime runs a QDQ graph on integers, but does not tell."""
         return str(self._session.get_modelmeta().custom_metadata_map.get(_PRECISION_KEY, "fp32"))
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    @property
+    def input_format(self) -> InputFormat:
+        """By the type of the input."""
+        return PIXELS if self._session.get_inputs()[0].type == "tensor(uint8)" else PLANES
+
+    def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`."""
         outputs: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
         return outputs
@@ -184,6 +196,34 @@ def _tidy(model: Any) -> None:
     ):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+
+
+def _take_pixels(model: Any, input: InputSpec) -> None:
+    """Put the normalisation in front: scale and shift of each channel, then channels before rows."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from slimcv.data.normalisation import coefficients
+
+    graph = model.graph
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == INPUT:
+                node.input[place] = _NORMALISED
+    scale, shift = coefficients(input)
+    graph.initializer.extend(
+        [numpy_helper.from_array(scale, "pixel_scale"), numpy_helper.from_array(shift, "pixel_shift")]
+    )
+    first = [
+        helper.make_node("Cast", [INPUT], ["pixel"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["pixel", "pixel_scale"], ["pixel_scaled"]),
+        helper.make_node("Add", ["pixel_scaled", "pixel_shift"], ["pixel_normalised"]),
+        helper.make_node("Transpose", ["pixel_normalised"], [_NORMALISED], perm=[0, 3, 1, 2]),
+    ]
+    nodes = [*first, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    shape = ["batch", input.height, input.width, input.channels]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
 
 
 def _require_size(variant: Variant) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError
 from slimcv.runtimes import onnxruntime as onnx_file
+from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +35,9 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     Weights keep their precision. What OpenVINO computes in is decided when the file is loaded, unless the
     variant carries `details["inference_precision"]`, which is then kept in the file.
     """
-    known = variant.artifacts.get("onnxruntime")
+    known = _known(variant)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as unfinished:
-        source = (
-            known if known is not None and known.is_file() else onnx_file.write(variant, Path(unfinished))
-        )
+        source = known or onnx_file.write(variant, Path(unfinished))
         try:
             _convert(
                 source, Path(unfinished) / f"{name}.xml", precision=variant.details.get("inference_precision")
@@ -50,6 +49,14 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
                 f"cannot write {folder / name}.xml: {error.strerror}", "free space or choose another --out"
             ) from error
     return folder / f"{name}.xml"
+
+
+def _known(variant: Variant) -> Path | None:
+    """The variant's `.onnx`, where it is there and fed as this file is to be."""
+    path = variant.artifacts.get("onnxruntime")
+    fed = (variant.details.get("onnxruntime") or {}).get("input_format", PLANES)
+    same = fed == variant.details.get("input_format", PLANES)
+    return path if path is not None and path.is_file() and same else None
 
 
 def prepare(path: Path, *, threads: int) -> OpenvinoModel:
@@ -71,14 +78,15 @@ def _unreadable(path: Path, error: RuntimeError) -> SlimcvError:
     return SlimcvError(f"OpenVINO does not load {path}: {reason}", "write the file anew")
 
 
-def input_shape(path: Path) -> tuple[int | None, ...]:
-    """The sides of the first input, None for a free one."""
+def input_shape(path: Path) -> tuple[tuple[int | None, ...], InputFormat]:
+    """The sides of the first input, None for a free one, and what is fed."""
     openvino = import_library()
     try:
-        shape = openvino.Core().read_model(os.fspath(path)).input(0).get_partial_shape()
+        first = openvino.Core().read_model(os.fspath(path)).input(0)
     except RuntimeError as error:
         raise _unreadable(path, error) from error
-    return tuple(side.get_length() if side.is_static else None for side in shape)
+    sides = tuple(side.get_length() if side.is_static else None for side in first.get_partial_shape())
+    return sides, _fed(first)
 
 
 def import_library() -> Any:
@@ -141,6 +149,11 @@ class OpenvinoModel:
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         return _PRECISIONS.get(str(hint), str(hint))
 
+    @property
+    def input_format(self) -> InputFormat:
+        """By the type of the input."""
+        return _fed(self._compiled.input(0))
+
     def layer_precisions(self) -> dict[str, int]:
         """See `executed_precisions`."""
         found: Counter[str] = Counter()
@@ -150,11 +163,15 @@ class OpenvinoModel:
                 found[_property(properties, "runtimePrecision")] += 1
         return dict(found)
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`."""
         outputs: NDArray[np.float32] = self._request.infer([batch], share_inputs=True, share_outputs=True)[0]
         # The request writes its next outputs into the same memory.
         return outputs.copy()
+
+
+def _fed(port: Any) -> InputFormat:
+    return PIXELS if port.get_element_type().get_type_name() == "u8" else PLANES
 
 
 def _settings(threads: int) -> dict[str, Any]:

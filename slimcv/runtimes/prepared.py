@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from slimcv.step import InputSpec
+
+InputFormat = Literal["uint8-nhwc", "float-nchw"]
+"""What a file is fed: pixels as they were decoded, which it normalises itself, or normalised planes."""
+
+PIXELS: InputFormat = "uint8-nhwc"
+PLANES: InputFormat = "float-nchw"
 
 
 class Prepared(Protocol):
@@ -22,10 +30,26 @@ class Prepared(Protocol):
         """What the layers really run in, as the runtime tells it: "fp32", "bf16", "fp16" or "int8"."""
         ...
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs (n, outputs) for normalised pictures (n, channels, height, width), both C-contiguous
-        float32.
+    @property
+    def input_format(self) -> InputFormat:
+        """What `predict` takes, as the file says it."""
+        ...
 
-        What is returned stays valid after the next call.
+    def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Outputs float32 (n, outputs) for C-contiguous pictures.
+
+        Fed "uint8-nhwc" they are uint8 (n, height, width, channels), fed "float-nchw" normalised float32
+        (n, channels, height, width). What is returned stays valid after the next call.
         """
         ...
+
+
+def answer(prepared: Prepared, pixels: NDArray[np.uint8], input: InputSpec) -> NDArray[np.float32]:
+    """Outputs (n, outputs) for uint8 pictures (n, height, width, channels), fed as the file takes them."""
+    import numpy as np
+
+    from slimcv.data.normalisation import normalised
+
+    if prepared.input_format == PIXELS:
+        return prepared.predict(np.ascontiguousarray(pixels))
+    return prepared.predict(np.ascontiguousarray(normalised(pixels, input)))

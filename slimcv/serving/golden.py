@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from slimcv import runtimes
 from slimcv.data import Split, synthetic
-from slimcv.data.normalisation import normalised
 from slimcv.errors import SlimcvError
 from slimcv.step import InputSpec
 
@@ -55,7 +54,7 @@ def made(
     else:
         pixels = np.asarray(split.pixels(input.height, input.width, input.channels)[:COUNT])
     prepared = runtimes.prepare(path, runtime, threads=threads)
-    return Golden(pixels, prepared.predict(np.ascontiguousarray(normalised(pixels, input))))
+    return Golden(pixels, runtimes.answer(prepared, pixels, input))
 
 
 def read(path: Path) -> Golden:

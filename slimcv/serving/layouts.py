@@ -16,6 +16,7 @@ from slimcv import bundle
 from slimcv.bundle import PLACES, Manifest
 from slimcv.errors import SlimcvError, nearest
 from slimcv.measure.size import artifact_files
+from slimcv.runtimes import PIXELS
 from slimcv.writing import write_text
 
 MODEL_SERVER, TRITON = "openvino-model-server", "triton"
@@ -62,12 +63,15 @@ def _triton(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path
     files = _copied(folder, manifest, "openvino" if openvino else "onnxruntime", out / name / "1")
     spec = manifest.input
     outputs = len(manifest.classes) if manifest.classes else -1
-    dims = f"{spec.channels}, {spec.height}, {spec.width}"
+    kind, sides = "FP32", (spec.channels, spec.height, spec.width)
+    if spec.format == PIXELS:
+        kind, sides = "UINT8", (spec.height, spec.width, spec.channels)
+    dims = ", ".join(str(side) for side in sides)
     config = (
         f'name: "{name}"\n'
         f'backend: "{"openvino" if openvino else "onnxruntime"}"\n'
         f"max_batch_size: {LARGEST_BATCH}\n"
-        f'input [{{ name: "input", data_type: TYPE_FP32, dims: [ {dims} ] }}]\n'
+        f'input [{{ name: "input", data_type: TYPE_{kind}, dims: [ {dims} ] }}]\n'
         f'output [{{ name: "logits", data_type: TYPE_FP32, dims: [ {outputs} ] }}]\n'
         "instance_group [{ kind: KIND_CPU }]\n"
     )

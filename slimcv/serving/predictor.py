@@ -15,7 +15,6 @@ from PIL import Image
 from slimcv import bundle, runtimes
 from slimcv.bundle import PLACES, Manifest
 from slimcv.data.decoding import Picture, decode, quiet_pillow
-from slimcv.data.normalisation import normalised
 from slimcv.data.parallel import in_order
 from slimcv.errors import SlimcvError, nearest
 from slimcv.measure.threads import available
@@ -115,9 +114,8 @@ class Predictor:
 
     def outputs(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The model's outputs (n, classes) for pictures (n, height, width, channels) at the model's size."""
-        batch = np.ascontiguousarray(normalised(pixels, self.input))
         with self._turn:
-            return self._prepared.predict(batch)
+            return runtimes.answer(self._prepared, pixels, self.input)
 
     def decoded(self, picture: Picture) -> NDArray[np.uint8]:
         """Pixels (height, width, channels) at the model's size. Raises PictureError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,10 +25,16 @@ class ExportOnnx(Step):
         description="largest difference of an fp32 network's outputs, over the largest output",
     )
 
+    input_format: Literal["uint8-nhwc", "float-nchw"] = Field(
+        default="uint8-nhwc",
+        description="what the file is fed: decoded pixels, which it normalises itself, or normalised planes",
+    )
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The same network with its `.onnx` among the artifacts."""
         from slimcv import parity
 
+        variant = replace(variant, details={**variant.details, "input_format": self.input_format})
         path, found = parity.export(variant, "onnxruntime", context=context, tolerance=self.tolerance)
         return replace(
             variant,

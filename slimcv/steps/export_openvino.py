@@ -30,12 +30,19 @@ class ExportOpenvino(Step):
         description="what floats are computed in; auto: OpenVINO's choice, bf16 on CPUs made for it",
     )
 
+    input_format: Literal["uint8-nhwc", "float-nchw"] = Field(
+        default="uint8-nhwc",
+        description="what the file is fed: decoded pixels, which it normalises itself, or normalised planes",
+    )
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The same network with its `.xml` among the artifacts."""
         from slimcv import parity
 
+        details = {**variant.details, "input_format": self.input_format}
         if self.precision == "f32":
-            variant = replace(variant, details={**variant.details, "inference_precision": "f32"})
+            details["inference_precision"] = "f32"
+        variant = replace(variant, details=details)
         path, found = parity.export(variant, "openvino", context=context, tolerance=self.tolerance)
         return replace(
             variant,

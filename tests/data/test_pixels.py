@@ -71,6 +71,8 @@ def identity(folder):
 class Runtime:
     """The exported artifact in ONNX Runtime."""
 
+    input_format = "float-nchw"
+
     def __init__(self, path):
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

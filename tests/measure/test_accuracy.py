@@ -28,6 +28,7 @@ class Brightness:
 
     runtime = "eager"
     precision = "fp32"
+    input_format = "float-nchw"
 
     def __init__(self, classes):
         self.classes = classes

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from slimcv import runtimes
+from slimcv.data.normalisation import normalised
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.step import InputSpec, Variant
@@ -49,6 +50,28 @@ def test_outputs_are_those_of_the_graph_at_any_batch_size(runtime, variant, fold
         np.testing.assert_allclose(outputs, expected, atol=1e-4)
     assert prepared.runtime == runtime
     assert prepared.precision in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_that_is_fed_pixels_normalises_them_itself(runtime, tmp_path):
+    """A network that gives back what it is fed tells what that was."""
+    input = InputSpec(3, 8, 6, mean=(0.485, 0.456, 0.4), std=(0.229, 0.224, 0.3))
+    echo = nn.Sequential(nn.Flatten())
+    fed_pixels = Variant(capture.capture(echo, input), input, details={"input_format": runtimes.PIXELS})
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
+    prepared = runtimes.prepare(runtimes.write(fed_pixels, runtime, tmp_path), runtime, threads=1)
+    assert prepared.input_format == runtimes.PIXELS
+    expected = normalised(pixels, input).reshape(5, -1)
+    found = runtimes.answer(prepared, pixels, input)
+    if runtime == "onnxruntime":
+        assert np.array_equal(found, expected), "bit for bit what training was fed"
+    np.testing.assert_allclose(found, expected, atol=2e-2 if prepared.precision == "bf16" else 1e-6)
+
+
+@pytest.mark.parametrize("runtime", runtimes.NAMES)
+def test_without_being_asked_files_are_fed_normalised_planes(runtime, folder):
+    prepared = runtimes.prepare(folder / (runtime + SUFFIXES[runtime]), runtime, threads=1)
+    assert prepared.input_format == runtimes.PLANES
 
 
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])

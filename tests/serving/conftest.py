@@ -43,7 +43,8 @@ class Colours(nn.Module):
 
 @pytest.fixture(scope="session")
 def variant():
-    return Variant(capture.capture(Colours(), INPUT), INPUT, classes=CLASSES)
+    details = {"input_format": runtimes.PIXELS}
+    return Variant(capture.capture(Colours(), INPUT), INPUT, classes=CLASSES, details=details)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def test_triton_gets_its_config_with_the_shapes(folder, tmp_path):
     assert (place / "1" / "model.onnx").is_file()
     config = (place / "config.pbtxt").read_text()
     assert 'backend: "onnxruntime"' in config
-    assert "dims: [ 3, 16, 12 ]" in config
+    assert "data_type: TYPE_UINT8, dims: [ 16, 12, 3 ]" in config
     assert "dims: [ 3 ]" in config
 
 

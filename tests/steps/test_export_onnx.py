@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from slimcv import runtimes
+from slimcv.data.normalisation import normalised
 from slimcv.errors import Rejected
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Stage, Variant
@@ -36,10 +37,11 @@ def test_the_file_answers_like_the_network_at_any_batch_size(variant, tmp_path):
     assert exported.details["source"] == "a test"
     prepared = runtimes.prepare(path, "onnxruntime", threads=1)
     for count in (1, 3):
-        batch = np.random.default_rng(count).standard_normal((count, *INPUT.shape), dtype=np.float32)
+        shape = (count, INPUT.height, INPUT.width, INPUT.channels)
+        pixels = np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)
         with torch.no_grad():
-            expected = variant.model(torch.from_numpy(batch)).numpy()
-        assert np.abs(prepared.predict(batch) - expected).max() < 1e-5
+            expected = variant.model(torch.from_numpy(normalised(pixels, INPUT))).numpy()
+        assert np.abs(prepared.predict(pixels) - expected).max() < 1e-5
 
 
 def test_a_bound_it_cannot_meet_rejects_the_export(variant, tmp_path):

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from slimcv import runtimes
+from slimcv.data.normalisation import normalised
 from slimcv.errors import Rejected
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Stage, Variant
+from slimcv.steps.export_onnx import ExportOnnx
 from slimcv.steps.export_openvino import ExportOpenvino
 
 INPUT = InputSpec(3, 12, 12)
@@ -41,10 +43,11 @@ def test_the_file_answers_like_the_network_at_any_batch_size(variant, tmp_path):
     assert exported.details["source"] == "a test"
     prepared = runtimes.prepare(path, "openvino", threads=1)
     for count in (1, 3):
-        batch = np.random.default_rng(count).standard_normal((count, *INPUT.shape), dtype=np.float32)
+        shape = (count, INPUT.height, INPUT.width, INPUT.channels)
+        pixels = np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8)
         with torch.no_grad():
-            expected = variant.model(torch.from_numpy(batch)).numpy()
-        assert np.abs(prepared.predict(batch) - expected).max() <= bound * np.abs(expected).max() + 1e-6
+            expected = variant.model(torch.from_numpy(normalised(pixels, INPUT))).numpy()
+        assert np.abs(prepared.predict(pixels) - expected).max() <= bound * np.abs(expected).max() + 1e-6
 
 
 def test_another_networks_onnx_among_the_artifacts_is_found_out(variant, tmp_path):
@@ -54,4 +57,23 @@ def test_another_networks_onnx_among_the_artifacts_is_found_out(variant, tmp_pat
     stale = replace(variant, artifacts={"onnxruntime": runtimes.write(other, "onnxruntime", tmp_path)})
     context = Context(variant, None, tmp_path, threads=1, train_threads=1)
     with pytest.raises(Rejected, match="openvino answers otherwise"):
-        ExportOpenvino().apply(stale, context)
+        ExportOpenvino(input_format="float-nchw").apply(stale, context)
+
+
+@pytest.mark.parametrize("input_format", ["uint8-nhwc", "float-nchw"])
+def test_both_exports_are_fed_alike_and_one_reads_the_other(variant, tmp_path, input_format):
+    context = Context(variant, None, tmp_path, threads=1, train_threads=1)
+    first = ExportOnnx(input_format=input_format).apply(variant, context)
+    both = ExportOpenvino(input_format=input_format).apply(first, context)
+    for runtime, path in both.artifacts.items():
+        prepared = runtimes.prepare(path, runtime, threads=1)
+        assert prepared.input_format == input_format
+        assert runtimes.input_shape(path, runtime) == INPUT.shape
+        assert both.details[runtime]["input_format"] == input_format
+
+
+def test_a_file_that_is_fed_otherwise_than_the_onnx_is_written_anew(variant, tmp_path):
+    context = Context(variant, None, tmp_path, threads=1, train_threads=1)
+    first = ExportOnnx(input_format="float-nchw").apply(variant, context)
+    both = ExportOpenvino().apply(first, context)
+    assert runtimes.prepare(both.artifacts["openvino"], "openvino", threads=1).input_format == "uint8-nhwc"

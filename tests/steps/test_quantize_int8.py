@@ -12,6 +12,7 @@ from torch import nn
 
 from slimcv import data as datasets
 from slimcv import parity, quantization, runtimes
+from slimcv.data.normalisation import normalised
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.measure import environment
 from slimcv.models import capture, checkpoint
@@ -90,7 +91,7 @@ def test_every_runtime_answers_like_the_graph(runtime, quantized, context):
 def test_the_graph_survives_a_checkpoint_and_takes_a_third_of_the_bytes(quantized, context, tmp_path):
     checkpoint.save(quantized, tmp_path / "int8.pt2")
     again = checkpoint.read(tmp_path / "int8.pt2")
-    batch = torch.from_numpy(parity.pictures(quantized, context))
+    batch = torch.from_numpy(normalised(parity.pictures(quantized, context), quantized.input))
     with torch.no_grad():
         assert torch.equal(again.model(batch), quantized.model(batch))
     assert again.precision == "int8"
