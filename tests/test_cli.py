@@ -297,6 +297,8 @@ def test_the_lossless_recipe_needs_no_pictures_and_says_what_was_not_measured(sl
         "openvino/model.bin",
         "report.json",
         "report.md",
+        "MODEL_CARD.md",
+        "golden.npz",
         "slimcv.json",
     ):
         assert (folder / name).is_file(), name
