@@ -78,6 +78,10 @@ def optimize(
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
     if out is None and not isinstance(model, str | os.PathLike):
         raise SlimcvError("a network has no name to call a folder by", "give out=, the folder to write")
+    try:
+        limit = None if budget is None else parsed(budget)
+    except ValueError as error:
+        raise SlimcvError(f"budget {budget}: {error}", "for example 90s, 10m or 1h30m") from error
     beside = sidecar.find(name)
     allocator.tune()
     variant = _variant(
@@ -94,10 +98,6 @@ def optimize(
     context = optimization.make_context(
         variant, pictures, folder, threads=threads, seed=seed, kept=Caching(), classes=variant.classes
     )
-    try:
-        limit = None if budget is None else parsed(budget)
-    except ValueError as error:
-        raise SlimcvError(f"budget {budget}: {error}", "for example 90s, 10m or 1h30m") from error
     sha256 = bundle.sha256(Path(name)) if Path(name).is_file() else None
     named = Named(name, sha256=sha256, arch=arch, data=pictures, license=license)
     with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:

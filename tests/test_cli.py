@@ -329,9 +329,22 @@ def test_without_pictures_lossy_steps_are_skipped_and_the_network_is_shipped_unc
 
 def test_a_gate_that_cannot_be_met_ends_with_3_and_still_ships(slimcv, model, tmp_path):
     (tmp_path / "int8.yaml").write_text("steps: [quantize_int8, export_onnx]")
-    code, out, _ = slimcv("optimize", model, "--recipe", "./int8.yaml", "--min-speedup", "1e6", *SMALL)
+    words = (
+        "--min-speedup",
+        "1e6",
+        "--junit",
+        "gate.xml",
+        "--input-format",
+        "float-nchw",
+        "--license",
+        "mit",
+    )
+    code, out, _ = slimcv("optimize", model, "--recipe", "./int8.yaml", *words, *SMALL)
     report = json.loads(out)
     assert code == 3
+    assert '<testcase classname="slimcv optimize' in (tmp_path / "gate.xml").read_text()
+    manifest = json.loads((tmp_path / "model-slim" / "slimcv.json").read_text())
+    assert (manifest["input"]["format"], manifest["license"]) == ("float-nchw", "mit")
     assert report["gate"]["met"] is False
     names = [step["name"] for step in report["steps"]]
     assert names == ["original", "quantize_int8", "export_onnx", "ship"], "nothing is measured twice"
