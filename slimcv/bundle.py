@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import shutil
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST, GOLDEN, CARD = "slimcv.json", "golden.npz", "MODEL_CARD.md"
 _CHUNK_BYTES = 1 << 20
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _AGAIN = "run slimcv optimize again, or copy the whole folder"
 
 PLACES = {
@@ -214,6 +217,42 @@ def write(
         )
         _write(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return manifest
+
+
+def keep_only(
+    folder: Path, artifacts: Sequence[Artifact], runtimes: Collection[str], *, serve: str
+) -> list[Artifact]:
+    """Remove the files of other runtimes than these and the served one; the artifacts that are left.
+
+    Raises SlimcvError where the folder cannot be written.
+    """
+    kept = [artifact for artifact in artifacts if artifact.runtime in {*runtimes, serve}]
+    names = {artifact.path for artifact in kept}
+    with _writable(folder):
+        for artifact in artifacts:
+            if artifact.path not in names:
+                (folder / artifact.path).unlink(missing_ok=True)
+    return kept
+
+
+def archive(folder: Path) -> Path:
+    """The bundle as one file, `<folder>.zip`, with the folder in it; the same bytes for the same bundle.
+
+    Checkpoints and journal stay outside. Raises SlimcvError where it cannot be written.
+    """
+    names = [*read(folder, verify=False).files, MANIFEST]
+    target = folder.with_name(f"{folder.name}.zip")
+    with (
+        _writable(target.parent),
+        complete(target) as stream,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in names:
+            entry = zipfile.ZipInfo(f"{folder.name}/{name}", date_time=_ZIP_EPOCH)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            with (folder / name).open("rb") as source, packed.open(entry, "w") as place:
+                shutil.copyfileobj(source, place, _CHUNK_BYTES)
+    return target
 
 
 def read(folder: Path, *, verify: bool = True) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,14 +115,25 @@ def records(plan: Recipe, run: Run, context: Context, *, seconds: float | None) 
 
 
 def finish(
-    found: Sequence[Record], plan: Recipe, run: Run, context: Context, *, named: Named
+    found: Sequence[Record],
+    plan: Recipe,
+    run: Run,
+    context: Context,
+    *,
+    named: Named,
+    keep: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Write the bundle that the session's records describe, and close the run; the report."""
+    """Write the bundle that the session's records describe, and close the run; the report.
+
+    `keep` names the runtimes whose files stay beside the served one, by default all.
+    """
     from slimcv import bundle
     from slimcv.report.outcome import from_records
     from slimcv.serving import golden
     from slimcv.step import InputSpec
 
+    if keep is not None:
+        found = [*found[:-1], _with_artifacts(found[-1], run.folder, keep)]
     document = from_records(
         found,
         recipe=plan,
@@ -157,3 +168,14 @@ def finish(
     )
     run.finish()
     return document
+
+
+def _with_artifacts(shipped: Record, folder: Path, keep: Sequence[str]) -> Record:
+    """The last record without the files that are not kept, which are removed."""
+    from slimcv import bundle
+    from slimcv.results import Artifact
+
+    details = shipped.details
+    artifacts = [Artifact(**values) for values in details["artifacts"]]
+    kept = bundle.keep_only(folder, artifacts, keep, serve=details["serve"])
+    return replace(shipped, details={**details, "artifacts": [asdict(artifact) for artifact in kept]})

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sys
+import zipfile
 
 import pytest
 
@@ -97,6 +98,29 @@ def test_the_manifest_says_what_to_serve_and_how_to_feed_it(tmp_path, exported):
         "model.pt2", "model.onnx", "openvino/model.xml", "openvino/model.bin", "report.json", "report.md",
         "MODEL_CARD.md",
     }  # fmt: skip
+
+
+def test_one_zip_holds_the_whole_bundle_and_is_the_same_every_time(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    first = bundle.archive(out).read_bytes()
+    assert bundle.archive(out).read_bytes() == first
+    with zipfile.ZipFile(tmp_path / "out.zip") as packed:
+        packed.extractall(tmp_path / "elsewhere")
+    assert bundle.read(tmp_path / "elsewhere" / "out") == bundle.read(out)
+
+
+def test_files_that_are_not_kept_are_removed_and_the_served_one_stays(tmp_path, exported):
+    out = tmp_path / "out"
+    artifacts = [
+        part
+        for runtime, path in exported.items()
+        for part in bundle.place(out, path, runtime, precision="fp32")
+    ]
+    kept = bundle.keep_only(out, artifacts, ["eager"], serve="openvino")
+    assert [part.path for part in kept] == ["model.pt2", "openvino/model.xml", "openvino/model.bin"]
+    assert not (out / "model.onnx").exists()
+    assert (out / "openvino" / "model.bin").is_file()
 
 
 def test_a_changed_file_is_named(tmp_path, exported):

@@ -88,6 +88,11 @@ def optimize(
         InputFormat | None,
         typer.Option(help="What exported files are fed; overrides the recipe, which says uint8-nhwc."),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Files that stay beside the served one, such as onnx,pt2. Default: all."),
+    ] = None,
+    zip_too: Annotated[bool, typer.Option("--zip", help="Write the folder as one .zip file too.")] = False,
     license: Annotated[
         str | None, typer.Option(help="Licence of MODEL, such as apache-2.0, for the model card.")
     ] = None,
@@ -119,6 +124,7 @@ def optimize(
         if dry_run:
             print("\n".join(plan.plan()))
             return
+        kept_files = None if keep is None else _runtimes(keep)
         beside = sidecar.find(model)
         seconds = None if budget is None else seconds_of("--budget", budget)
         log_to_stderr()
@@ -144,7 +150,7 @@ def optimize(
         named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
         with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
             found = list(_shown(optimization.records(plan, run, context, seconds=seconds)))
-            document = optimization.finish(found, plan, run, context, named=named)
+            document = optimization.finish(found, plan, run, context, named=named, keep=kept_files)
 
     from slimcv import report
 
@@ -152,6 +158,8 @@ def optimize(
         _write_junit(junit, document, model=model)
     print(report.render(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     say(f"written to {folder}/")
+    if zip_too:
+        say(f"and to {bundle.archive(folder.resolve())}")
     if not document["gate"]["met"]:
         raise typer.Exit(EXIT_GATE_MISSED)
 
@@ -165,6 +173,18 @@ def _shown(records: Iterable[Record]) -> Iterator[Record]:
     for record in records:
         say(report.step_line(record, colour=colour))
         yield record
+
+
+def _runtimes(keep: str) -> list[str]:
+    """The runtimes of the files that `--keep` names. Raises SlimcvError."""
+    from slimcv.errors import SlimcvError, nearest
+    from slimcv.serving.layouts import FILES
+
+    words = [word.strip() for word in keep.split(",") if word.strip()]
+    for word in words:
+        if word not in FILES:
+            raise SlimcvError(f"--keep {keep}: there is no file '{word}'", nearest(word, FILES))
+    return [FILES[word] for word in words]
 
 
 def _write_junit(path: Path, document: dict[str, Any], *, model: str) -> None:
