@@ -243,7 +243,7 @@ def _side_by_side(target: Target, *, threads: int, batch: int, streams: int, see
             worker.post("start", runtime=target.runtime, threads=threads, allocator=contender.allocator)
             worker.post("load", path=str(target.path), shape=list(target.input.shape), seed=seed)
             worker.post("warm", batch=batch, calls=3, seconds=0.3)
-        alone = [worker.answers()[-1]["call_ms"] for worker in workers]
+        alone = [float(worker.answers()[-1]["call_ms"]) for worker in workers]
         calls = max(THROUGHPUT_CALLS, round(1000.0 / max(alone)))
         begun = time.perf_counter()
         for worker in workers:

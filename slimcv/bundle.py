@@ -212,7 +212,9 @@ def write(
             threads=report["optimized"]["threads"],
             seed=seed,
             recipe=report["recipe"],
-            golden=golden and GoldenSamples(path=GOLDEN, tolerance=TOLERANCE[served["precision"]]),
+            golden=None
+            if golden is None
+            else GoldenSamples(path=GOLDEN, tolerance=TOLERANCE[served["precision"]]),
             license=license,
         )
         _write(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())

@@ -15,7 +15,7 @@ from slimcv import runtimes
 from slimcv.data import normalisation, synthetic
 from slimcv.errors import Rejected, SlimcvError
 from slimcv.models import capture
-from slimcv.runtimes import InputFormat, answer, eager
+from slimcv.runtimes import PLANES, InputFormat, answer, eager
 from slimcv.step import Context, Variant
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Parity:
     scale: float
     relative_error: float
     agreement: float
-    input_format: InputFormat
+    input_format: InputFormat = PLANES
 
 
 def prove(

@@ -7,7 +7,7 @@ import operator
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,15 @@ def quantize(
     input: InputSpec,
     reduce_range: bool,
     correct_bias: bool = True,
+    in_float: Collection[str] = (),
 ) -> fx.GraphModule:
     """The INT8 graph of a lifted network: u8 activations, one scale a tensor; s8 weights, one a channel.
 
     `batches` are normalised calibration pictures (n, channels, height, width). Weights are stored as int8 at
     the names they had; running the graph eagerly computes on dequantised values, which is what exact INT8
     kernels compute. `model` is left as it is. `reduce_range` keeps weights to 7 bits (see `REDUCED`);
-    `correct_bias` takes out of each bias what quantisation shifts the layer's mean by.
+    `correct_bias` takes out of each bias what quantisation shifts the layer's mean by. Layers named in
+    `in_float` are left alone.
 
     Raises NotApplicable where Neural Compressor finds nothing to quantise, or no picture was given.
     """
@@ -80,6 +82,7 @@ def quantize(
     graph_module: Any = program.module(check_guards=False)
     graph_module._exported = True
     _spell_out_padding(graph_module)
+    _veil(graph_module.graph, in_float)
     _name_sources(graph_module.graph)
     _retarget(graph_module.graph, _POOLS)
     graph_module.recompile()
@@ -220,8 +223,18 @@ def _veiled(target: Any) -> Callable[..., Any]:
 _POOLS = {pool: _veiled(pool) for pool in (aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default)}
 """An average would be stored at the scale of what it averages, which leaves it a few of the 256 levels."""
 
+_FLOAT_LAYERS = {layer: _veiled(layer) for layer in _LAYERS}
+"""A convolution or linear layer that is to stay in float."""
+
 _NORMS = {aten.batch_norm.default: _veiled(aten.batch_norm.default)}
 """Where the conversion sees a batch norm it traces 96 patterns of quantised training, which takes 20 s."""
+
+
+def _veil(graph: fx.Graph, names: Collection[str]) -> None:
+    """Hide the layers of these names, which their weights have, from the quantiser."""
+    for node in graph.nodes:
+        if node.target in _FLOAT_LAYERS and str(node.args[1].target).removesuffix(".weight") in names:
+            node.target = _FLOAT_LAYERS[node.target]
 
 
 def _retarget(graph: fx.Graph, targets: dict[Any, Any]) -> None:
@@ -290,6 +303,8 @@ def _correct_biases(model: fx.GraphModule, pictures: Tensor, means: dict[str, Te
     added: dict[fx.Node, Tensor] = {}
 
     def correct(node: fx.Node, result: Tensor) -> Tensor:
+        if node.name not in means:
+            return result  # Left in float.
         shift = means[node.name] - _channel_means(result)
         if not _has_bias(node):
             added[node] = shift
@@ -323,7 +338,7 @@ def _rebuilt(converted: fx.GraphModule, weights: dict[str, str]) -> fx.GraphModu
     graph = converted.graph
     graph.owning_module = None
     graph.set_codegen(fx.graph.CodeGen())
-    _retarget(graph, {veiled: target for target, veiled in (_POOLS | _NORMS).items()})
+    _retarget(graph, {veiled: target for target, veiled in (_POOLS | _NORMS | _FLOAT_LAYERS).items()})
     output = graph.output_node()
     output.args = (torch.utils._pytree.tree_leaves(output.args)[0],)
     names = _folded_names(graph, weights)

@@ -9,7 +9,7 @@ import yaml
 
 from slimcv.report import comparison
 from slimcv.report.markdown import before_after, facts
-from slimcv.report.quoting import cell, fenced
+from slimcv.report.quoting import cell, fenced, one_line
 
 _USE = """\
 slimcv predict . pictures/
@@ -52,21 +52,21 @@ def render_card(report: Mapping[str, Any], *, license: str | None = None) -> str
 
 
 def _metadata(report: Mapping[str, Any], license: str | None) -> dict[str, Any]:
-    """The card's front matter (huggingface.co/docs/hub/model-cards)."""
+    """The card's front matter (huggingface.co/docs/hub/model-cards), which a line of dashes ends."""
     serve, data = report["optimized"], report["data"]
     metadata: dict[str, Any] = {
-        **({"license": license} if license else {}),
+        **({"license": one_line(license)} if license else {}),
         "library_name": "slimcv",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "cpu", serve["runtime"], serve["precision"]],
     }
     if data and serve["top1"] is not None:
-        source = str(data["source"]).rstrip("/").rpartition("/")[2] or str(data["source"])
+        source = one_line(data["source"]).rstrip("/").rpartition("/")[2] or "pictures"
         result = {
             "task": {"type": "image-classification"},
             "dataset": {"name": source, "type": "imagefolder", "split": "validation"},
             "metrics": [{"type": "accuracy", "value": round(serve["top1"] / 100, 4)}],
         }
-        name = str(report["model"].get("name") or report["model"].get("source") or "model")
+        name = one_line(report["model"].get("name") or report["model"].get("source") or "model")
         metadata["model-index"] = [{"name": name, "results": [result]}]
     return metadata

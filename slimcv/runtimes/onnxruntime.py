@@ -222,7 +222,7 @@ def _take_pixels(model: Any, input: InputSpec) -> None:
     nodes = [*first, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    shape = ["batch", input.height, input.width, input.channels]
+    shape: list[str | int | None] = ["batch", input.height, input.width, input.channels]
     graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
 
 

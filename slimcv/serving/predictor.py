@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,12 +105,11 @@ class Predictor:
         Raises PictureError for a picture that cannot be decoded.
         """
         if _is_one(images):
-            return self.ranked(self.outputs(self._pixels([images])), top)[0]
-        if isinstance(images, np.ndarray):
-            images = list(images)
+            return self.ranked(self.outputs(self._pixels([cast("Picture", images)])), top)[0]
         found: list[Prediction] = []
-        for start in range(0, len(images), BATCH):
-            found += self.ranked(self.outputs(self._pixels(images[start : start + BATCH])), top)
+        pictures = list(cast("Sequence[Picture]", images))
+        for start in range(0, len(pictures), BATCH):
+            found += self.ranked(self.outputs(self._pixels(pictures[start : start + BATCH])), top)
         return found
 
     def outputs(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

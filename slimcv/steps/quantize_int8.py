@@ -12,13 +12,17 @@ from slimcv.errors import NotApplicable, Rejected
 from slimcv.step import Context, InputSpec, Stage, Step, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+    from torch.fx import GraphModule
 
     from slimcv.data import Split
 
 _NAMED = 5
+
+_FEW, _SAMPLE = 64, 32
+"""Pictures that channels are compared on, and those that outputs are."""
 
 log = logging.getLogger("slimcv")
 
@@ -46,6 +50,14 @@ class QuantizeInt8(Step):
     correct_bias: bool = Field(
         default=True, description="take out of each bias what quantisation shifts the layer's mean by"
     )
+    equalize: bool = Field(
+        default=True, description="bring the channels between two layers to like size first, which is exact"
+    )
+    max_error: float = Field(
+        default=0.1,
+        gt=0,
+        description="where outputs move by more than this share of their norm, layers stay in float",
+    )
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The INT8 graph; artifacts made of the float one are dropped."""
@@ -62,13 +74,7 @@ class QuantizeInt8(Step):
         count = min(self.calibration_images, len(context.data.train))
         log.info("quantize_int8: calibrating on %d pictures", count)
         with quantization.calibration_speed(context.train_threads):
-            model = quantization.quantize(
-                variant.model,
-                self._batches(context.data.train, variant.input, seed=context.seed),
-                input=variant.input,
-                reduce_range=reduce_range,
-                correct_bias=self.correct_bias,
-            )
+            model, left = self._quantized(variant, context.data.train, reduce_range, seed=context.seed)
         share = macs.int8_share(model, variant.input)
         in_float = quantization.layers_in_float(model, variant.input)
         if share < self.min_int8_share:
@@ -80,7 +86,9 @@ class QuantizeInt8(Step):
             "calibration_images": count,
             "reduce_range": reduce_range,
             "correct_bias": self.correct_bias,
+            "equalize": self.equalize,
             "layers_in_float": list(in_float),
+            "layers_left_in_float": left,
         }
         return replace(
             variant,
@@ -90,6 +98,49 @@ class QuantizeInt8(Step):
             artifacts={},
             details={**variant.details, "quantize_int8": details},
         )
+
+    def _quantized(
+        self, variant: Variant, train: Split, reduce_range: bool, *, seed: int
+    ) -> tuple[GraphModule, list[str]]:
+        """The INT8 graph, and the layers that were left in float because they bear 8 bits worst."""
+        import torch
+
+        from slimcv import quantization, sensitivity, surgery
+        from slimcv.models import capture
+
+        def quantized(in_float: Sequence[str]) -> GraphModule:
+            return quantization.quantize(
+                model,
+                self._batches(train, variant.input, seed=seed),
+                input=variant.input,
+                reduce_range=reduce_range,
+                correct_bias=self.correct_bias,
+                in_float=in_float,
+            )
+
+        few = self.model_copy(update={"calibration_images": min(self.calibration_images, _FEW)})
+        pictures = list(few._batches(train, variant.input, seed=seed))
+        model = capture.copy(variant.model)
+        capture.set_training(model, False)
+        if self.equalize:
+            surgery.equalize(model, pictures)
+        found = quantized(())
+        sample = torch.cat(pictures)[:_SAMPLE]
+        with torch.no_grad():
+            expected = variant.model(sample)
+            error = sensitivity.relative_error(found(sample), expected)
+            if error <= self.max_error:
+                return found, []
+            levels = (quantization.REDUCED if reduce_range else quantization.FULL)[1]
+            ranked = sensitivity.rank(model, sample, variant.input, levels=levels)
+            allowed = 1.0 - self.min_int8_share
+            left = sensitivity.to_leave(ranked, error=self.max_error, mac_share=allowed)
+            if not left:
+                return found, []
+            log.info("quantize_int8: outputs move by %.0f %%; %s left in float", 100 * error, ", ".join(left))
+            gentler = quantized(left)
+            better = sensitivity.relative_error(gentler(sample), expected) < error
+        return (gentler, left) if better else (found, [])
 
     def _batches(self, train: Split, input: InputSpec, *, seed: int) -> Iterator[Tensor]:
         """Calibration pictures: a seeded sample of the training pictures, normalised."""

@@ -1,6 +1,7 @@
 """Finding and replacing modules in the lifted graph: heads, convolutions, normalisations."""
 
 from slimcv.surgery.calibration import calibration_batches
+from slimcv.surgery.equalization import equalize
 from slimcv.surgery.head import (
     Head,
     chain_to_output,
@@ -26,6 +27,7 @@ __all__ = [
     "collapse",
     "convertible",
     "decouple",
+    "equalize",
     "find_head",
     "fit_linear",
     "fold_norms",

@@ -1,6 +1,7 @@
 """A bundle as `slimcv optimize` leaves it, of a small network that tells colours apart."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -47,10 +48,11 @@ def variant():
     return Variant(capture.capture(Colours(), INPUT), INPUT, classes=CLASSES, details=details)
 
 
-@pytest.fixture
-def folder(tmp_path, variant):
-    out = tmp_path / "colours-slim"
-    exported = tmp_path / "exported"
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, variant):
+    """Written once; every test has a copy."""
+    place = tmp_path_factory.mktemp("bundle")
+    out, exported = place / "colours-slim", place / "exported"
     artifacts = []
     for runtime in ("onnxruntime", "openvino", "eager"):
         path = runtimes.write(variant, runtime, exported)
@@ -69,6 +71,11 @@ def folder(tmp_path, variant):
     samples = golden.made(out / "model.onnx", "onnxruntime", variant.input, split=None, threads=1, seed=0)
     bundle.write(out, document, variant, serve="onnxruntime", golden=samples, license="apache-2.0")
     return out
+
+
+@pytest.fixture
+def folder(tmp_path, made):
+    return shutil.copytree(made, tmp_path / made.name)
 
 
 @pytest.fixture
