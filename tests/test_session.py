@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from slimcv import bundle, data, models, runtimes, session
+from slimcv import bundle, cli, data, models, runtimes, session
 from slimcv.errors import NotApplicable
 from slimcv.measure import accuracy, latency
 from slimcv.models import capture
@@ -221,31 +221,35 @@ def test_surgery_that_training_cannot_repair_is_taken_back_one_by_one(task, tmp_
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_accuracy(task, tmp_path):
+def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_accuracy(
+    task, tmp_path, monkeypatch, capsys
+):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
         "objective: size\ngate: {max_drop: 100}\nsteps:\n- global_average_pool\n- depthwise_separable\n"
         "- finetune: {epochs: 3}\n  gate: {max_drop: 100}\n- export_onnx\n"
     )
 
-    def start(out):
-        words = ["optimize", task / "model.pt", "--recipe", recipe, "--out", out, "--cache", task / "cache"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "slimcv", *map(str, words), "--threads", "1", "--format", "json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    def words(out):
+        given = ["optimize", task / "model.pt", "--recipe", recipe, "--out", out, "--cache", task / "cache"]
+        return [*map(str, given), "--threads", "1", "--format", "json"]
 
-    unbroken = json.loads(start(tmp_path / "unbroken").communicate()[0])
+    def here(out):
+        monkeypatch.setattr(sys, "argv", ["slimcv", *words(out)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return json.loads(capsys.readouterr().out)
+
+    unbroken = here(tmp_path / "unbroken")
     broken = tmp_path / "broken"
     for moment in ("depthwise_separable: applying", "epoch 2/3"):
-        with start(broken) as process:
+        command = [sys.executable, "-m", "slimcv", *words(broken)]
+        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=alone) as process:
             assert any(moment in line for line in process.stderr), moment
             process.kill()
         assert not (broken / bundle.MANIFEST).exists()
-    resumed = json.loads(start(broken).communicate()[0])
+    resumed = here(broken)
     assert resumed["optimized"]["top1"] == unbroken["optimized"]["top1"]
     steps = [[(step["name"], step["outcome"]) for step in report["steps"]] for report in (resumed, unbroken)]
     assert steps[0] == steps[1]

@@ -80,20 +80,26 @@ def interleaved(
 
     All are loaded and warmed up; then they take turns, a round forwards, a round backwards, until each has
     `samples` timed calls (10 if a call takes more than 100 ms) or has been timed for `limit_seconds`, in
-    three rounds at least. `memory` measures peak memory too, with the default allocator and in a process of
-    its own. `throughput_batch` measures images a second at that batch size. Raises
-    ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded, its process dies, or
-    one answer takes more than `patience_seconds`.
+    three rounds at least. `memory` measures peak memory too, with the default allocator, for which
+    contenders with another one get one more process. `throughput_batch` measures images a second at that
+    batch size. Raises ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded,
+    its process dies, or one answer takes more than `patience_seconds`.
     """
     with contextlib.ExitStack() as stack:
         seats = [
             _Seat(stack.enter_context(WorkerProcess(name, c, patience_seconds=patience_seconds)))
             for name, c in contenders.items()
         ]
+        # What differs in the allocator alone has the same memory, measured once and with the default one.
+        peaks: dict[Contender, Memory] = {}
         for seat in seats:
             seat.post_start()
+            if memory and seat.worker.contender.allocator == "default":
+                seat.worker.post("baseline")
         for seat in seats:
             seat.load(batch=batch, seed=seed)
+            if memory and seat.worker.contender.allocator == "default":
+                peaks[seat.worker.contender] = seat.memory(batch)
         for turn in range(_rounds(samples)):
             for seat in seats if turn % 2 == 0 else reversed(seats):
                 seat.take_turn(batch, samples=samples, limit_seconds=limit_seconds)
@@ -102,13 +108,13 @@ def interleaved(
             ips = _throughput(seats, throughput_batch)
             timings = {name: replace(timing, throughput_ips=ips[name]) for name, timing in timings.items()}
     if memory:
-        peaks = {
-            name: peak_memory(
-                name, contenders[name], batch=batch, patience_seconds=patience_seconds, seed=seed
-            )
-            for name in timings
-        }
-        timings = {name: replace(timing, memory=peaks[name]) for name, timing in timings.items()}
+        for name in timings:
+            alike = replace(contenders[name], allocator="default")
+            if alike not in peaks:
+                peaks[alike] = peak_memory(
+                    name, alike, batch=batch, patience_seconds=patience_seconds, seed=seed
+                )
+            timings[name] = replace(timings[name], memory=peaks[alike])
     return timings
 
 

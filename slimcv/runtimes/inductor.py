@@ -14,7 +14,7 @@ import torch
 
 from slimcv.errors import SlimcvError
 from slimcv.models import checkpoint
-from slimcv.runtimes.eager import tiny
+from slimcv.runtimes import eager
 from slimcv.runtimes.prepared import PLANES, InputFormat
 from slimcv.runtimes.quiet import quiet
 
@@ -46,13 +46,14 @@ def prepare(path: Path, *, threads: int) -> InductorModel:
 
 
 def import_library() -> None:
-    """The compiler itself is imported at the first call."""
+    """What reads a `.pt2`; the compiler itself is imported at the first call."""
+    eager.import_library()
 
 
 def load_libraries(*, threads: int) -> None:
     """Compile a tiny model: it loads the compiler, which takes more memory than most models."""
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(write(tiny(), Path(folder)), threads=threads)
+        prepared = prepare(write(eager.tiny(), Path(folder)), threads=threads)
     prepared.predict(np.zeros((1, 3, 8, 8), np.float32))
 
 
