@@ -54,6 +54,7 @@ def optimize(
     std: tuple[float, ...] | None = None,
     classes: tuple[str, ...] | None = None,
     overrides: tuple[str, ...] = (),
+    runtime: str | None = None,
     threads: int | None = None,
     seed: int = 0,
     budget: str | float | None = None,
@@ -64,9 +65,10 @@ def optimize(
 
     `model` is a file or a name as on the command line, or a network that takes float32 (n, channels, height,
     width) and gives logits (n, classes); it is left as it was. `input` is its shape, such as "3x224x224";
-    `overrides` are `step.key=value` and `gate.key=value`; `budget` seconds or text such as "15m". `out` is by
-    default `<model>-slim`, and has to be given with a network. The same call goes on with a run that was
-    interrupted. Progress is logged to the logger "slimcv". Raises SlimcvError for what the caller can mend.
+    `overrides` are `step.key=value` and `gate.key=value`; `runtime` is the only one to optimise for; `budget`
+    seconds or text such as "15m". `out` is by default `<model>-slim`, and has to be given with a network. The
+    same call goes on with a run that was interrupted. Progress is logged to the logger "slimcv". Raises
+    SlimcvError for what the caller can mend.
     """
     from slimcv import bundle, optimization, sidecar
     from slimcv.measure import allocator
@@ -75,6 +77,8 @@ def optimize(
     from slimcv.train.settings import seconds as parsed
 
     plan = load_recipe(recipe, overrides=overrides)
+    if runtime is not None:
+        plan = plan.with_runtime(runtime)
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
     if out is None and not isinstance(model, str | os.PathLike):
         raise SlimcvError("a network has no name to call a folder by", "give out=, the folder to write")

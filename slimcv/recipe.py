@@ -26,6 +26,9 @@ _OBJECTIVES = ("latency", "size")
 _ENTRY_KEYS = ("gate", "recover")
 _Model = TypeVar("_Model", bound="BaseModel")
 
+EXPORTS = {"openvino": "export_openvino", "onnxruntime": "export_onnx", "inductor": "compile"}
+"""The step that makes a variant ready for each runtime; eager PyTorch needs none."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -98,6 +101,21 @@ class Recipe:
             for entry in self.entries
         )
         return replace(self, entries=tuple(entries))
+
+    def with_runtime(self, runtime: str) -> Recipe:
+        """The same recipe for one runtime alone: its export, as the recipe has it or plain, and no other.
+
+        Raises SlimcvError for a runtime that slimcv does not have.
+        """
+        from slimcv.step import Stage
+
+        if runtime not in ("eager", *EXPORTS):
+            raise SlimcvError(f"unknown runtime '{runtime}'", nearest(runtime, ("eager", *EXPORTS)))
+        export = EXPORTS.get(runtime)
+        kept = [entry for entry in self.entries if entry.step.stage < Stage.EXPORT or entry.name == export]
+        if export is not None and export not in {entry.name for entry in kept}:
+            kept.append(Entry(export, step_class(export)()))
+        return replace(self, entries=tuple(kept))
 
 
 def _changed(settings: _Model, values: dict[str, Any]) -> _Model:

@@ -15,7 +15,7 @@ from slimcv.gate import Gate, Verdict, drop, judge
 from slimcv.measure import latency, macs, size
 from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.models import capture
-from slimcv.recipe import Entry, Recipe
+from slimcv.recipe import EXPORTS, Entry, Recipe
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
@@ -44,14 +44,7 @@ class Held:
 def yardstick(recipe: Recipe) -> str:
     """The runtime that variants are compared in: the one the recipe deploys to."""
     names = {entry.name for entry in recipe.entries}
-    for step, runtime in (
-        ("export_openvino", "openvino"),
-        ("export_onnx", "onnxruntime"),
-        ("compile", "inductor"),
-    ):
-        if step in names:
-            return runtime
-    return "eager"
+    return next((runtime for runtime, step in EXPORTS.items() if step in names), "eager")
 
 
 class Workbench:

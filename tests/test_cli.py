@@ -327,8 +327,10 @@ def test_without_pictures_lossy_steps_are_skipped_and_the_network_is_shipped_unc
 
 
 def test_a_gate_that_cannot_be_met_ends_with_3_and_still_ships(slimcv, model, tmp_path):
-    (tmp_path / "int8.yaml").write_text("steps: [quantize_int8, export_onnx]")
+    (tmp_path / "int8.yaml").write_text("steps: [quantize_int8, export_openvino]")
     words = (
+        "--runtime",
+        "onnxruntime",
         "--min-speedup",
         "1e6",
         "--junit",

@@ -7,6 +7,7 @@ import pytest
 
 from slimcv import recipe
 from slimcv.errors import SlimcvError
+from slimcv.step import Stage
 
 
 def written(tmp_path, text):
@@ -162,3 +163,19 @@ def test_a_typo_in_a_recipe_does_not_pay_for_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_recipe_is_made_for_one_runtime_alone():
+    plan = recipe.load("cpu_fast", overrides=("export_onnx.tolerance=0.5",))
+    for runtime, last in (
+        ("onnxruntime", "export_onnx"),
+        ("openvino", "export_openvino"),
+        ("inductor", "compile"),
+    ):
+        entries = plan.with_runtime(runtime).entries
+        assert [entry.name for entry in entries if entry.step.stage == Stage.EXPORT] == [last]
+    assert plan.with_runtime("onnxruntime").entries[-1].step.tolerance == 0.5
+    assert plan.with_runtime("eager").entries[-1].name == "quantize_int8"
+    with pytest.raises(SlimcvError, match="unknown runtime 'opnvino'") as caught:
+        plan.with_runtime("opnvino")
+    assert "openvino" in caught.value.hint

@@ -84,6 +84,13 @@ def optimize(
     cache: CacheOption = None,
     cache_limit: CacheLimitOption = None,
     no_cache: NoCacheOption = False,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="Optimise for eager, inductor, onnxruntime or openvino alone. Default: those of the recipe, "
+            "of which the fastest is served."
+        ),
+    ] = None,
     input_format: Annotated[
         InputFormat | None,
         typer.Option(help="What exported files are fed; overrides the recipe, which says uint8-nhwc."),
@@ -117,6 +124,8 @@ def optimize(
         from slimcv.recipe import load as load_recipe
 
         plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
+        if runtime is not None:
+            plan = plan.with_runtime(runtime)
         if input_format is not None:
             plan = plan.with_input_format(input_format.value)
         limits = {"memory": memory, "checkpoint_every": checkpoint_every}
