@@ -175,7 +175,20 @@ def test_a_recipe_is_made_for_one_runtime_alone():
         entries = plan.with_runtime(runtime).entries
         assert [entry.name for entry in entries if entry.step.stage == Stage.EXPORT] == [last]
     assert plan.with_runtime("onnxruntime").entries[-1].step.tolerance == 0.5
+    names = [entry.name for entry in recipe.load("cpu_int8").with_runtime("openvino").entries]
+    assert names == ["fuse_conv_bn", "quantize_int8", "export_openvino", "export_nncf"]
     assert plan.with_runtime("eager").entries[-1].name == "quantize_int8"
     with pytest.raises(SlimcvError, match="unknown runtime 'opnvino'") as caught:
         plan.with_runtime("opnvino")
     assert "openvino" in caught.value.hint
+
+
+def test_parameters_reach_every_step_that_has_them_and_unknown_ones_are_told():
+    plan = recipe.load("cpu_int8").with_parameters(target_isa="avx2", input_format="float-nchw")
+    steps = {entry.name: entry.step for entry in plan.entries}
+    assert steps["quantize_int8"].target_isa == "avx2"
+    assert steps["export_nncf"].input_format == steps["export_openvino"].input_format == "float-nchw"
+    with pytest.raises(SlimcvError, match="no step of the recipe cpu_lossless takes 'target_isa'"):
+        recipe.load("cpu_lossless").with_parameters(target_isa="avx2")
+    with pytest.raises(SlimcvError, match="avx3"):
+        recipe.load("cpu_int8").with_parameters(target_isa="avx3")

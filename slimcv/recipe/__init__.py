@@ -1,0 +1,206 @@
+"""Recipes: YAML to checked values, before torch is paid for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimcv.errors import SlimcvError, nearest
+from slimcv.gate import Gate
+from slimcv.recipe.checking import changed, checked
+from slimcv.recipe.raw import entries as raw_entries
+from slimcv.recipe.raw import find, folder, names, overridden, parse, read, step_key
+from slimcv.recipe.registry import step_class, step_names, step_summary
+
+if TYPE_CHECKING:
+    from slimcv.step import Step
+    from slimcv.train.settings import FinetuneSettings
+
+__all__ = [
+    "EXPORTS",
+    "Entry",
+    "Recipe",
+    "find",
+    "folder",
+    "load",
+    "names",
+    "step_class",
+    "step_names",
+    "step_summary",
+]
+
+_RECIPE_KEYS = ("description", "gate", "name", "objective", "steps")
+_OBJECTIVES = ("latency", "size")
+
+EXPORTS = {"openvino": "export_openvino", "onnxruntime": "export_onnx", "inductor": "compile"}
+"""The step that makes a variant ready for each runtime; eager PyTorch needs none."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a recipe: a step with its parameters, the fine-tuning that repairs it, and its gate."""
+
+    name: str
+    step: Step
+    recover: FinetuneSettings | None = None
+    gate: Gate | None = None
+
+    @property
+    def trains(self) -> bool:
+        """The entry ends with trained weights, so its accuracy can be judged."""
+        from slimcv.step import Stage
+
+        return self.recover is not None or self.step.stage == Stage.TRAIN
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named list of entries, the contract for what comes out, and the text it was read from.
+
+    `objective` says what counts as a gain: with `latency` only time, with `size` also bytes on disk.
+    """
+
+    name: str
+    description: str
+    entries: tuple[Entry, ...]
+    gate: Gate
+    objective: str
+    text: str
+    overrides: tuple[str, ...] = field(default=())
+
+    def plan(self) -> list[str]:
+        """The resolved entries, one line each, with every parameter spelled out."""
+        lines = []
+        for number, entry in enumerate(self.entries, start=1):
+            values = ", ".join(f"{key}: {_plain(value)}" for key, value in entry.step.model_dump().items())
+            line = f"{number}. {entry.name} {{{values}}}"
+            if entry.recover is not None:
+                chosen = entry.recover.model_dump(exclude_unset=True)
+                line += (
+                    "  recover {"
+                    + ", ".join(f"{key}: {_plain(value)}" for key, value in chosen.items())
+                    + "}"
+                )
+            if entry.gate is not None:
+                line += "  gate {" + _gate_text(entry.gate) + "}"
+            lines.append(line)
+        return [*lines, "gate {" + _gate_text(self.gate) + "}  objective " + self.objective]
+
+    def with_training(self, **values: Any) -> Recipe:
+        """The same recipe with these fine-tuning settings in every entry that trains. Raises SlimcvError."""
+        entries = []
+        for entry in self.entries:
+            if entry.recover is not None:
+                entry = replace(entry, recover=changed(entry.recover, values))
+            elif entry.trains:
+                entry = replace(entry, step=changed(entry.step, values))
+            entries.append(entry)
+        return replace(self, entries=tuple(entries))
+
+    def with_parameters(self, **values: Any) -> Recipe:
+        """The same recipe with these parameters in every step that has them.
+
+        Raises SlimcvError where a value is not allowed or no step has the parameter.
+        """
+        for key in values:
+            if not any(key in type(entry.step).model_fields for entry in self.entries):
+                raise SlimcvError(
+                    f"no step of the recipe {self.name} takes '{key}'", "see `slimcv recipes steps`"
+                )
+        entries = []
+        for entry in self.entries:
+            known = {key: value for key, value in values.items() if key in type(entry.step).model_fields}
+            entries.append(replace(entry, step=changed(entry.step, known)) if known else entry)
+        return replace(self, entries=tuple(entries))
+
+    def with_runtime(self, runtime: str) -> Recipe:
+        """The same recipe for one runtime alone: its exports, as the recipe has them or a plain one.
+
+        Raises SlimcvError for a runtime that slimcv does not have.
+        """
+        from slimcv.step import Stage
+
+        if runtime not in ("eager", *EXPORTS):
+            raise SlimcvError(f"unknown runtime '{runtime}'", nearest(runtime, ("eager", *EXPORTS)))
+        export = EXPORTS.get(runtime)
+        kept = [
+            entry
+            for entry in self.entries
+            if entry.step.stage < Stage.EXPORT or entry.step.artifact.partition(":")[0] == runtime
+        ]
+        if export is not None and export not in {entry.name for entry in kept}:
+            kept.append(Entry(export, step_class(export)()))
+        return replace(self, entries=tuple(kept))
+
+
+def load(source: str, *, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe by shipped name or, with a path separator or the ending `.yaml`, by path.
+
+    `overrides` are `step.key=value` (every entry of that step), `step#2.key=value` (the second one),
+    `step.recover.key=value`, `step.gate.key=value` or `gate.key=value`. Raises SlimcvError naming file,
+    entry, key and the nearest valid name.
+    """
+    path = find(source)
+    text = read(path)
+    raw = parse(text, path)
+    return _build(overridden(raw, overrides, path), path=path, text=text, overrides=overrides)
+
+
+def _build(raw: dict[str, Any], *, path: Path, text: str, overrides: tuple[str, ...]) -> Recipe:
+    for key in raw:
+        if key not in _RECIPE_KEYS:
+            raise SlimcvError(f"{path}: unknown key '{key}'", nearest(str(key), _RECIPE_KEYS))
+    objective = raw.get("objective", "latency")
+    if objective not in _OBJECTIVES:
+        raise SlimcvError(f"{path}: objective is '{objective}'", nearest(str(objective), _OBJECTIVES))
+    entries = [_entry(entry, path, number) for number, entry in enumerate(raw_entries(raw, path), start=1)]
+    for number, (earlier, later) in enumerate(pairwise(entries), start=2):
+        if later.step.stage < earlier.step.stage:
+            raise SlimcvError(
+                f"{path}: entry {number} '{later.name}' ({later.step.stage.name.lower()}) comes after "
+                f"'{earlier.name}' ({earlier.step.stage.name.lower()})",
+                "the order is " + ", ".join(stage.name.lower() for stage in type(later.step.stage)),
+            )
+    gate = checked(Gate, raw.get("gate") or {}, f"{path}: gate")
+    if gate.max_step_drop is not None:
+        raise SlimcvError(
+            f"{path}: gate: max_step_drop compares a step with the one before", "give it to an entry"
+        )
+    return Recipe(
+        name=str(raw.get("name") or path.stem),
+        description=str(raw.get("description") or "").strip(),
+        entries=tuple(entries),
+        gate=gate,
+        objective=objective,
+        text=text,
+        overrides=overrides,
+    )
+
+
+def _entry(raw: dict[str, Any], path: Path, number: int) -> Entry:
+    name = step_key(raw, path, number)
+    where = f"{path}: entry {number} '{name}'"
+    recover = raw.get("recover")
+    if recover is not None:
+        from slimcv.train.settings import FinetuneSettings
+
+        recover = checked(FinetuneSettings, recover, f"{where}: recover")
+    gate = raw.get("gate")
+    return Entry(
+        name=name,
+        step=checked(step_class(name), raw[name] or {}, where),
+        recover=recover,
+        gate=None if gate is None else checked(Gate, gate, f"{where}: gate"),
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _gate_text(gate: Gate) -> str:
+    return ", ".join(f"{key}: {value:.12g}" for key, value in gate.model_dump(exclude_none=True).items())
