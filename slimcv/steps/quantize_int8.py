@@ -24,6 +24,9 @@ _NAMED = 5
 _FEW, _SAMPLE = 64, 32
 """Pictures that channels are compared on, and those that outputs are."""
 
+_SATURATING = ("avx2", "avx512")
+"""Instruction sets that sum 8-bit products in 16 bits (see environment.has_int8_instructions)."""
+
 log = logging.getLogger("slimcv")
 
 
@@ -35,6 +38,7 @@ class QuantizeInt8(Step):
 
     stage: ClassVar[Stage] = Stage.QUANTIZE
     needs_data: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     calibration_images: int = Field(
         default=300, ge=1, description="training pictures that set the ranges of the activations"
@@ -45,7 +49,10 @@ class QuantizeInt8(Step):
     )
     reduce_range: Literal["auto"] | bool = Field(
         default="auto",
-        description="weights of 7 bits, for CPUs whose 8-bit sums saturate; auto: where this CPU has no VNNI",
+        description="weights of 7 bits, for CPUs whose 8-bit sums saturate; auto: where there is no VNNI",
+    )
+    target_isa: Literal["host", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"] = Field(
+        default="host", description="what the CPU has that will serve the result; host: what this one has"
     )
     correct_bias: bool = Field(
         default=True, description="take out of each bias what quantisation shifts the layer's mean by"
@@ -68,11 +75,19 @@ class QuantizeInt8(Step):
             raise NotApplicable("the network is INT8 already")
         if context.data is None or not len(context.data.train):
             raise NotApplicable("needs data")
-        reduce_range = (
-            not environment.has_int8_instructions() if self.reduce_range == "auto" else self.reduce_range
+        saturates = (
+            not environment.has_int8_instructions()
+            if self.target_isa == "host"
+            else self.target_isa in _SATURATING
         )
+        reduce_range = saturates if self.reduce_range == "auto" else self.reduce_range
         count = min(self.calibration_images, len(context.data.train))
-        log.info("quantize_int8: calibrating on %d pictures", count)
+        log.info(
+            "quantize_int8: calibrating on %d pictures, weights of %d bits for %s",
+            count,
+            7 if reduce_range else 8,
+            "this CPU" if self.target_isa == "host" else f"CPUs with {self.target_isa}, timed on this one",
+        )
         with quantization.calibration_speed(context.train_threads):
             model, left = self._quantized(variant, context.data.train, reduce_range, seed=context.seed)
         share = macs.int8_share(model, variant.input)
@@ -85,6 +100,7 @@ class QuantizeInt8(Step):
         details = {
             "calibration_images": count,
             "reduce_range": reduce_range,
+            "target_isa": self.target_isa,
             "correct_bias": self.correct_bias,
             "equalize": self.equalize,
             "layers_in_float": list(in_float),
@@ -144,11 +160,10 @@ class QuantizeInt8(Step):
 
     def _batches(self, train: Split, input: InputSpec, *, seed: int) -> Iterator[Tensor]:
         """Calibration pictures: a seeded sample of the training pictures, normalised."""
-        import numpy as np
-
         from slimcv.data.batches import batches
+        from slimcv.quantization import calibration
 
-        order = np.random.default_rng(seed).permutation(len(train))[: self.calibration_images]
+        order = calibration.sample(train, self.calibration_images, seed)
         pixels = train.pixels(input.height, input.width, input.channels)
         for x, _, _ in batches(pixels, train.labels, input, batch_size=self.batch_size, order=order):
             yield x

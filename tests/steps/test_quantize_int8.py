@@ -4,13 +4,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from slimcv import data as datasets
 from slimcv import parity, quantization, runtimes
 from slimcv.data.normalisation import normalised
 from slimcv.errors import NotApplicable, Rejected
@@ -35,18 +32,6 @@ def variant(kernel=3):
         nn.Linear(32, 2),
     )
     return Variant(capture.capture(network, INPUT), INPUT)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    for name in ("one", "two"):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
-    return datasets.load(str(folder / "pictures"), cache=folder / "cache")
 
 
 @pytest.fixture
@@ -116,6 +101,15 @@ def test_what_is_int8_already_is_left_alone(quantized, context):
 def test_the_range_is_reduced_where_this_cpu_would_saturate(context):
     chosen = QuantizeInt8(calibration_images=4).apply(variant(), context)
     assert chosen.details["quantize_int8"]["reduce_range"] is not environment.has_int8_instructions()
+
+
+@pytest.mark.parametrize(
+    ("target", "largest"), [("avx2", 63), ("avx512", 63), ("avx512_vnni", 127), ("amx", 127)]
+)
+def test_weights_are_made_for_the_cpu_that_will_serve(context, target, largest):
+    made = QuantizeInt8(calibration_images=4, target_isa=target, correct_bias=False).apply(variant(), context)
+    weights = [tensor for tensor in made.model.state_dict().values() if tensor.dtype == torch.int8]
+    assert max(int(weight.max()) for weight in weights) in (largest, largest - 1)
 
 
 def test_the_same_seed_gives_the_same_graph_and_threads_are_put_back(context):

@@ -1,0 +1,102 @@
+"""Static INT8 by Intel Neural Compressor's PT2E path: one graph for Inductor, ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from slimcv.errors import NotApplicable
+from slimcv.measure import allocator, macs
+from slimcv.models import capture
+from slimcv.quantization.bias import correct_biases
+from slimcv.quantization.calibration import calibrate, observers
+from slimcv.quantization.compressor import neural_compressor, quiet
+from slimcv.quantization.graph import (
+    FULL,
+    NORMS,
+    POOLS,
+    REDUCED,
+    dequantizes,
+    lifted,
+    name_sources,
+    retarget,
+    spell_out_padding,
+    veil,
+    weight_names,
+)
+from slimcv.step import InputSpec
+
+__all__ = ["FULL", "REDUCED", "calibration_speed", "layers_in_float", "quantize", "quiet"]
+
+
+def quantize(
+    model: fx.GraphModule,
+    batches: Iterable[Tensor],
+    *,
+    input: InputSpec,
+    reduce_range: bool,
+    correct_bias: bool = True,
+    in_float: Collection[str] = (),
+) -> fx.GraphModule:
+    """The INT8 graph of a lifted network: u8 activations, one scale a tensor; s8 weights, one a channel.
+
+    `batches` are normalised calibration pictures (n, channels, height, width). Weights are stored as int8 at
+    the names they had; running the graph eagerly computes on dequantised values, which is what exact INT8
+    kernels compute. `model` is left as it is. `reduce_range` keeps weights to 7 bits (see `REDUCED`);
+    `correct_bias` takes out of each bias what quantisation shifts the layer's mean by. Layers named in
+    `in_float` are left alone.
+
+    Raises NotApplicable where Neural Compressor finds nothing to quantise, or no picture was given.
+    """
+    quantizer = neural_compressor()
+    program = capture.exported(capture.deterministic(model), input)
+    graph_module: Any = program.module(check_guards=False)
+    graph_module._exported = True
+    spell_out_padding(graph_module)
+    veil(graph_module.graph, in_float)
+    name_sources(graph_module.graph)
+    retarget(graph_module.graph, POOLS)
+    graph_module.recompile()
+    with quiet():
+        prepared = quantizer.prepare(graph_module)
+    if prepared is None:
+        raise NotApplicable("Neural Compressor gave no graph back")
+    if reduce_range:
+        for observer in observers(prepared, torch.int8):
+            observer.quant_min, observer.quant_max = REDUCED
+    weights = weight_names(prepared.graph)
+    pictures, means = calibrate(prepared, batches)
+    retarget(prepared.graph, NORMS)
+    with quiet():
+        converted = quantizer.convert(prepared, fold_quantize=True)
+    if converted is None or not any(map(dequantizes, converted.graph.nodes)):
+        raise NotApplicable("Neural Compressor found nothing to quantise in this network")
+    rebuilt = lifted(converted, weights)
+    if correct_bias:
+        correct_biases(rebuilt, pictures, means)
+    return rebuilt
+
+
+def layers_in_float(model: fx.GraphModule, input: InputSpec) -> dict[str, int]:
+    """MACs by name of the layers and matrix products that do not take 8-bit integers on both sides."""
+    return {
+        macs.layer_name(node): cost
+        for node, cost in macs.by_node(model, input).items()
+        if not macs.on_integers(node)
+    }
+
+
+@contextlib.contextmanager
+def calibration_speed(threads: int) -> Iterator[None]:
+    """Eager PyTorch at its fastest: this many threads, and an allocator that keeps large activations."""
+    before = torch.get_num_threads()
+    allocator.tune()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
