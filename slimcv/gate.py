@@ -31,10 +31,14 @@ class Gate(BaseModel):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a gate is met, and why in the words of the report."""
+    """Whether a gate is met, and why in the words of the report.
+
+    `repairable` says of what was rejected that it is a gain, so that training it may be worth the while.
+    """
 
     accepted: bool
     reason: str
+    repairable: bool = False
 
 
 def judge(

@@ -119,9 +119,7 @@ def _finish(bench: Workbench, base: Held, *, last_resort: bool) -> Generator[Rec
     the gate says. There is no second attempt where the first one came out without what the second leaves out.
     """
     tail = {at: entry.step for at, entry in enumerate(bench.recipe.entries) if entry.step.stage >= Stage.FUSE}
-    gentle = [
-        at for at, step in tail.items() if (step.lossless if last_resort else step.stage != Stage.QUANTIZE)
-    ]
+    gentle = [at for at, step in tail.items() if (step.lossless if last_resort else not step.quantizes)]
     state, accepted = yield from _apply_all(bench, base, list(tail))
     is_gentle = set(accepted) <= set(gentle)
     record = bench.ship(state, last_resort=last_resort and is_gentle)
@@ -140,9 +138,15 @@ def _apply_all(
     """What `entries` make of `state`, and which of them were accepted."""
     accepted = []
     for at in entries:
-        record, candidate = bench.attempt(at, state, judged=True)
-        yield record
-        if candidate is not None:
-            state = candidate
-            accepted.append(at)
+        entry = bench.recipe.entries[at]
+        # Quantisation is trained only where it misses the gate without.
+        rungs = (False, True) if entry.trains and entry.step.stage == Stage.QUANTIZE else (True,)
+        for recovers in rungs:
+            record, candidate = bench.attempt(at, state, judged=True, recovers=recovers)
+            yield record
+            if candidate is not None:
+                state = candidate
+                accepted.append(at)
+            if not record.details.get("repairable"):
+                break
     return state, accepted

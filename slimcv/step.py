@@ -56,7 +56,8 @@ class Variant:
 
     `model` is the lifted graph (see slimcv.models.capture); after `quantize_int8` it is the folded INT8
     graph. `runtime` names the runtime the variant is meant for, as the last of the steps `compile` and
-    `export_*` left it. `artifacts` maps a runtime's name to the file it runs.
+    `export_*` left it. `artifacts` maps a runtime's name to the file it runs, and names such as
+    "openvino:nncf" to the files that other quantisers made for it.
     """
 
     model: GraphModule
@@ -102,6 +103,10 @@ class Step(BaseModel, ABC):
     """The step cannot run without pictures; without `--data` it is skipped."""
     lossless: ClassVar[bool] = False
     """The step leaves the outputs as they are (within 1e-4)."""
+    quantizes: ClassVar[bool] = False
+    """The step brings 8-bit integers; in the stage EXPORT it gets the variant from before quantisation."""
+    artifact: ClassVar[str] = ""
+    """In the stage EXPORT, the key of what the step adds to `Variant.artifacts`."""
     enabling: ClassVar[bool] = False
     """What the step is worth shows in later ones, so it needs no gain of its own; slower it may not be."""
 

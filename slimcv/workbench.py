@@ -30,10 +30,14 @@ SIZE_GAIN = 0.99
 
 @dataclass(frozen=True)
 class Held:
-    """A variant the session holds and the number of the record that made it."""
+    """A variant the session holds and the number of the record that made it.
+
+    `in_floats` is what a quantised one was made from.
+    """
 
     variant: Variant
     number: int
+    in_floats: Variant | None = None
 
     @cached_property
     def macs(self) -> int:
@@ -80,24 +84,29 @@ class Workbench:
         return record, self.teacher
 
     def attempt(
-        self, at: int, before: Held, *, judged: bool, repairs: bool = False
+        self, at: int, before: Held, *, judged: bool, repairs: bool = False, recovers: bool = True
     ) -> tuple[Record, Held | None]:
         """Apply entry `at` to a copy of `before`; the candidate is None unless it was accepted.
 
         `judged` says that accuracy is judged now and not after a later entry's training, `repairs` that this
         entry's training has surgery to repair: it then trains even where its own step has nothing to do.
+        Without `recovers` the entry's training is left out.
         """
         entry = self.recipe.entries[at]
+        if not recovers:
+            entry = replace(entry, recover=None)
         number = self._next_number()
         replayed = self.run.replay()
         if replayed is not None:
-            return replayed, self._replayed(replayed, before)
+            return replayed, self._replayed(replayed, entry.step, before)
         started = time.perf_counter()
         log.info("%s: applying", entry.name)
         record = Record(number, at, entry.name, "skipped", "", 0.0)
         candidate = None
         try:
-            candidate = Held(self._candidate(entry, before, number, repairs=repairs), number)
+            candidate = self._held(
+                self._candidate(entry, before, number, repairs=repairs), number, entry.step, before
+            )
             verdict, figures, figures_before = self._judge(
                 entry, before, candidate, judged=judged, needs_gain=not repairs
             )
@@ -107,7 +116,7 @@ class Workbench:
                 reason=verdict.reason,
                 measurement=figures,
                 before=figures_before,
-                details=self._details(candidate.variant),
+                details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
         except Rejected as error:
             record = replace(record, outcome="rejected", reason=error.message)
@@ -192,6 +201,8 @@ class Workbench:
             raise NotApplicable("needs data")
         if entry.trains and context.deadline is not None and time.perf_counter() >= context.deadline:
             raise NotApplicable("the run's time budget is used up")
+        if entry.step.quantizes and entry.step.stage == Stage.EXPORT:
+            return self._other_form(entry.step, before)
         variant = replace(before.variant, model=capture.copy(before.variant.model))
         try:
             variant = entry.step.apply(variant, context)
@@ -208,6 +219,17 @@ class Workbench:
                 self._refuse_without_gain(before, variant)
             variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
         return variant
+
+    def _other_form(self, step: Step, before: Held) -> Variant:
+        """The variant with one more file, which another quantiser made of what it was in floats."""
+        source = before.in_floats or before.variant
+        made = step.apply(replace(source, model=capture.copy(source.model), artifacts={}), self.context)
+        return replace(
+            before.variant,
+            runtime=made.runtime,
+            artifacts={**before.variant.artifacts, **made.artifacts},
+            details={**before.variant.details, "input_format": made.details["input_format"]},
+        )
 
     def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
         """Raise Rejected before minutes of training are spent on what is no faster to begin with."""
@@ -233,11 +255,15 @@ class Workbench:
         exported = entry.step.stage == Stage.EXPORT
         runtime = candidate.variant.runtime if exported else self.yardstick
         file_before = self._file(before)
-        file = candidate.variant.artifacts[runtime] if exported else self._candidate_file(candidate)
+        file = (
+            candidate.variant.artifacts[entry.step.artifact] if exported else self._candidate_file(candidate)
+        )
         timings = self._timings(before, candidate, file, runtime)
         figures_before = self._figures(before, file_before, timing=timings["before"])
         figures = self._figures(candidate, file, timing=timings["candidate"], runtime=runtime)
-        if exported:
+        if exported and entry.step.quantizes:
+            figures = replace(figures, int8_mac_share=None)  # Of a file that is not the variant's own graph.
+        elif exported:
             return Verdict(True, "outputs agree"), figures, figures_before
         gained = not needs_gain or self._gained(timings, file_before, file)
         speed = judge_speed(entry.step, timings, gained=gained)
@@ -249,7 +275,7 @@ class Workbench:
         original = self._figures(self.teacher, None, timing=None)
         verdict = judge(self._gate(entry), candidate=figures, original=original, before=figures_before)
         text = "; ".join(part for part in (speed.reason, verdict.reason) if part)
-        return Verdict(verdict.accepted, text), figures, figures_before
+        return Verdict(verdict.accepted, text, repairable=not verdict.accepted), figures, figures_before
 
     def _gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
         if latency.faster(timings["before"], timings["candidate"]):
@@ -331,14 +357,19 @@ class Workbench:
             )
         return self.answers[key]
 
-    def _replayed(self, record: Record, before: Held) -> Held | None:
+    def _held(self, variant: Variant, number: int, step: Step, before: Held) -> Held:
+        quantized = step.stage == Stage.QUANTIZE and step.quantizes
+        in_floats = before.variant if quantized else before.in_floats
+        return Held(variant, number, in_floats)
+
+    def _replayed(self, record: Record, step: Step, before: Held) -> Held | None:
         if record.outcome != "accepted":
             return None
         if record.checkpoint is not None:
-            return Held(self.run.read_checkpoint(record.checkpoint), record.number)
+            return self._held(self.run.read_checkpoint(record.checkpoint), record.number, step, before)
         artifacts = {name: self.run.folder / path for name, path in record.details["artifacts"].items()}
         variant = replace(before.variant, artifacts=artifacts, runtime=record.details["runtime"])
-        return Held(replace(variant, details=record.details["variant"]), record.number)
+        return self._held(replace(variant, details=record.details["variant"]), record.number, step, before)
 
     def _details(self, variant: Variant) -> dict[str, object]:
         artifacts = {name: str(path.relative_to(self.run.folder)) for name, path in variant.artifacts.items()}

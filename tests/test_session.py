@@ -44,6 +44,13 @@ steps:
   - export_openvino
 """
 
+OTHER_QUANTISERS = """\
+  - export_nncf: {calibration_images: 32}
+    gate: {max_step_drop: 10}
+  - export_onnx_int8: {calibration_images: 32}
+    gate: {max_step_drop: 10}
+"""
+
 
 def picture(kind, random):
     rows, columns = np.mgrid[0:SIZE, 0:SIZE]
@@ -183,7 +190,7 @@ def test_surgery_taken_back_says_what_was_lost(bench):
 
 @pytest.mark.slow
 def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figures(task, tmp_path):
-    records, report = optimized(task, tmp_path, FAST)
+    records, report = optimized(task, tmp_path, FAST + OTHER_QUANTISERS)
     outcomes = {record.step: record.outcome for record in records}
     assert records[0].step == "original"
     assert records[-1].step == "ship"
@@ -198,6 +205,11 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     assert report["optimized"]["train_seconds_per_epoch"] > 0
     assert report["original"]["train_seconds_per_epoch"] > 0
     assert report["best_unmodified"]["runtime"] in ("openvino", "onnxruntime")
+    assert {outcomes["export_nncf"], outcomes["export_onnx_int8"]} <= {"accepted", "rejected"}
+    shipped = records[-1].details
+    fastest = min(shipped["candidates"], key=shipped["candidates"].get)
+    assert fastest == ":".join(filter(None, (shipped["serve"], shipped["quantizer"])))
+    assert len({part["runtime"] for part in report["artifacts"] if part["path"] != "openvino/model.bin"}) == 3
     # The figures are those of the file that is shipped.
     runtime = report["optimized"]["runtime"]
     served = next(part for part in report["artifacts"] if part["runtime"] == runtime)
@@ -207,6 +219,25 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     assert accuracy.evaluate(prepared, split, spec).top1 == pytest.approx(report["optimized"]["top1"])
     for part in report["artifacts"]:
         assert bundle.sha256(tmp_path / "out" / part["path"]) == part["sha256"]
+
+
+@pytest.mark.slow
+def test_quantisation_is_trained_only_where_it_misses_its_gate_without(task, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "objective: size\nsteps:\n- quantize_int8: {calibration_images: 32}\n"
+        "  recover: {epochs: 1, lr: 1.0e-4}\n  gate: {max_size: 1}\n- export_onnx\n"
+    )
+    plan = load(str(tmp_path / "mine.yaml"))
+    dataset = data.load(str(task / "pictures"), cache=task / "cache")
+    variant = models.load(str(task / "model.pt"), input=f"3x{SIZE}x{SIZE}", classes=dataset.classes)
+    with Run.open(tmp_path / "out", identity={}) as run:
+        bench = Workbench(plan, Context(variant, dataset, run.workdir, threads=1, train_threads=1), run)
+        bench.original()
+        records = list(session._apply_all(bench, bench.teacher, [0]))
+    plain, trained = (record.details["variant"] for record in records)
+    assert [record.outcome for record in records] == ["rejected", "rejected"]
+    assert ("finetune_int8" in plain, trained["finetune_int8"]["epochs"]) == (False, 1)
+    assert records[1].measurement.top1 > 90
 
 
 @pytest.mark.slow

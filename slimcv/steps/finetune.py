@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from slimcv.step import Context, Stage, Step, Variant
@@ -15,7 +16,23 @@ class Finetune(Step, FinetuneSettings):
     needs_data: ClassVar[bool] = True
 
     def apply(self, variant: Variant, context: Context) -> Variant:
-        """The trained variant; `details["finetune"]` says how the training went (see FinetuneResult)."""
+        """The trained variant; `details["finetune"]` says how the training went (see FinetuneResult).
+
+        An INT8 graph is trained with its rounding (see slimcv.quantization.awareness), in float32, and that
+        training's details are `finetune_int8`.
+        """
         from slimcv.train import finetune
 
-        return finetune(variant, context, self).variant
+        if variant.precision != "int8":
+            return finetune(variant, context, self).variant
+        from slimcv.quantization import awareness
+
+        model = awareness.trainable(variant.model)
+        settings = self.model_copy(update={"precision": "fp32"})
+        trained = finetune(replace(variant, model=model, precision="fp32"), context, settings).variant
+        return replace(
+            trained,
+            model=awareness.stored(trained.model, variant.model),
+            precision="int8",
+            details={**variant.details, "finetune_int8": trained.details["finetune"]},
+        )
