@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from slimcv import bundle
 from slimcv.errors import SlimcvError
 from slimcv.results import Record
 from slimcv.writing import write_text
@@ -244,9 +245,10 @@ def _clear(folder: Path) -> None:
 
     The journal is emptied: removed, it would take the lock with it.
     """
+    bundle.clear(folder)
     for name in ("checkpoints", "work", "openvino"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("model.pt2", "model.onnx", "report.json", "report.md", "slimcv.json"):
+    for name in ("report.json", "report.md"):
         (folder / name).unlink(missing_ok=True)
     os.truncate(folder / JOURNAL, 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,29 +66,40 @@ def ship(
         given=original_answers,
     )
 
-    def evaluated(runtime: str) -> Measurement:
-        return measurement(
+    def evaluated(name: str) -> Measurement:
+        runtime, _, quantizer = name.partition(":")
+        figures = measurement(
             variant,
             runtime=runtime,
-            size_bytes=size.artifact_bytes(files[runtime]),
+            size_bytes=size.artifact_bytes(files[name]),
             threads=context.threads,
             macs=macs[1],
-            given=_answers(files[runtime], runtime, variant, context),
+            given=_answers(files[name], runtime, variant, context),
             original=original_answers,
         )
+        return replace(figures, int8_mac_share=None) if quantizer else figures
 
     accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
+    # Files of one quantiser answer alike, which was proved when they were made: one of them speaks for all.
     meant = variant.runtime if variant.runtime in files else next(iter(files))
-    optimized = evaluated(meant)
-    accuracy = judge(accuracy_gate, candidate=optimized, original=original)
-    if not (accuracy.accepted or last_resort):
+    spoken = {_quantizer(name): name for name in (*reversed(files), meant)}
+    figures = {name: evaluated(name) for name in spoken.values()}
+    accurate = {
+        quantizer
+        for quantizer, name in spoken.items()
+        if judge(accuracy_gate, candidate=figures[name], original=original).accepted
+    }
+    if not (accurate or last_resort):
+        accuracy = judge(accuracy_gate, candidate=figures[meant], original=original)
         missed = {"gate_met": False, "accuracy_met": False}
-        return _record(number, original, optimized, verdict=accuracy, details=missed)
+        return _record(number, original, figures[meant], verdict=accuracy, details=missed)
     unmodified = _unmodified(context, run)
     timings = _timings(context, run, variant, files=files, unmodified=unmodified)
     files = {name: path for name, path in files.items() if name in timings}
-    runtime = min(files, key=lambda name: timings[name].latency.p50)
-    optimized = _timed(optimized if runtime == meant else evaluated(runtime), timings[runtime])
+    allowed = [name for name in files if not accurate or _quantizer(name) in accurate]
+    best = min(allowed or files, key=lambda name: timings[name].latency.p50)
+    optimized = _timed(figures.get(best) or evaluated(best), timings[best])
+    shipped = _one_a_runtime([name for name in files if name in (allowed or files)], best)
     original = _timed(original, timings[ORIGINAL])
     if "finetune" in variant.details:
         original = replace(original, train_seconds_per_epoch=_original_pace(context, run))
@@ -96,7 +108,9 @@ def ship(
     details = {
         "gate_met": verdict.accepted,
         "accuracy_met": accuracy.accepted,
-        "serve": runtime,
+        "serve": optimized.runtime,
+        "quantizer": _quantizer(best) or None,
+        "candidates": {name: timings[name].latency.p50 for name in files},
         "input": asdict(variant.input),
         "input_format": variant.details.get("input_format", runtimes.PLANES),
         "original_default_allocator": _retimed(
@@ -104,11 +118,25 @@ def ship(
         ).as_json(),
         "environment": environment.describe().as_json(),
         "best_unmodified": _best_unmodified(original, unmodified, timings, run).as_json(),
-        "artifacts": [asdict(part) for part in _placed(run, variant, files, timings, number=number)]
+        "artifacts": [
+            asdict(part)
+            for part in _placed(run, variant, {name: files[name] for name in shipped}, timings, number=number)
+        ]
         if verdict.accepted or last_resort
         else [],
     }
     return _record(number, original, optimized, verdict=verdict, details=details, last_resort=last_resort)
+
+
+def _quantizer(name: str) -> str:
+    """Who made the file of an artifact, "" for the variant's own graph: "nncf" of "openvino:nncf"."""
+    return name.partition(":")[2]
+
+
+def _one_a_runtime(names: Sequence[str], best: str) -> list[str]:
+    """What is shipped: the best one, and for every other runtime that of the variant's own graph."""
+    served = best.partition(":")[0]
+    return [best, *(name for name in names if not _quantizer(name) and name != served)]
 
 
 def _record(
@@ -180,7 +208,10 @@ def _timings(
         ORIGINAL: latency.Contender(eager, "eager", threads, spec),
         DEFAULT_ALLOCATOR: latency.Contender(eager, "eager", threads, spec, allocator="default"),
         **{_alone(name): latency.Contender(path, name, threads, spec) for name, path in unmodified.items()},
-        **{name: latency.Contender(path, name, threads, variant.input) for name, path in files.items()},
+        **{
+            name: latency.Contender(path, name.partition(":")[0], threads, variant.input)
+            for name, path in files.items()
+        },
     }
     while True:
         try:
@@ -258,19 +289,19 @@ def _retimed(original: Measurement, timing: latency.Timing) -> Measurement:
 def _placed(
     run: Run, variant: Variant, files: dict[str, Path], timings: dict[str, latency.Timing], *, number: int
 ) -> list[Artifact]:
-    """Copy every artifact to its place in the bundle; a `model.pt2` is there in any case, to go on from."""
+    """Copy every artifact to its place in the bundle; beside one of the own graph a `model.pt2` too."""
     bundle.clear(run.folder)
     parts: list[Artifact] = []
-    for runtime, path in files.items():
+    for name, path in files.items():
         parts += bundle.place(
             run.folder,
             path,
-            runtime,
-            precision=timings[runtime].precision,
-            latency_ms=timings[runtime].latency.p50,
-            max_abs_diff=(variant.details.get(runtime) or {}).get("max_abs_diff"),
+            name.partition(":")[0],
+            precision=timings[name].precision,
+            latency_ms=timings[name].latency.p50,
+            max_abs_diff=(variant.details.get(name) or {}).get("max_abs_diff"),
         )
-    if not {"eager", "inductor"} & set(files):
+    if not {"eager", "inductor"} & set(files) and not all(map(_quantizer, files)):
         checkpoint = runtimes.write(variant, "eager", run.workdir / f"{number:03d}-ship")
         parts += bundle.place(run.folder, checkpoint, "eager", precision=variant.precision)
     return parts

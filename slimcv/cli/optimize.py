@@ -91,6 +91,12 @@ def optimize(
             "of which the fastest is served."
         ),
     ] = None,
+    target_isa: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the CPU that serves: avx2, avx512, avx512_vnni, avx512_bf16 or amx. Default: this one."
+        ),
+    ] = None,
     input_format: Annotated[
         InputFormat | None,
         typer.Option(help="What exported files are fed; overrides the recipe, which says uint8-nhwc."),
@@ -126,8 +132,8 @@ def optimize(
         plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
         if runtime is not None:
             plan = plan.with_runtime(runtime)
-        if input_format is not None:
-            plan = plan.with_input_format(input_format.value)
+        everywhere = {"input_format": input_format and input_format.value, "target_isa": target_isa}
+        plan = plan.with_parameters(**{key: value for key, value in everywhere.items() if value is not None})
         limits = {"memory": memory, "checkpoint_every": checkpoint_every}
         plan = plan.with_training(**{key: value for key, value in limits.items() if value is not None})
         if dry_run:

@@ -27,7 +27,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     before = Measurement.from_json(report["original"])
     after = Measurement.from_json(report["optimized"])
     return [
-        Row("runs in", _runs_in(before), _runs_in(after), ""),
+        Row("runs in", _runs_in(before), f"{_runs_in(after)}{_quantizer(report)}", ""),
         _amount("parameters", before.parameters, after.parameters, form=figures.count),
         _amount("MACs", before.macs, after.macs, form=figures.count),
         _amount("file size", before.size_bytes, after.size_bytes, form=figures.size),
@@ -156,6 +156,13 @@ def accuracy_note(step: Mapping[str, Any]) -> str:
 def latency_of(measurement: Mapping[str, Any] | None) -> str:
     """The median latency of an M object, in words."""
     return _latency_words(measurement)
+
+
+def _quantizer(report: Mapping[str, Any]) -> str:
+    """Who quantised the served file, where it was not slimcv's own step."""
+    names = {"nncf": " by NNCF", "qdq": " by ONNX Runtime"}
+    steps = report["steps"]
+    return names.get(steps[-1]["details"].get("quantizer"), "") if steps else ""
 
 
 def _runs_in(measurement: Measurement) -> str:

@@ -36,17 +36,27 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     A quantised graph becomes QuantizeLinear and DequantizeLinear around float operators (QDQ). Raises
     SlimcvError for a model that holds more than 2 GB or an operator that ONNX does not have.
     """
-    import onnx
-
     _require_size(variant)
     model = _exported(variant)
     _tidy(model)
-    if variant.details.get("input_format") == PIXELS:
-        _take_pixels(model, variant.input)
-    onnx.helper.set_model_props(model, {_PRECISION_KEY: variant.precision})
+    pixels = variant.details.get("input_format") == PIXELS
+    return save(
+        model, folder / f"{name}.onnx", precision=variant.precision, takes=variant.input if pixels else None
+    )
+
+
+def save(model: Any, path: Path, *, precision: str, takes: InputSpec | None) -> Path:
+    """Write an ONNX protocol buffer with its precision noted; with `takes` it is fed pixels of this kind.
+
+    The file appears when it is complete. Raises SlimcvError where it cannot be written.
+    """
+    import onnx
+
+    if takes is not None:
+        _take_pixels(model, takes)
+    onnx.helper.set_model_props(model, {_PRECISION_KEY: precision})
     onnx.checker.check_model(model)
-    path = folder / f"{name}.onnx"
-    unfinished = folder / f".{name}.onnx.unfinished"
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         unfinished.write_bytes(model.SerializeToString(deterministic=True))
         unfinished.replace(path)

@@ -19,6 +19,7 @@ class Compile(Step):
     """
 
     stage: ClassVar[Stage] = Stage.EXPORT
+    artifact: ClassVar[str] = "inductor"
 
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="bf16 compiles a float network under autocast"

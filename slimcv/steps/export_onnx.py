@@ -17,6 +17,7 @@ class ExportOnnx(Step):
     """
 
     stage: ClassVar[Stage] = Stage.EXPORT
+    artifact: ClassVar[str] = "onnxruntime"
     lossless: ClassVar[bool] = True
 
     tolerance: float = Field(

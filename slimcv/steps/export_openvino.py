@@ -17,6 +17,7 @@ class ExportOpenvino(Step):
     """
 
     stage: ClassVar[Stage] = Stage.EXPORT
+    artifact: ClassVar[str] = "openvino"
     lossless: ClassVar[bool] = True
 
     tolerance: float = Field(

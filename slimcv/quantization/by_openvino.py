@@ -1,0 +1,48 @@
+"""OpenVINO's own 8-bit quantiser, NNCF, on a network in floats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slimcv import runtimes
+from slimcv.errors import NotApplicable, Rejected
+from slimcv.quantization.compressor import quiet
+from slimcv.runtimes import openvino as openvino_runtime
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from slimcv.step import Variant
+
+
+def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path) -> Path:
+    """An `.xml` with its `.bin` in `folder`, quantised with NNCF's own defaults.
+
+    `pictures` are as the file is fed (see slimcv.runtimes.prepared), one after the other. Raises
+    NotApplicable where NNCF is not installed, Rejected where it cannot quantise the network.
+    """
+    try:
+        with quiet():
+            import nncf
+    except ImportError as error:
+        raise NotApplicable("NNCF is not installed", "pip install 'slimcv[nncf]'") from error
+    openvino = openvino_runtime.import_library()
+    source = runtimes.write(replace(variant, artifacts={}), "openvino", folder, name="float")
+    path = folder / "model.xml"
+    samples = [np.ascontiguousarray(picture[np.newaxis]) for picture in pictures]
+    try:
+        with quiet():
+            quantized = nncf.quantize(
+                openvino.Core().read_model(source), nncf.Dataset(samples), subset_size=len(samples)
+            )
+            openvino.save_model(quantized, path, compress_to_fp16=False)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Rejected(f"NNCF does not quantise this network: {reason}") from error
+    for part in (source, source.with_suffix(".bin")):
+        part.unlink()
+    return path

@@ -1,0 +1,55 @@
+"""OpenVINO's own 8-bit form (NNCF), another candidate beside `quantize_int8`."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from slimcv.errors import NotApplicable
+from slimcv.step import Context, Stage, Step, Variant
+
+
+class ExportNncf(Step):
+    """Made by NNCF with its own defaults from the network in floats.
+
+    Raises NotApplicable where NNCF is not installed, Rejected where it cannot quantise the network.
+    """
+
+    stage: ClassVar[Stage] = Stage.EXPORT
+    artifact: ClassVar[str] = "openvino:nncf"
+    needs_data: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
+
+    calibration_images: int = Field(
+        default=300, ge=1, description="training pictures that set the ranges of the activations"
+    )
+    input_format: Literal["uint8-nhwc", "float-nchw"] = Field(
+        default="uint8-nhwc",
+        description="what the file is fed: decoded pixels, which it normalises itself, or normalised planes",
+    )
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """The same network with one more file among the artifacts."""
+        from slimcv.data.normalisation import normalised
+        from slimcv.quantization import by_openvino, calibration
+        from slimcv.runtimes import PIXELS
+
+        if variant.precision == "int8":
+            raise NotApplicable("the network is INT8 already")
+        if context.data is None or not len(context.data.train):
+            raise NotApplicable("needs data")
+        folder = Path(tempfile.mkdtemp(prefix="nncf-", dir=context.workdir))
+        details = {**variant.details, "input_format": self.input_format}
+        pixels = calibration.pixels(context.data.train, variant.input, self.calibration_images, context.seed)
+        fed = pixels if self.input_format == PIXELS else normalised(pixels, variant.input)
+        path = by_openvino.quantize(replace(variant, details=details), fed, folder)
+        return replace(
+            variant,
+            runtime="openvino",
+            artifacts={**variant.artifacts, self.artifact: path},
+            details=details,
+        )

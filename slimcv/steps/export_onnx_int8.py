@@ -1,0 +1,67 @@
+"""ONNX Runtime's own 8-bit form, another candidate beside `quantize_int8`."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from slimcv.errors import NotApplicable
+from slimcv.step import Context, Stage, Step, Variant
+
+
+class ExportOnnxInt8(Step):
+    """Made by ONNX Runtime's static quantiser from the network in floats: a QDQ file.
+
+    Raises Rejected where it cannot quantise the network.
+    """
+
+    stage: ClassVar[Stage] = Stage.EXPORT
+    artifact: ClassVar[str] = "onnxruntime:qdq"
+    needs_data: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
+
+    calibration_images: int = Field(
+        default=300, ge=1, description="training pictures that set the ranges of the activations"
+    )
+    reduce_range: Literal["auto"] | bool = Field(
+        default="auto",
+        description="weights of 7 bits, for CPUs whose 8-bit sums saturate; auto: where there is no VNNI",
+    )
+    input_format: Literal["uint8-nhwc", "float-nchw"] = Field(
+        default="uint8-nhwc",
+        description="what the file is fed: decoded pixels, which it normalises itself, or normalised planes",
+    )
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """The same network with one more file among the artifacts."""
+        from slimcv.measure import environment
+        from slimcv.quantization import by_onnxruntime, calibration
+        from slimcv.runtimes import PIXELS
+
+        if variant.precision == "int8":
+            raise NotApplicable("the network is INT8 already")
+        if context.data is None or not len(context.data.train):
+            raise NotApplicable("needs data")
+        folder = Path(tempfile.mkdtemp(prefix="qdq-", dir=context.workdir))
+        details = {**variant.details, "input_format": self.input_format}
+        pixels = calibration.pixels(context.data.train, variant.input, self.calibration_images, context.seed)
+        reduce_range = (
+            not environment.has_int8_instructions() if self.reduce_range == "auto" else self.reduce_range
+        )
+        path = by_onnxruntime.quantize(
+            variant,
+            pixels,
+            folder,
+            reduce_range=reduce_range,
+            takes_pixels=self.input_format == PIXELS,
+        )
+        return replace(
+            variant,
+            runtime="onnxruntime",
+            artifacts={**variant.artifacts, self.artifact: path},
+            details=details,
+        )
