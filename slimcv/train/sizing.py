@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import fx, nn
 from torch.fx import GraphModule
 
 from slimcv.data import Split
@@ -28,6 +30,9 @@ from slimcv.train.settings import FinetuneSettings
 
 SMALLEST, FIRST, LARGEST = 2, 8, 4096
 """Pictures a step: the fewest BatchNorm takes, the first that is tried, the most."""
+
+MAPS_BYTES = 2**27
+"""Maps that a step keeps for its gradients: with more, fewer pictures are as fast and take less memory."""
 
 STEPS_AN_EPOCH = 8
 """A batch that leaves fewer updates an epoch learns too slowly, however fast it is."""
@@ -100,7 +105,9 @@ def choose(
 
     Tried on a copy of `model` with `split`'s first pictures, up to the update of the weights. A given batch
     that does not fit is halved, and `accumulate` doubled for it, until it does; `timed` says that what it
-    takes matters, which costs a second step. Raises SlimcvError where two pictures do not fit.
+    takes matters, which costs a second step. A network without BatchNorm, whose gradients do not depend on
+    how a batch is divided, is given it in parts where its maps are large. Raises SlimcvError where two
+    pictures do not fit.
     """
     count = processes.count
     if seconds_left <= 0:
@@ -132,6 +139,15 @@ class Trial:
         self._input, self._settings, self._precision = input, settings, precision
         # Best weights and running average come on top of what a trial holds.
         self._kept_bytes = sum(value.nbytes for value in self._model.state_dict().values())
+
+    def part(self, batch: int) -> int:
+        """The part of a batch to take at once: halved until its maps are not too large."""
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self._model.modules()):
+            return batch
+        each = _map_bytes(self._model, self._input)
+        while batch % 2 == 0 and batch // 2 >= FIRST and batch * each > MAPS_BYTES:
+            batch //= 2
+        return batch
 
     def run(self, batch: int, *, timed: int, limited: bool) -> Tried:
         """A step that does not count, and the fastest of `timed` more. Raises MemoryError.
@@ -202,19 +218,46 @@ def _fitting(
     `count` processes share it.
     """
     bound = settings.memory
-    most = -(-min(settings.batch_pictures, max(SMALLEST, pictures)) // count)
+    most = trial.part(-(-min(settings.batch_pictures, max(SMALLEST, pictures)) // count))
     found = _tried(trial, most, bound, timed=timed) or _shrunk(trial, most // 2, bound)
     asked = settings.batch_pictures
-    if found.batch == most:
+    if found.batch == -(-min(asked, max(SMALLEST, pictures)) // count):
         return Size(asked, settings.accumulate, found.seconds_each)
     batch = count * found.batch
     parts = -(-asked // batch)
+    if found.batch == most:
+        log.info("batch: %d pictures in %d parts, which takes less memory", asked, parts)
+        return Size(batch, parts * settings.accumulate, found.seconds_each)
     where = "memory" if bound is None else f"{bound / 1e9:.3g} GB"
     remarks.add(
         f"a batch of {asked} does not fit into {where}: {batch} pictures a step, "
         f"the gradients of {parts * settings.accumulate} steps averaged"
     )
     return Size(batch, parts * settings.accumulate, found.seconds_each)
+
+
+class _Maps(fx.Interpreter):
+    """Runs a graph and keeps what each node made, by the memory it lies in."""
+
+    def __init__(self, model: GraphModule) -> None:
+        super().__init__(model, garbage_collect_values=False)
+        self.storages: dict[int, torch.UntypedStorage] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """A node's result."""
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor) and n.op != "get_attr":
+            storage = result.untyped_storage()
+            self.storages[storage.data_ptr()] = storage
+        return result
+
+
+def _map_bytes(model: GraphModule, input: InputSpec) -> int:
+    """What the maps of one picture take, input and outputs included."""
+    maps = _Maps(model)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        maps.run(torch.zeros(1, *input.shape))
+    return sum(storage.nbytes() for storage in maps.storages.values())
 
 
 def _shrunk(trial: Trial, most: int, limit: int | None) -> Tried:

@@ -170,3 +170,14 @@ def test_a_batch_for_which_the_system_has_no_memory_is_halved(data, tmp_path):
     assert batch < 256
     assert batch * accumulate == 256
     assert "a batch of 256 does not fit into memory" in done.stderr
+
+
+def test_a_batch_with_large_maps_is_divided_where_no_norm_needs_it_whole(data):
+    layers = nn.Conv2d(3, 2048, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 2)
+    plain = capture.capture(nn.Sequential(*layers), INPUT)
+    normed = capture.capture(nn.Sequential(layers[0], nn.BatchNorm2d(2048), *layers[1:]), INPUT)
+    divided = choose(plain, data, FinetuneSettings(batch=32, lr=0.1))
+    assert divided.batch * divided.accumulate == 32
+    # A picture's maps: 2048 channels of 22 by 22, before and after the ReLU, four bytes each.
+    assert divided.batch * 2 * 2048 * 22 * 22 * 4 <= sizing.MAPS_BYTES
+    assert choose(normed, data, FinetuneSettings(batch=32, lr=0.1)).batch == 32
