@@ -147,7 +147,8 @@ from slimcv.train.settings import FinetuneSettings
 
 torch.set_num_threads(1)
 input = InputSpec(3, 24, 24)
-net = nn.Sequential(nn.Conv2d(3, 512, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 2))
+first = nn.Conv2d(3, 512, 3), nn.BatchNorm2d(512), nn.ReLU()
+net = nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 2))
 model = capture.capture(net, input)
 train = data.load(sys.argv[1], cache=Path(sys.argv[2])).train
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
