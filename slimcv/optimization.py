@@ -73,6 +73,12 @@ def make_context(
         with torch.no_grad():
             outputs = variant.model(torch.zeros(2, *variant.input.shape)).shape[1]
         dataset.check_outputs(outputs)
+        logging.getLogger("slimcv").info(
+            "pictures become %s, normalised with mean %s and std %s",
+            variant.input,
+            ", ".join(f"{value:g}" for value in variant.input.mean),
+            ", ".join(f"{value:g}" for value in variant.input.std),
+        )
         variant = replace(variant, classes=dataset.classes)
     return Context(
         teacher=variant,

@@ -125,12 +125,19 @@ def ship(
         if verdict.accepted or last_resort
         else [],
     }
-    return _record(number, original, optimized, verdict=verdict, details=details, last_resort=last_resort)
+    record = _record(number, original, optimized, verdict=verdict, details=details, last_resort=last_resort)
+    return replace(record, reason="; ".join(filter(None, (record.reason, _race(files, timings, best)))))
 
 
 def _quantizer(name: str) -> str:
     """Who made the file of an artifact, "" for the variant's own graph: "nncf" of "openvino:nncf"."""
     return name.partition(":")[2]
+
+
+def _race(files: dict[str, Path], timings: dict[str, latency.Timing], best: str) -> str:
+    """Which of several files won, in words."""
+    others = [f"{name} {timings[name].latency.p50:.3g} ms" for name in files if name != best]
+    return f"served is {best}, beside {', '.join(others)}" if others else ""
 
 
 def _one_a_runtime(names: Sequence[str], best: str) -> list[str]:

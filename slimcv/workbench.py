@@ -73,7 +73,10 @@ class Workbench:
                 self.yardstick = replayed.measurement.runtime
             return replayed, self.teacher
         started = time.perf_counter()
-        log.info("original: measuring")
+        told = (
+            "" if self.split is None else f"; top-1 of steps is that of {len(self.split)} pictures of train/"
+        )
+        log.info("original: measuring%s", told)
         checkpoint = self.run.save_checkpoint(number, "original", self.teacher.variant)
         figures = self._figures(self.teacher, self._original_file(self.teacher), timing=None)
         seconds = time.perf_counter() - started

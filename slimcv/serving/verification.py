@@ -160,7 +160,7 @@ def _latency(manifest: Manifest, predictor: Predictor, limits: Limits) -> Check:
     before = manifest.serve.latency_ms
     if before is None:
         return check
-    detail = f"{check.detail}; {before:.3g} ms where it was made ({predictor.threads} threads here)"
+    detail = f"{check.detail}; {before:.3g} ms where it was made (threads: {predictor.threads} here)"
     return Check(check.name, check.outcome, detail, check.value, check.bound)
 
 

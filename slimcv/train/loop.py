@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from slimcv.data import Dataset
 from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.measure import allocator, memory
-from slimcv.models import capture
+from slimcv.models import capture, resting
 from slimcv.step import Context, InputSpec, Variant
 from slimcv.train import planning, sizing, teacher
 from slimcv.train import state as states
@@ -66,6 +66,8 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
             data.train, variant.input, plan.settings, teaching=plan.teaching, seed=seed, processes=processes
         )
         done = saved is not None and saved.values["stopped"]
+        if plan.teacher.how != "live" and resting.rest(context.teacher.model, context.workdir):
+            allocator.trim()  # It has said all that it is asked in this training.
         with nullcontext() if done else led(processes, variant, plan, seed=seed, saved=saved):
             forward = None
             if not done:
