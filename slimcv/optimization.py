@@ -92,13 +92,18 @@ def make_context(
 
 def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
     """The run directory of this very optimisation, new or gone on with. Raises SlimcvError."""
+    return open_folder(folder, context, "run", own={"recipe": plan.plan()}, overwrite=overwrite)
+
+
+def open_folder(folder: Path, context: Context, what: str, *, own: dict[str, Any], overwrite: bool) -> Run:
+    """The directory of a `what` that depends on `context` and on what is its `own`. Raises SlimcvError."""
     from slimcv.run import Run
     from slimcv.train.teacher import fingerprint
 
     identity = {
         "model": fingerprint(context.teacher.model),
         "input": repr(context.teacher.input),
-        "recipe": plan.plan(),
+        **own,
         "data": context.data.fingerprint if context.data else None,
         "seed": context.seed,
         "threads": context.threads,
@@ -106,7 +111,7 @@ def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -
     }
     run = Run.open(folder, identity=identity, overwrite=overwrite)
     if run.resumed:
-        logging.getLogger("slimcv").info("going on with the run in %s", folder)
+        logging.getLogger("slimcv").info("going on with the %s in %s", what, folder)
     return run
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimcv import __version__
 from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -111,24 +109,11 @@ def _has_compiler() -> bool:
 
 
 def _open_run(folder: Path, rows: tuple[Row, ...], context: Context, *, epochs: int, overwrite: bool) -> Run:
-    from slimcv.run import Run
-    from slimcv.train.teacher import fingerprint
+    from slimcv import optimization
 
-    identity = {
-        "command": "ladder",
-        "model": fingerprint(context.teacher.model),
-        "input": repr(context.teacher.input),
-        "rows": [[row.name, row.recipe, row.training] for row in rows],
-        "epochs": epochs,
-        "data": context.data.fingerprint if context.data else None,
-        "seed": context.seed,
-        "threads": context.threads,
-        "slimcv": __version__,
-    }
-    run = Run.open(folder, identity=identity, overwrite=overwrite)
-    if run.resumed:
-        logging.getLogger("slimcv").info("going on with the ladder in %s", folder)
-    return run
+    written = [[row.name, row.recipe, row.training] for row in rows]
+    own = {"command": "ladder", "rows": written, "epochs": epochs}
+    return optimization.open_folder(folder, context, "ladder", own=own, overwrite=overwrite)
 
 
 def _climb(
