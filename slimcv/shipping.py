@@ -67,7 +67,7 @@ def ship(
     )
 
     def evaluated(name: str) -> Measurement:
-        runtime, _, quantizer = name.partition(":")
+        runtime = _runtime(name)
         figures = measurement(
             variant,
             runtime=runtime,
@@ -77,7 +77,7 @@ def ship(
             given=_answers(files[name], runtime, variant, context),
             original=original_answers,
         )
-        return replace(figures, int8_mac_share=None) if quantizer else figures
+        return replace(figures, int8_mac_share=None) if _quantizer(name) else figures
 
     accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
     # Files of one quantiser answer alike, which was proved when they were made: one of them speaks for all.
@@ -129,6 +129,11 @@ def ship(
     return replace(record, reason="; ".join(filter(None, (record.reason, _race(files, timings, best)))))
 
 
+def _runtime(name: str) -> str:
+    """What runs the file of an artifact: "openvino" of "openvino:nncf"."""
+    return name.partition(":")[0]
+
+
 def _quantizer(name: str) -> str:
     """Who made the file of an artifact, "" for the variant's own graph: "nncf" of "openvino:nncf"."""
     return name.partition(":")[2]
@@ -142,8 +147,7 @@ def _race(files: dict[str, Path], timings: dict[str, latency.Timing], best: str)
 
 def _one_a_runtime(names: Sequence[str], best: str) -> list[str]:
     """What is shipped: the best one, and for every other runtime that of the variant's own graph."""
-    served = best.partition(":")[0]
-    return [best, *(name for name in names if not _quantizer(name) and name != served)]
+    return [best, *(name for name in names if not _quantizer(name) and name != _runtime(best))]
 
 
 def _record(
@@ -216,7 +220,7 @@ def _timings(
         DEFAULT_ALLOCATOR: latency.Contender(eager, "eager", threads, spec, allocator="default"),
         **{_alone(name): latency.Contender(path, name, threads, spec) for name, path in unmodified.items()},
         **{
-            name: latency.Contender(path, name.partition(":")[0], threads, variant.input)
+            name: latency.Contender(path, _runtime(name), threads, variant.input)
             for name, path in files.items()
         },
     }
@@ -303,7 +307,7 @@ def _placed(
         parts += bundle.place(
             run.folder,
             path,
-            name.partition(":")[0],
+            _runtime(name),
             precision=timings[name].precision,
             latency_ms=timings[name].latency.p50,
             max_abs_diff=(variant.details.get(name) or {}).get("max_abs_diff"),

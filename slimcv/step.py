@@ -106,7 +106,7 @@ class Step(BaseModel, ABC):
     quantizes: ClassVar[bool] = False
     """The step brings 8-bit integers; in the stage EXPORT it gets the variant from before quantisation."""
     artifact: ClassVar[str] = ""
-    """In the stage EXPORT, the key of what the step adds to `Variant.artifacts`."""
+    """In the stage EXPORT, the key of what the step adds to `Variant.artifacts`; else the runtime's name."""
     enabling: ClassVar[bool] = False
     """What the step is worth shows in later ones, so it needs no gain of its own; slower it may not be."""
 

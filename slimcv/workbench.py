@@ -259,7 +259,9 @@ class Workbench:
         runtime = candidate.variant.runtime if exported else self.yardstick
         file_before = self._file(before)
         file = (
-            candidate.variant.artifacts[entry.step.artifact] if exported else self._candidate_file(candidate)
+            candidate.variant.artifacts[entry.step.artifact or runtime]
+            if exported
+            else self._candidate_file(candidate)
         )
         timings = self._timings(before, candidate, file, runtime)
         figures_before = self._figures(before, file_before, timing=timings["before"])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from slimcv.data import Split
-    from slimcv.step import InputSpec
+    from slimcv.step import Context, Variant
 
 CORRECTION_PICTURES = 32
 """Pictures that biases are corrected on: 16 to 256 differed by no more than noise on CIFAR ResNets."""
@@ -27,9 +27,22 @@ def sample(split: Split, count: int, seed: int) -> NDArray[np.intp]:
     return np.random.default_rng(seed).permutation(len(split))[:count]
 
 
-def pixels(split: Split, input: InputSpec, count: int, seed: int) -> NDArray[np.uint8]:
-    """The pictures of `sample` at the input's size, uint8 (n, height, width, channels)."""
-    chosen = np.sort(sample(split, count, seed))
+def pictures_for(variant: Variant, context: Context) -> Split:
+    """What a network in floats is calibrated on. Raises NotApplicable where it is INT8 or there are none."""
+    if variant.precision == "int8":
+        raise NotApplicable("the network is INT8 already")
+    if context.data is None or not len(context.data.train):
+        raise NotApplicable("needs data")
+    return context.data.train
+
+
+def pixels(variant: Variant, context: Context, count: int) -> NDArray[np.uint8]:
+    """The pictures of `sample` at the input's size, uint8 (n, height, width, channels).
+
+    Raises NotApplicable as `pictures_for` does.
+    """
+    split, input = pictures_for(variant, context), variant.input
+    chosen = np.sort(sample(split, count, context.seed))
     return np.asarray(split.pixels(input.height, input.width, input.channels)[chosen])
 
 
