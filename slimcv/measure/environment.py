@@ -88,6 +88,11 @@ def has_int8_instructions(cpuinfo: Path = _CPUINFO) -> bool:
     return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(isa(cpuinfo)))
 
 
+def saturates(target_isa: str) -> bool:
+    """Whether 8-bit sums overflow on a CPU that has "avx2", "avx512", "avx512_vnni" …, or on this "host"."""
+    return not has_int8_instructions() if target_isa == "host" else target_isa in ("avx2", "avx512")
+
+
 def has_bf16_instructions(cpuinfo: Path = _CPUINFO) -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; elsewhere it is emulated and slower than float32."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(isa(cpuinfo)))

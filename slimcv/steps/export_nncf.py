@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from slimcv.errors import NotApplicable
 from slimcv.step import Context, Stage, Step, Variant
 
 
@@ -38,13 +37,9 @@ class ExportNncf(Step):
         from slimcv.quantization import by_openvino, calibration
         from slimcv.runtimes import PIXELS
 
-        if variant.precision == "int8":
-            raise NotApplicable("the network is INT8 already")
-        if context.data is None or not len(context.data.train):
-            raise NotApplicable("needs data")
+        pixels = calibration.pixels(variant, context, self.calibration_images)
         folder = Path(tempfile.mkdtemp(prefix="nncf-", dir=context.workdir))
         details = {**variant.details, "input_format": self.input_format}
-        pixels = calibration.pixels(context.data.train, variant.input, self.calibration_images, context.seed)
         fed = pixels if self.input_format == PIXELS else normalised(pixels, variant.input)
         path = by_openvino.quantize(replace(variant, details=details), fed, folder)
         return replace(

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from slimcv.errors import NotApplicable
 from slimcv.step import Context, Stage, Step, Variant
 
 
@@ -31,6 +30,9 @@ class ExportOnnxInt8(Step):
         default="auto",
         description="weights of 7 bits, for CPUs whose 8-bit sums saturate; auto: where there is no VNNI",
     )
+    target_isa: Literal["host", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"] = Field(
+        default="host", description="what the CPU has that will serve the result; host: what this one has"
+    )
     input_format: Literal["uint8-nhwc", "float-nchw"] = Field(
         default="uint8-nhwc",
         description="what the file is fed: decoded pixels, which it normalises itself, or normalised planes",
@@ -42,15 +44,11 @@ class ExportOnnxInt8(Step):
         from slimcv.quantization import by_onnxruntime, calibration
         from slimcv.runtimes import PIXELS
 
-        if variant.precision == "int8":
-            raise NotApplicable("the network is INT8 already")
-        if context.data is None or not len(context.data.train):
-            raise NotApplicable("needs data")
+        pixels = calibration.pixels(variant, context, self.calibration_images)
         folder = Path(tempfile.mkdtemp(prefix="qdq-", dir=context.workdir))
         details = {**variant.details, "input_format": self.input_format}
-        pixels = calibration.pixels(context.data.train, variant.input, self.calibration_images, context.seed)
         reduce_range = (
-            not environment.has_int8_instructions() if self.reduce_range == "auto" else self.reduce_range
+            environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
         )
         path = by_onnxruntime.quantize(
             variant,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from slimcv.errors import NotApplicable, Rejected
+from slimcv.errors import Rejected
 from slimcv.step import Context, InputSpec, Stage, Step, Variant
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ _NAMED = 5
 
 _FEW, _SAMPLE = 64, 32
 """Pictures that channels are compared on, and those that outputs are."""
-
-_SATURATING = ("avx2", "avx512")
-"""Instruction sets that sum 8-bit products in 16 bits (see environment.has_int8_instructions)."""
 
 log = logging.getLogger("slimcv")
 
@@ -70,18 +67,13 @@ class QuantizeInt8(Step):
         """The INT8 graph; artifacts made of the float one are dropped."""
         from slimcv import quantization
         from slimcv.measure import environment, macs
+        from slimcv.quantization import calibration
 
-        if variant.precision == "int8":
-            raise NotApplicable("the network is INT8 already")
-        if context.data is None or not len(context.data.train):
-            raise NotApplicable("needs data")
-        saturates = (
-            not environment.has_int8_instructions()
-            if self.target_isa == "host"
-            else self.target_isa in _SATURATING
+        train = calibration.pictures_for(variant, context)
+        reduce_range = (
+            environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
         )
-        reduce_range = saturates if self.reduce_range == "auto" else self.reduce_range
-        count = min(self.calibration_images, len(context.data.train))
+        count = min(self.calibration_images, len(train))
         log.info(
             "quantize_int8: calibrating on %d pictures, weights of %d bits for %s",
             count,
@@ -89,7 +81,7 @@ class QuantizeInt8(Step):
             "this CPU" if self.target_isa == "host" else f"CPUs with {self.target_isa}, timed on this one",
         )
         with quantization.calibration_speed(context.train_threads):
-            model, left = self._quantized(variant, context.data.train, reduce_range, seed=context.seed)
+            model, left = self._quantized(variant, train, reduce_range, seed=context.seed)
         share = macs.int8_share(model, variant.input)
         in_float = quantization.layers_in_float(model, variant.input)
         if share < self.min_int8_share:

@@ -51,3 +51,13 @@ def test_the_environment_can_be_written_as_json_and_imports_no_library():
     assert found["threads_allowed"] >= 1
     assert found["memory_bytes"] > 0
     assert {"slimcv", "torch", "openvino"} <= set(found["versions"])
+
+
+def test_sums_of_bytes_saturate_without_dot_products():
+    assert [environment.saturates(isa) for isa in ("avx2", "avx512", "avx512_vnni", "amx")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert environment.saturates("host") is not environment.has_int8_instructions()
