@@ -1,13 +1,18 @@
-"""What serving costs beside the bare runtime: one call, a thousand pictures, a cold start. INT8 accuracy.
+"""The winner of the bake-off against quantisers used by hand, and what serving costs beside a bare runtime.
 
+`--row winner`: what `cpu_int8` ships against NNCF, ONNX Runtime QDQ and Neural Compressor with Inductor.
+`--row bake-off`: the wall time of the final measurement, ResNet-18, all candidates and `--quick`.
 `--row call`: `load(bundle).predict` on one uint8 array against the bare OpenVINO or ONNX Runtime call.
 `--row pictures`: `slimcv predict` on 1,000 JPEGs against a loop written by hand (OpenVINO, Pillow).
 `--row start`: the whole command `slimcv predict` with one picture, cold, and the same with torch imported.
 `--row int8`: top-1 of `cpu_int8` against the float network, on networks trained by others.
 
-The first three need the folder that `benchmarks/latency.py --network NAME` left. Prints JSON.
+`call`, `pictures` and `start` need the folder that `benchmarks/latency.py --network NAME` left. `winner`
+takes one of six networks with `--model`; those of torchvision have their initial weights, so that what
+quantisation costs is told by how often the answer stays the same. Prints JSON.
 """
 
+import dataclasses
 import statistics
 import subprocess
 import sys
@@ -18,11 +23,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reference import REFERENCE, RESULTS, Network, arguments, networks, optimize, print_row
+import torch
+from reference import (
+    REFERENCE,
+    RESULTS,
+    Network,
+    arguments,
+    make_torchvision_importable,
+    networks,
+    optimize,
+    print_row,
+)
 
 import slimcv
-from slimcv import bundle
+from slimcv import bundle, data, models, runtimes
+from slimcv.data.normalisation import normalised
+from slimcv.measure import accuracy, environment, latency
+from slimcv.measure.threads import available
+from slimcv.models import capture
 from slimcv.runtimes import openvino as openvino_runtime
+from slimcv.step import Variant
 
 CALLS, ROUNDS = 200, 20
 PICTURES, RUNS = 1000, 3
@@ -156,17 +176,166 @@ def int8() -> dict[str, Any]:
     return {"networks": rows}
 
 
+MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "leafnet", "scenenet")
+CALIBRATION_IMAGES = 300
+
+
+def loaded(name: str) -> tuple[Variant, Path]:
+    """One of the six networks with the folder of its pictures."""
+    if name in networks():
+        network = networks()[name]
+        return models.load(str(network.weights), arch=network.arch, input=network.input), network.data
+    make_torchvision_importable()
+    torch.manual_seed(0)
+    return models.load(f"torchvision:{name}?num_classes=6", input="3x224x224"), REFERENCE / "data" / "scenes"
+
+
+def by_hand(variant: Variant, pictures: list[np.ndarray], folder: Path) -> dict[str, tuple[Path, str]]:
+    """What the three quantisers' own documentation leads to: file and runtime of each."""
+    import nncf
+    from onnxruntime import quantization as ort
+
+    openvino = openvino_runtime.import_library()
+    source = runtimes.write(variant, "onnxruntime", folder)
+    model = nncf.quantize(
+        openvino.Core().read_model(source), nncf.Dataset(pictures), subset_size=CALIBRATION_IMAGES
+    )
+    openvino.save_model(model, folder / "nncf.xml", compress_to_fp16=False)
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(pictures)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self._left, None)
+            return None if batch is None else {"input": batch}
+
+    ort.quant_pre_process(source, folder / "prepared.onnx")
+    ort.quantize_static(
+        folder / "prepared.onnx",
+        folder / "qdq.onnx",
+        Reader(),
+        quant_format=ort.QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=environment.saturates("host"),
+    )
+    return {
+        "OpenVINO + NNCF": (folder / "nncf.xml", "openvino"),
+        "ONNX Runtime QDQ": (folder / "qdq.onnx", "onnxruntime"),
+        "Inductor + Neural Compressor": (_by_neural_compressor(variant, pictures, folder), "inductor"),
+    }
+
+
+def _by_neural_compressor(variant: Variant, pictures: list[np.ndarray], folder: Path) -> Path:
+    """Its static configuration as it comes, the constants folded as Inductor wants them."""
+    from neural_compressor.torch.quantization import get_default_static_config, prepare
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    with torch.no_grad():
+        program = capture.exported(capture.deterministic(variant.model), variant.input)
+        prepared = prepare(program.module(), get_default_static_config())
+        for batch in pictures:
+            prepared(torch.from_numpy(batch))
+        quantized = convert_pt2e(prepared, fold_quantize=True)
+    made = dataclasses.replace(variant, model=quantized, precision="int8", artifacts={})
+    return runtimes.write(made, "inductor", folder, name="compressor")
+
+
+def winner(name: str) -> dict[str, Any]:
+    """Latency and images a second in one interleaved run, one thread; answers on val/ through each file."""
+    variant, source = loaded(name)
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        shipped = slimcv.optimize(
+            variant.model,
+            recipe="cpu_int8",
+            data=source,
+            input=str(variant.input),
+            threads=1,
+            out=folder / "slim",
+            overrides=("gate.max_drop=100",),
+        )
+        manifest = bundle.read(shipped.folder)
+        dataset = data.load(str(source), input=variant.input)
+        chosen = np.random.default_rng(0).permutation(len(dataset.train))[:CALIBRATION_IMAGES]
+        pixels = dataset.train.pixels(variant.input.height, variant.input.width, 3)
+        pictures = [
+            np.ascontiguousarray(normalised(pixels[at : at + 1], variant.input)) for at in np.sort(chosen)
+        ]
+        files = by_hand(variant, pictures, folder)
+        files = {"slimcv": (shipped.folder / manifest.serve.path, manifest.serve.runtime), **files}
+        contenders = {
+            title: latency.Contender(path, runtime, 1, variant.input)
+            for title, (path, runtime) in files.items()
+        }
+        timings = latency.interleaved(contenders, samples=100, throughput_batch=32)
+        float_answers = _answers(
+            runtimes.write(variant, "openvino", folder / "float"), "openvino", variant, dataset
+        )
+        kept = {
+            title: 100 * float(np.mean(_answers(path, runtime, variant, dataset) == float_answers))
+            for title, (path, runtime) in files.items()
+        }
+    p50 = {title: timing.latency.p50 for title, timing in timings.items()}
+    ips = {title: timing.throughput_ips or 0.0 for title, timing in timings.items()}
+    best = min((title for title in p50 if title != "slimcv"), key=p50.__getitem__)
+    found = latency.ratio(timings[best], timings["slimcv"])
+    return {
+        "model": name,
+        "served": shipped.report["steps"][-1]["reason"],
+        "latency_ms": p50,
+        "images_per_second_batch_32": ips,
+        "same_answer_as_in_float_percent": kept,
+        "best_by_hand": best,
+        "times_best_by_hand": dataclasses.asdict(found),
+        "times_best_by_hand_batch_32": ips["slimcv"] / max(v for k, v in ips.items() if k != "slimcv"),
+    }
+
+
+def _answers(path: Path, runtime: str, variant: Variant, dataset: data.Dataset) -> np.ndarray:
+    prepared = runtimes.prepare(path, runtime, threads=available())
+    return accuracy.evaluate(prepared, dataset.val, variant.input).predictions
+
+
+def bake_off() -> dict[str, Any]:
+    """`cpu_int8` on ResNet-18: the seconds of its last record, all candidates and quick."""
+    seconds: dict[str, float] = {}
+    table: list[Any] = []
+    for title, quick in (("all candidates", False), ("quick", True)):
+        variant, source = loaded("resnet18")
+        with tempfile.TemporaryDirectory() as work:
+            result = slimcv.optimize(
+                variant.model,
+                recipe="cpu_int8",
+                data=source,
+                input=str(variant.input),
+                threads=1,
+                out=Path(work) / "slim",
+                overrides=("gate.max_drop=100",),
+                quick=quick,
+            )
+        seconds[title] = result.report["steps"][-1]["seconds"]
+        table = table or result.report["steps"][-1]["details"]["bake_off"]
+    return {"model": "resnet18", "seconds": seconds, "table": table}
+
+
 def main() -> None:
     """Measure the row that was asked for."""
-    chosen = arguments(__doc__, row={"choices": ("call", "pictures", "start", "int8"), "required": True})
-    network = networks()[chosen.network]
-    folder = RESULTS / "latency" / network.name / "slim"
     rows: dict[str, Callable[[], dict[str, Any]]] = {
+        "winner": lambda: winner(chosen.model),
+        "bake-off": bake_off,
         "call": lambda: call(folder),
         "pictures": lambda: pictures(folder, network),
         "start": lambda: start(folder, network),
         "int8": int8,
     }
+    chosen = arguments(
+        __doc__,
+        row={"choices": list(rows), "required": True},
+        model={"choices": MODELS, "default": "resnet18", "help": "of --row winner"},
+    )
+    network = networks()[chosen.network]
+    folder = RESULTS / "latency" / network.name / "slim"
     print_row({"benchmark": f"serving, {chosen.row}", "network": network.name, **rows[chosen.row]()})
 
 

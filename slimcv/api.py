@@ -58,6 +58,7 @@ def optimize(
     threads: int | None = None,
     seed: int = 0,
     budget: str | float | None = None,
+    quick: bool = False,
     overwrite: bool = False,
     license: str | None = None,
 ) -> Result:
@@ -66,9 +67,10 @@ def optimize(
     `model` is a file or a name as on the command line, or a network that takes float32 (n, channels, height,
     width) and gives logits (n, classes); it is left as it was. `input` is its shape, such as "3x224x224";
     `overrides` are `step.key=value` and `gate.key=value`; `runtime` is the only one to optimise for; `budget`
-    seconds or text such as "15m". `out` is by default `<model>-slim`, and has to be given with a network. The
-    same call goes on with a run that was interrupted. Progress is logged to the logger "slimcv". Raises
-    SlimcvError for what the caller can mend.
+    seconds or text such as "15m"; `quick` ends with a short measurement of the recipe's exports alone. `out`
+    is by default `<model>-slim`, and has to be given with a network. The same call goes on with a run that
+    was interrupted. Progress is logged to the logger "slimcv". Raises SlimcvError for what the caller can
+    mend.
     """
     from slimcv import bundle, optimization, sidecar
     from slimcv.measure import allocator
@@ -105,7 +107,7 @@ def optimize(
     sha256 = bundle.sha256(Path(name)) if Path(name).is_file() else None
     named = Named(name, sha256=sha256, arch=arch, data=pictures, license=license)
     with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
-        found = list(optimization.records(plan, run, context, seconds=limit))
+        found = list(optimization.records(plan, run, context, seconds=limit, quick=quick))
         report = optimization.finish(found, plan, run, context, named=named)
     return Result(folder, report)
 

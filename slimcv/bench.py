@@ -190,7 +190,9 @@ def _of_bundle(folder: Path, runtime: str | None) -> list[Target]:
     input = InputSpec(spec.channels, spec.height, spec.width, spec.mean, spec.std)
     names: Sequence[str | None] = [runtime]
     if runtime == "all":
-        names = [name for name, path in bundle.PLACES.items() if path in manifest.files]
+        # Machine code is run for whoever names it, never as one of many.
+        places = ((name, path) for name, path in bundle.PLACES.items() if name != runtimes.NATIVE)
+        names = [name for name, path in places if path in manifest.files]
     pairs = [served(manifest, name) for name in names]
     return [
         Target(f"{folder} ({name})", folder / path, name, input, manifest.classes) for name, path in pairs

@@ -30,7 +30,10 @@ _AGAIN = "run slimcv optimize again, or copy the whole folder"
 
 PLACES = {
     "eager": "model.pt2",
+    "eager_channels_last": "model.pt2",
     "inductor": "model.pt2",
+    "inductor_unfrozen": "model.pt2",
+    "aotinductor": "aotinductor/model.pt2",
     "onnxruntime": "model.onnx",
     "openvino": "openvino/model.xml",
 }

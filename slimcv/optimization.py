@@ -115,14 +115,20 @@ def open_folder(folder: Path, context: Context, what: str, *, own: dict[str, Any
     return run
 
 
-def records(plan: Recipe, run: Run, context: Context, *, seconds: float | None) -> Iterator[Record]:
-    """The session's records as decisions fall; after `seconds` of this run no training is started."""
+def records(
+    plan: Recipe, run: Run, context: Context, *, seconds: float | None, quick: bool = False
+) -> Iterator[Record]:
+    """The session's records as decisions fall; after `seconds` of this run no training is started.
+
+    `quick` is that of `slimcv.session.optimize`.
+    """
     import time
 
     from slimcv import session
 
     deadline = None if seconds is None else time.perf_counter() + seconds - run.seconds
-    yield from session.optimize(plan, replace(context, workdir=run.workdir, deadline=deadline), run)
+    context = replace(context, workdir=run.workdir, deadline=deadline)
+    yield from session.optimize(plan, context, run, quick=quick)
 
 
 def finish(
@@ -138,7 +144,7 @@ def finish(
 
     `keep` names the runtimes whose files stay beside the served one, by default all.
     """
-    from slimcv import bundle
+    from slimcv import bundle, runtimes
     from slimcv.report.outcome import from_records
     from slimcv.serving import golden
     from slimcv.step import InputSpec
@@ -159,7 +165,7 @@ def finish(
     details = {"input_format": shipped["input_format"]}
     served = replace(context.teacher, input=InputSpec(**shipped["input"]), details=details)
     # Compiled code answers as eager PyTorch does, and is not worth compiling for sixteen pictures.
-    runtime = "eager" if shipped["serve"] == "inductor" else shipped["serve"]
+    runtime = "eager" if shipped["serve"] in runtimes.COMPILED else shipped["serve"]
     samples = golden.made(
         run.folder / bundle.PLACES[runtime],
         runtime,

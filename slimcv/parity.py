@@ -87,21 +87,46 @@ def unchanged(before: Variant, after: Variant, *, context: Context, tolerance: f
 
 def compare(variant: Variant, prepared: Prepared, pixels: NDArray[np.uint8], *, tolerance: float) -> Parity:
     """Both on pictures (n, height, width, channels), the first one alone."""
+    # The compiler builds a program for each batch size it meets: one is enough.
+    sizes = [1] * len(pixels) if prepared.runtime in runtimes.COMPILED else [1, len(pixels) - 1]
+    parts = np.split(pixels, np.cumsum(sizes)[:-1])
+    answers = np.concatenate([answer(prepared, part, variant.input) for part in parts if len(part)])
+    return compared(
+        variant,
+        expected(variant, pixels),
+        answers,
+        precision=prepared.precision,
+        input_format=prepared.input_format,
+        tolerance=tolerance,
+    )
+
+
+def expected(variant: Variant, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The variant's own outputs (n, classes) in eager PyTorch for pictures (n, height, width, channels)."""
     with torch.no_grad():
         capture.set_training(variant.model, False)
         batch = np.ascontiguousarray(normalisation.normalised(pixels, variant.input))
-        expected = variant.model(torch.from_numpy(batch)).float().numpy()
-    # The compiler builds a program for each batch size it meets: one is enough.
-    sizes = [1] * len(pixels) if prepared.runtime == "inductor" else [1, len(pixels) - 1]
-    parts = np.split(pixels, np.cumsum(sizes)[:-1])
-    answers = np.concatenate([answer(prepared, part, variant.input) for part in parts if len(part)])
+        outputs: NDArray[np.float32] = variant.model(torch.from_numpy(batch)).float().numpy()
+    return outputs
+
+
+def compared(
+    variant: Variant,
+    expected: NDArray[np.float32],
+    answers: NDArray[np.float32],
+    *,
+    precision: str,
+    input_format: InputFormat = PLANES,
+    tolerance: float,
+) -> Parity:
+    """A runtime's `answers` beside the outputs `expected` of the variant, both (n, classes)."""
     difference = np.abs(answers - expected)
     scale = float(np.abs(expected).max()) or 1.0
-    bound = _bound(prepared.precision, int8=variant.precision == "int8", tolerance=tolerance)
+    bound = _bound(precision, int8=variant.precision == "int8", tolerance=tolerance)
     return Parity(
-        precision=prepared.precision,
-        pictures=len(pixels),
-        input_format=prepared.input_format,
+        precision=precision,
+        pictures=len(expected),
+        input_format=input_format,
         max_abs_diff=float(difference.max()),
         scale=scale,
         relative_error=float(np.linalg.norm(difference)) / (float(np.linalg.norm(expected)) or 1.0),

@@ -36,13 +36,14 @@ class Proven:
     surgeries: tuple[tuple[int, Held], ...]
 
 
-def optimize(recipe: Recipe, context: Context, run: Run) -> Iterator[Record]:
+def optimize(recipe: Recipe, context: Context, run: Run, *, quick: bool = False) -> Iterator[Record]:
     """Apply `recipe` to the original (`context.teacher`), yielding a record as each decision falls.
 
     The first record is the original itself (step `original`), the last one is a `ship` record. Records of an
-    interrupted run are yielded again from its journal before new work starts.
+    interrupted run are yielded again from its journal before new work starts. With `quick` the final
+    measurement is short: fewer calls, and no runtimes beside those the recipe exports for.
     """
-    bench = Workbench(recipe, context, run)
+    bench = Workbench(recipe, context, run, quick=quick)
     record, original = bench.original()
     yield record
     proven = yield from _head(bench, original)

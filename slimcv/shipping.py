@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimcv import bundle, runtimes
+from slimcv import bakeoff, bundle, runtimes
+from slimcv.bakeoff import form_of, runtime_of
 from slimcv.errors import SlimcvError
 from slimcv.gate import Gate, Verdict, judge
 from slimcv.measure import environment, latency, size
@@ -29,8 +30,8 @@ ORIGINAL, DEFAULT_ALLOCATOR = "original", "original, default allocator"
 UNMODIFIED = ("onnxruntime", "openvino")
 """Runtimes the original is tried in as is, so that what a runtime alone gives is not sold as compression."""
 
-SAMPLES = 100
-"""Calls timed of each contender: enough for a 99th percentile."""
+SAMPLES, QUICK_SAMPLES = 100, 20
+"""Calls timed of each contender: a hundred are enough for a 99th percentile."""
 
 THROUGHPUT_BATCH = 32
 
@@ -46,14 +47,17 @@ def ship(
     gate: Gate,
     last_resort: bool,
     macs: tuple[int, int],
+    bake_off: bool = True,
+    quick: bool = False,
 ) -> Record:
     """Time the original, its best unmodified runtime and every artifact of `variant`; judge the fastest.
 
     The artifact is evaluated on val/ through the runtime that will serve it. Where that misses the gate's
     accuracy, the verdict falls before anything is timed, unless this is the `last_resort`: that variant is
-    shipped even when it misses the gate, and `details["gate_met"]` says so. All are timed interleaved. The
-    record's `measurement` is the optimised variant's, `before` the original's; `details` hold what the report
-    adds to them. `macs` are the original's and the variant's.
+    shipped even when it misses the gate, and `details["gate_met"]` says so. All are timed interleaved. With
+    `bake_off` whatever else can run the variant here is tried beforehand (see slimcv.bakeoff); `quick` takes
+    fewer calls. The record's `measurement` is the optimised variant's, `before` the original's; `details`
+    hold what the report adds to them. `macs` are the original's and the variant's.
     """
     files = _files(variant, run, number)
     original_answers = _original_answers(context, run)
@@ -65,52 +69,64 @@ def ship(
         macs=macs[0],
         given=original_answers,
     )
-
-    def evaluated(name: str) -> Measurement:
-        runtime = _runtime(name)
-        figures = measurement(
-            variant,
-            runtime=runtime,
-            size_bytes=size.artifact_bytes(files[name]),
-            threads=context.threads,
-            macs=macs[1],
-            given=_answers(files[name], runtime, variant, context),
-            original=original_answers,
-        )
-        return replace(figures, int8_mac_share=None) if _quantizer(name) else figures
-
     accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
-    # Files of one quantiser answer alike, which was proved when they were made: one of them speaks for all.
+    figures: dict[str, Measurement] = {}
+
+    def evaluate(name: str) -> Measurement:
+        if name not in figures:
+            runtime = runtime_of(name)
+            found = measurement(
+                variant,
+                runtime=runtime,
+                size_bytes=size.artifact_bytes(files[name]),
+                threads=context.threads,
+                macs=macs[1],
+                given=_answers(files[name], runtime, variant, context),
+                original=original_answers,
+            )
+            figures[name] = replace(found, int8_mac_share=None) if form_of(name) else found
+        return figures[name]
+
+    def accurate_forms() -> set[str]:
+        """Files of one form answer alike, which was proved when they were made: one speaks for all."""
+        spoken = {form_of(name): name for name in (*reversed(files), *figures, meant)}
+        return {
+            form
+            for form, name in spoken.items()
+            if judge(accuracy_gate, candidate=evaluate(name), original=original).accepted
+        }
+
     meant = variant.runtime if variant.runtime in files else next(iter(files))
-    spoken = {_quantizer(name): name for name in (*reversed(files), meant)}
-    figures = {name: evaluated(name) for name in spoken.values()}
-    accurate = {
-        quantizer
-        for quantizer, name in spoken.items()
-        if judge(accuracy_gate, candidate=figures[name], original=original).accepted
-    }
-    if not (accurate or last_resort):
-        accuracy = judge(accuracy_gate, candidate=figures[meant], original=original)
+    if not (accurate_forms() or last_resort):
+        accuracy = judge(accuracy_gate, candidate=evaluate(meant), original=original)
         missed = {"gate_met": False, "accuracy_met": False}
-        return _record(number, original, figures[meant], verdict=accuracy, details=missed)
+        return _record(number, original, evaluate(meant), verdict=accuracy, details=missed)
+    heat = None
+    if bake_off:
+        folder = run.workdir / f"{number:03d}-bake-off"
+        heat = bakeoff.heat(variant, files, context=context, folder=folder)
+        files = heat.files
     unmodified = _unmodified(context, run)
-    timings = _timings(context, run, variant, files=files, unmodified=unmodified)
+    timings = _timings(context, run, variant, files=files, unmodified=unmodified, quick=quick)
     files = {name: path for name, path in files.items() if name in timings}
-    allowed = [name for name in files if not accurate or _quantizer(name) in accurate]
-    best = min(allowed or files, key=lambda name: timings[name].latency.p50)
-    optimized = _timed(figures.get(best) or evaluated(best), timings[best])
-    shipped = _one_a_runtime([name for name in files if name in (allowed or files)], best)
+    refused = _refused(files, accurate_forms())
+    allowed = [name for name in files if name not in refused] or list(files)
+    best = min(allowed, key=lambda name: timings[name].latency.p50)
+    optimized = _timed(evaluate(best), timings[best])
+    shipped = _one_a_runtime(allowed, best)
     original = _timed(original, timings[ORIGINAL])
     if "finetune" in variant.details:
         original = replace(original, train_seconds_per_epoch=_original_pace(context, run))
     verdict = judge(gate, candidate=optimized, original=original)
     accuracy = judge(accuracy_gate, candidate=optimized, original=original)
+    table = [] if heat is None else bakeoff.rows(heat, timings, best=best, refused=refused)
     details = {
         "gate_met": verdict.accepted,
         "accuracy_met": accuracy.accepted,
         "serve": optimized.runtime,
-        "quantizer": _quantizer(best) or None,
+        "quantizer": form_of(best) or None,
         "candidates": {name: timings[name].latency.p50 for name in files},
+        "bake_off": [asdict(row) for row in table],
         "input": asdict(variant.input),
         "input_format": variant.details.get("input_format", runtimes.PLANES),
         "original_default_allocator": _retimed(
@@ -129,14 +145,15 @@ def ship(
     return replace(record, reason="; ".join(filter(None, (record.reason, _race(files, timings, best)))))
 
 
-def _runtime(name: str) -> str:
-    """What runs the file of an artifact: "openvino" of "openvino:nncf"."""
-    return name.partition(":")[0]
-
-
-def _quantizer(name: str) -> str:
-    """Who made the file of an artifact, "" for the variant's own graph: "nncf" of "openvino:nncf"."""
-    return name.partition(":")[2]
+def _refused(files: Iterable[str], accurate: Collection[str]) -> dict[str, str]:
+    """Which candidates are not served whatever their speed, and why; machine code alone is what was asked."""
+    refused = {}
+    for name in files:
+        if accurate and form_of(name) not in accurate:
+            refused[name] = "its accuracy misses the gate"
+        elif runtime_of(name) == runtimes.NATIVE and {*map(runtime_of, files)} != {runtimes.NATIVE}:
+            refused[name] = "machine code, served only with --runtime aotinductor"
+    return refused
 
 
 def _race(files: dict[str, Path], timings: dict[str, latency.Timing], best: str) -> str:
@@ -147,7 +164,7 @@ def _race(files: dict[str, Path], timings: dict[str, latency.Timing], best: str)
 
 def _one_a_runtime(names: Sequence[str], best: str) -> list[str]:
     """What is shipped: the best one, and for every other runtime that of the variant's own graph."""
-    return [best, *(name for name in names if not _quantizer(name) and name != _runtime(best))]
+    return [best, *(name for name in names if not form_of(name) and name != runtime_of(best))]
 
 
 def _record(
@@ -211,7 +228,13 @@ def _alone(runtime: str) -> str:
 
 
 def _timings(
-    context: Context, run: Run, variant: Variant, *, files: dict[str, Path], unmodified: dict[str, Path]
+    context: Context,
+    run: Run,
+    variant: Variant,
+    *,
+    files: dict[str, Path],
+    unmodified: dict[str, Path],
+    quick: bool,
 ) -> dict[str, latency.Timing]:
     threads, eager = context.threads, _original_file(run)
     spec = context.teacher.input
@@ -220,14 +243,17 @@ def _timings(
         DEFAULT_ALLOCATOR: latency.Contender(eager, "eager", threads, spec, allocator="default"),
         **{_alone(name): latency.Contender(path, name, threads, spec) for name, path in unmodified.items()},
         **{
-            name: latency.Contender(path, _runtime(name), threads, variant.input)
+            name: latency.Contender(path, runtime_of(name), threads, variant.input)
             for name, path in files.items()
         },
     }
     while True:
         try:
             return latency.interleaved(
-                contenders, samples=SAMPLES, memory=True, throughput_batch=THROUGHPUT_BATCH
+                contenders,
+                samples=QUICK_SAMPLES if quick else SAMPLES,
+                memory=True,
+                throughput_batch=THROUGHPUT_BATCH,
             )
         except latency.ContenderFailed as error:
             del contenders[error.contender]
@@ -307,12 +333,13 @@ def _placed(
         parts += bundle.place(
             run.folder,
             path,
-            _runtime(name),
+            runtime_of(name),
             precision=timings[name].precision,
             latency_ms=timings[name].latency.p50,
             max_abs_diff=(variant.details.get(name) or {}).get("max_abs_diff"),
         )
-    if not {"eager", "inductor"} & set(files) and not all(map(_quantizer, files)):
+    places = {bundle.PLACES[runtime_of(name)] for name in files}
+    if bundle.PLACES["eager"] not in places and not all(map(form_of, files)):
         checkpoint = runtimes.write(variant, "eager", run.workdir / f"{number:03d}-ship")
         parts += bundle.place(run.folder, checkpoint, "eager", precision=variant.precision)
     return parts

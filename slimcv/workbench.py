@@ -54,8 +54,9 @@ def yardstick(recipe: Recipe) -> str:
 class Workbench:
     """Makes candidates, measures and judges them; keeps the count of records and what was answered so far."""
 
-    def __init__(self, recipe: Recipe, context: Context, run: Run) -> None:
+    def __init__(self, recipe: Recipe, context: Context, run: Run, *, quick: bool = False) -> None:
         self.recipe = recipe
+        self.quick = quick
         self.context = context
         self.run = run
         self.yardstick = yardstick(recipe)
@@ -177,6 +178,8 @@ class Workbench:
             gate=self.recipe.gate,
             last_resort=last_resort,
             macs=(self.teacher.macs, held.macs),
+            bake_off=self.recipe.runtime is None and not self.quick,
+            quick=self.quick,
         )
         record = replace(record, seconds=time.perf_counter() - started)
         self.run.commit(record)

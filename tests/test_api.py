@@ -25,7 +25,7 @@ def test_a_network_in_memory_becomes_a_bundle_and_stays_as_it_was(recipe, tmp_pa
     net = network().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     result = slimcv.optimize(
-        net, recipe=recipe, input="3x16x16", out=tmp_path / "out", threads=1, classes=("cat", "dog")
+        net, recipe=recipe, input="3x16x16", out=tmp_path / "out", threads=1, classes=("cat", "dog"), quick=True
     )
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -42,10 +42,10 @@ def test_a_file_gets_its_folder_by_its_name_and_the_same_call_repeats_the_report
 ):
     monkeypatch.chdir(tmp_path)
     torch.save(network(), "net.pt")
-    first = slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit")
+    first = slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit", quick=True)
     assert first.folder.name == "net-slim"
     assert bundle.read(first.folder).license == "mit"
-    again = slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit")
+    again = slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit", quick=True)
     assert again.report["optimized"] == first.report["optimized"]
     assert again.speedup == first.speedup
 

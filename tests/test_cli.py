@@ -21,7 +21,7 @@ from slimcv import cli
 from slimcv.errors import SlimcvError
 from slimcv.run import Run
 
-SMALL = ("--input", "3x16x16", "--threads", "1", "--format", "json")
+SMALL = ("--input", "3x16x16", "--threads", "1", "--quick", "--format", "json")
 
 
 def call(monkeypatch, capsys, *words):

@@ -87,10 +87,14 @@ def optimize(
     runtime: Annotated[
         str | None,
         typer.Option(
-            help="Optimise for eager, inductor, onnxruntime or openvino alone. Default: those of the recipe, "
-            "of which the fastest is served."
+            help="Optimise for eager, inductor, aotinductor, onnxruntime or openvino alone. Default: "
+            "whatever is fastest is served."
         ),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="End with a short measurement, of the recipe's own exports alone."),
+    ] = False,
     target_isa: Annotated[
         str | None,
         typer.Option(
@@ -164,7 +168,7 @@ def optimize(
         command = ["slimcv", *sys.argv[1:]]
         named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
         with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
-            found = list(_shown(optimization.records(plan, run, context, seconds=seconds)))
+            found = list(_shown(optimization.records(plan, run, context, seconds=seconds, quick=quick)))
             document = optimization.finish(found, plan, run, context, named=named, keep=kept_files)
 
     from slimcv import report

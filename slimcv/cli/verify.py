@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from slimcv.cli.intake import log_to_stderr
-from slimcv.cli.options import BundleArgument, CacheOption, DataOption, Format, FormatOption, JunitOption
+from slimcv.cli.options import (
+    BundleArgument,
+    CacheOption,
+    DataOption,
+    Format,
+    FormatOption,
+    JunitOption,
+    RuntimeOption,
+)
 
 EXIT_DAMAGED, EXIT_FAILED = 2, 3
 
@@ -31,6 +39,7 @@ def verify(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads a prediction may use. Default: as the bundle says.")
     ] = None,
+    runtime: RuntimeOption = None,
     cache: CacheOption = None,
     junit: JunitOption = None,
     output_format: FormatOption = Format.TEXT,
@@ -53,7 +62,7 @@ def verify(
     from slimcv.writing import write_text
 
     limits = Limits(max_latency_ms, min_top1, min_agreement)
-    found = verified(bundle, limits, source=data, threads=threads, cache=cache)
+    found = verified(bundle, limits, source=data, runtime=runtime, threads=threads, cache=cache)
     document = found.as_json()
     if junit is not None:
         write_text(junit, render_junit(f"slimcv verify {bundle}", of_verification(document)))

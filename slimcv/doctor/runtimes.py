@@ -13,9 +13,13 @@ from slimcv.runtimes import NAMES
 
 _SECONDS = 300.0
 
+_TORCH, _COMPILER = "pip install 'torch>=2.10'", "apt install g++ (or another C++ compiler on PATH)"
 _HINTS = {
-    "eager": "pip install 'torch>=2.10'",
-    "inductor": "apt install g++ (or another C++ compiler on PATH)",
+    "eager": _TORCH,
+    "eager_channels_last": _TORCH,
+    "inductor": _COMPILER,
+    "inductor_unfrozen": _COMPILER,
+    "aotinductor": _COMPILER,
     "onnxruntime": "pip install onnx onnxscript onnxruntime",
     "openvino": "pip install openvino",
 }

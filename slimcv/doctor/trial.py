@@ -75,7 +75,15 @@ def _openvino() -> tuple[tuple[str, ...], str]:
     return tuple(kinds), f"devices {', '.join(core.available_devices)}"
 
 
-_KNOWLEDGE = {"eager": _torch, "inductor": _inductor, "onnxruntime": _onnxruntime, "openvino": _openvino}
+_KNOWLEDGE = {
+    "eager": _torch,
+    "eager_channels_last": _torch,
+    "inductor": _inductor,
+    "inductor_unfrozen": _inductor,
+    "aotinductor": _inductor,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
 
 
 def _by_instructions() -> tuple[str, ...]:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimcv.measure.memory import Memory
 from slimcv.measure.process import PATIENCE_SECONDS, Contender, ContenderFailed, WorkerProcess
@@ -30,9 +32,10 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Timing:
-    """One contender, measured; memory and throughput are None where they were not asked for.
+    """One contender, measured; memory, throughput and outputs are None where they were not asked for.
 
-    `rounds_ms` holds each round's calls, `precision` is what the runtime says it computes in.
+    `outputs` (n, classes) are those for the pictures asked about, `rounds_ms` holds each round's calls,
+    `precision` is what the runtime says it computes in.
     """
 
     contender: Contender
@@ -44,6 +47,7 @@ class Timing:
     precision: str
     memory: Memory | None = None
     throughput_ips: float | None = None
+    outputs: NDArray[np.float32] | None = None
 
     @property
     def samples_ms(self) -> tuple[float, ...]:
@@ -72,6 +76,7 @@ def interleaved(
     batch: int = 1,
     memory: bool = False,
     throughput_batch: int | None = None,
+    asked: Path | None = None,
     limit_seconds: float = 30.0,
     patience_seconds: float = PATIENCE_SECONDS,
     seed: int = 0,
@@ -82,7 +87,8 @@ def interleaved(
     `samples` timed calls (10 if a call takes more than 100 ms) or has been timed for `limit_seconds`, in
     three rounds at least. `memory` measures peak memory too, with the default allocator, for which
     contenders with another one get one more process. `throughput_batch` measures images a second at that
-    batch size. Raises ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded,
+    batch size. `asked` is an `.npy` file of uint8 pictures (n, height, width, channels), which all answer
+    one by one. Raises ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded,
     its process dies, or one answer takes more than `patience_seconds`.
     """
     with contextlib.ExitStack() as stack:
@@ -100,6 +106,8 @@ def interleaved(
             seat.load(batch=batch, seed=seed)
             if memory and seat.worker.contender.allocator == "default":
                 peaks[seat.worker.contender] = seat.memory(batch)
+            if asked is not None:
+                seat.ask(asked)
         for turn in range(_rounds(samples)):
             for seat in seats if turn % 2 == 0 else reversed(seats):
                 seat.take_turn(batch, samples=samples, limit_seconds=limit_seconds)
@@ -177,6 +185,7 @@ class _Seat:
     load_seconds: float = 0.0
     first_call_ms: float = 0.0
     precision: str = ""
+    outputs: NDArray[np.float32] | None = None
     rounds_ms: list[tuple[float, ...]] = field(default_factory=list)
     timed_seconds: float = 0.0
 
@@ -205,6 +214,14 @@ class _Seat:
     def memory(self, batch: int) -> Memory:
         return Memory(**self.worker.ask("memory", batch=batch, calls=3))
 
+    def ask(self, pictures: Path) -> None:
+        """Have the worker answer about pictures."""
+        spec = self.worker.contender.input
+        rows = self.worker.ask("outputs", path=str(pictures), mean=list(spec.mean), std=list(spec.std))[
+            "rows"
+        ]
+        self.outputs = np.asarray(rows, np.float32)
+
     def take_turn(self, batch: int, *, samples: int, limit_seconds: float) -> None:
         """One round of calls, unless there are enough by now or their time is up."""
         wanted = samples if self.call_ms <= _SLOW_CALL_MS else min(samples, _FEWEST_CALLS)
@@ -227,6 +244,7 @@ class _Seat:
             load_seconds=self.load_seconds,
             first_call_ms=self.first_call_ms,
             precision=self.precision,
+            outputs=self.outputs,
         )
 
 

@@ -6,6 +6,7 @@ Commands on stdin, one object a line, answered on stdout by one object a line in
 `{"do": "load", "path", "shape", "seed"}` → `{"load_seconds"}`;
 `{"do": "warm", "batch", "calls", "seconds"}` → `{"first_call_ms", "call_ms", "precision"}`;
 `{"do": "time", "batch", "calls", "discard"}` → `{"ms": [...]}`;
+`{"do": "outputs", "path", "mean", "std"}` runs the uint8 pictures of an `.npy` file one by one → `{"rows"}`;
 `{"do": "memory", "batch", "calls"}` → the fields of `Memory`; `{"do": "quit"}` ends it.
 A SlimcvError is answered as `{"error", "hint"}`; any other fault ends the process, with its traceback on
 stderr. Imports neither torch nor numpy before it is told which runtime to load.
@@ -56,6 +57,7 @@ class Worker:
             "load": self.load,
             "warm": self.warm,
             "time": self.time,
+            "outputs": self.outputs,
             "memory": self.memory,
         }
         result: dict[str, Any] = commands[command["do"]](**arguments)
@@ -97,6 +99,18 @@ class Worker:
         for _ in range(discard):
             self._call_ms(batch)
         return {"ms": [self._call_ms(batch) for _ in range(calls)]}
+
+    def outputs(self, *, path: str, mean: list[float], std: list[float]) -> dict[str, Any]:
+        """The model's outputs for pictures (n, height, width, channels), a row each."""
+        import numpy as np
+
+        from slimcv.step import InputSpec
+
+        channels, height, width = self._shape
+        spec = InputSpec(channels, height, width, tuple(mean), tuple(std))
+        pictures = np.load(path, allow_pickle=False)
+        rows = [runtimes.answer(self._loaded(), picture[np.newaxis], spec)[0] for picture in pictures]
+        return {"rows": np.asarray(rows).tolist()}
 
     def memory(self, *, batch: int, calls: int) -> dict[str, Any]:
         """Peaks of resident memory; to be asked for before any larger batch was run."""

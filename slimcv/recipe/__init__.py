@@ -34,7 +34,12 @@ __all__ = [
 _RECIPE_KEYS = ("description", "gate", "name", "objective", "steps")
 _OBJECTIVES = ("latency", "size")
 
-EXPORTS = {"openvino": "export_openvino", "onnxruntime": "export_onnx", "inductor": "compile"}
+EXPORTS = {
+    "openvino": "export_openvino",
+    "onnxruntime": "export_onnx",
+    "inductor": "compile",
+    "aotinductor": "export_aotinductor",
+}
 """The step that makes a variant ready for each runtime; eager PyTorch needs none."""
 
 
@@ -60,6 +65,7 @@ class Recipe:
     """A named list of entries, the contract for what comes out, and the text it was read from.
 
     `objective` says what counts as a gain: with `latency` only time, with `size` also bytes on disk.
+    `runtime` is the only one that may serve the result, None where measurement decides.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Recipe:
     objective: str
     text: str
     overrides: tuple[str, ...] = field(default=())
+    runtime: str | None = None
 
     def plan(self) -> list[str]:
         """The resolved entries, one line each, with every parameter spelled out."""
@@ -132,7 +139,7 @@ class Recipe:
         ]
         if export is not None and export not in {entry.name for entry in kept}:
             kept.append(Entry(export, step_class(export)()))
-        return replace(self, entries=tuple(kept))
+        return replace(self, entries=tuple(kept), runtime=runtime)
 
 
 def load(source: str, *, overrides: tuple[str, ...] = ()) -> Recipe:

@@ -69,6 +69,24 @@ def unmodified(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return lines
 
 
+def bake_off(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Every way of running the optimised network: (name, precision, latency p50, what became of it).
+
+    Empty where the final measurement was a quick one or the runtime was given.
+    """
+    steps = report["steps"]
+    rows = steps[-1]["details"].get("bake_off") or [] if steps else []
+    return [
+        (
+            row["name"].replace("_", " ").replace(":", ", "),
+            row["precision"] or figures.NOT_MEASURED,
+            figures.milliseconds(row["p50_ms"]),
+            row["outcome"],
+        )
+        for row in rows
+    ]
+
+
 def beyond_runtime(report: Mapping[str, Any]) -> str | None:
     """The sentence that sets the optimised model against the best unmodified runtime; None unmeasured."""
     ratio = report["ratios"].get("beyond_runtime")

@@ -27,6 +27,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## What a runtime or an allocator alone gives",
         grid(("the unmodified network", "latency p50", "against the base"), comparison.unmodified(report)),
         comparison.beyond_runtime(report) or "",
+        *_ways(report),
         "## Steps",
         _steps(report["steps"]),
         "## Files",
@@ -41,6 +42,12 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         _repeat(report),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _ways(report: Mapping[str, Any]) -> list[str]:
+    rows = comparison.bake_off(report)
+    headings = ("the optimised network in", "precision", "latency p50", "")
+    return ["## Every way to run it", grid(headings, rows, left=2)] if rows else []
 
 
 def grid(headings: Iterable[str], lines: Iterable[Iterable[str]], *, left: int = 1) -> str:

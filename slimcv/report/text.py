@@ -54,6 +54,8 @@ def render_text(report: Mapping[str, Any], *, colour: bool, steps: bool = True) 
     parts += [_before_after(report), _unmodified(report)]
     sentence = comparison.beyond_runtime(report)
     parts += [_plain(sentence)] if sentence else []
+    if ways := comparison.bake_off(report):
+        parts += ["", _ways(ways)]
     parts += ["", *(_plain(line) for line in _closing(report))]
     if report["artifacts"]:
         parts += ["", _files(report["artifacts"])]
@@ -129,6 +131,13 @@ def _unmodified(report: Mapping[str, Any]) -> Table:
     drawn = table("the unmodified network", "latency p50", "against the base", right=frozenset({1, 2}))
     for line in comparison.unmodified(report):
         drawn.add_row(*(_plain(text) for text in line))
+    return drawn
+
+
+def _ways(rows: Iterable[tuple[str, ...]]) -> Table:
+    drawn = table("every way to run it", "precision", "latency p50", "", right=frozenset({2}))
+    for row in rows:
+        drawn.add_row(*(_plain(one_line(text)) for text in row))
     return drawn
 
 

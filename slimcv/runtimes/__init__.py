@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from slimcv.step import Variant
 
 __all__ = [
+    "COMPILED",
     "NAMES",
+    "NATIVE",
     "PIXELS",
     "PLANES",
     "InputFormat",
@@ -28,16 +30,29 @@ __all__ = [
     "write",
 ]
 
-NAMES = ("eager", "inductor", "onnxruntime", "openvino")
+NAMES = (
+    "eager",
+    "eager_channels_last",
+    "inductor",
+    "inductor_unfrozen",
+    "aotinductor",
+    "onnxruntime",
+    "openvino",
+)
+COMPILED = ("inductor", "inductor_unfrozen")
+"""Those that compile a checkpoint when it is loaded, at the first call with each batch size."""
+
+NATIVE = "aotinductor"
+"""Its files are machine code: they are served only to whoever asks for them by name."""
 
 
 def write(variant: Variant, runtime: str, folder: Path, *, name: str = "model") -> Path:
     """Write the file `runtime` runs into `folder` (made if missing) and return its path.
 
-    `.pt2` for eager and inductor, one `.onnx` for onnxruntime, `.xml` with a `.bin` beside it for openvino.
-    ONNX and OpenVINO files are fed normalised planes, or pixels where `variant.details["input_format"]` says
-    "uint8-nhwc". The file appears under its name only when it is complete. Raises SlimcvError where the
-    model cannot be written.
+    A checkpoint `.pt2` for eager and inductor, a package `.pt2` of machine code for aotinductor, one `.onnx`
+    for onnxruntime, `.xml` with a `.bin` beside it for openvino. ONNX and OpenVINO files are fed normalised
+    planes, or pixels where `variant.details["input_format"]` says "uint8-nhwc". The file appears under its
+    name only when it is complete. Raises SlimcvError where the model cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path: Path = _module(runtime).write(variant, folder, name=name)

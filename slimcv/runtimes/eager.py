@@ -69,9 +69,8 @@ def tiny() -> Variant:
 class EagerModel:
     """A module called under `torch.inference_mode`, with `autocast` in bfloat16."""
 
-    runtime = "eager"
-
     def __init__(self, model: nn.Module, *, threads: int, channels_last: bool, autocast: bool) -> None:
+        self.runtime = "eager_channels_last" if channels_last else "eager"
         self._model = model
         self._threads = threads
         self._autocast = autocast

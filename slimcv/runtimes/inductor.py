@@ -34,15 +34,20 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     return path
 
 
-def prepare(path: Path, *, threads: int) -> InductorModel:
+def prepare(path: Path, *, threads: int, freezing: bool = True) -> InductorModel:
     """Load a `.pt2`. It is compiled at the first call with each batch size, which takes seconds.
 
-    A network saved with the precision `bf16` is compiled under autocast. Raises SlimcvError where there is no
-    C++ compiler.
+    A network saved with the precision `bf16` is compiled under autocast. Without `freezing` the weights stay
+    parameters, which a quantised graph cannot be compiled with. Raises SlimcvError there, and where there is
+    no C++ compiler.
     """
     require_compiler()
     variant = checkpoint.read(path)
-    return InductorModel(variant.model, threads=threads, autocast=variant.precision == "bf16")
+    if variant.precision == "int8" and not freezing:
+        raise SlimcvError("torch.compile has 8-bit layers for frozen weights alone", "use inductor")
+    return InductorModel(
+        variant.model, threads=threads, autocast=variant.precision == "bf16", freezing=freezing
+    )
 
 
 def import_library() -> None:
@@ -69,9 +74,11 @@ def require_compiler() -> None:
 class InductorModel:
     """A module compiled once for each batch size it meets."""
 
-    runtime = "inductor"
-
-    def __init__(self, model: nn.Module, *, threads: int, autocast: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, *, threads: int, autocast: bool = False, freezing: bool = True
+    ) -> None:
+        self.runtime = "inductor" if freezing else "inductor_unfrozen"
+        self._freezing = freezing
         self._autocast = autocast
         self._quantized = any(b.dtype in (torch.int8, torch.uint8) for b in model.buffers())
         self._threads = threads
@@ -106,7 +113,7 @@ class InductorModel:
 
         logging.getLogger("slimcv").debug("compiling for batches of %d", len(pixels))
         try:
-            with quiet(), inductor_config.patch(freezing=True):
+            with quiet(), inductor_config.patch(freezing=self._freezing):
                 outputs: torch.Tensor = self._compiled(pixels)
         except (TorchDynamoException, InductorError) as error:
             reason = str(error).strip().splitlines()[0]

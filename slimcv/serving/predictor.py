@@ -73,7 +73,15 @@ def load(
 
 
 def served(manifest: Manifest, runtime: str | None) -> tuple[str, str]:
-    """The runtime that is meant and its file in the bundle. Raises SlimcvError."""
+    """The runtime that is meant and its file in the bundle.
+
+    Machine code has to be asked for: whoever loads it runs whatever is in it. Raises SlimcvError.
+    """
+    if runtime is None and manifest.serve.runtime == runtimes.NATIVE:
+        raise SlimcvError(
+            f"the bundle serves {runtimes.NATIVE}, which is machine code that loading would run",
+            f"where you trust its origin, ask for it: runtime {runtimes.NATIVE}",
+        )
     if runtime is None or runtime == manifest.serve.runtime:
         return manifest.serve.runtime, manifest.serve.path
     present = [name for name, path in PLACES.items() if path in manifest.files]

@@ -74,19 +74,21 @@ def verify(
     limits: Limits,
     *,
     source: str | None = None,
+    runtime: str | None = None,
     threads: int | None = None,
     cache: Path | None = None,
 ) -> Verification:
     """Compare every file with the manifest, then run the golden samples, the clock and `source`'s val/.
 
-    `threads` are by default those the bundle was measured with. Raises SlimcvError where there is no manifest
-    that can be read, the runtime does not load the file, or `source` cannot be read.
+    `runtime` is by default the one that serves, `threads` are those the bundle was measured with. Raises
+    SlimcvError where there is no manifest that can be read, the runtime does not load the file, or `source`
+    cannot be read.
     """
     manifest = bundle.read(folder, verify=False)
     files = list(_files(folder, manifest))
     if any(check.outcome == "failed" for check in files):
         return Verification(str(folder), tuple(files), damaged=True)
-    predictor = serving.load(folder, threads=threads or manifest.serve.threads)
+    predictor = serving.load(folder, runtime=runtime, threads=threads or manifest.serve.threads)
     checks = [*files, *_machine(manifest), *_golden(folder, manifest, predictor, limits)]
     checks.append(_latency(manifest, predictor, limits))
     if source is not None:

@@ -34,13 +34,13 @@ def folder(tmp_path_factory, variant):
     return folder
 
 
-SUFFIXES = {"eager": ".pt2", "inductor": ".pt2", "onnxruntime": ".onnx", "openvino": ".xml"}
+SUFFIXES = dict.fromkeys(runtimes.NAMES, ".pt2") | {"onnxruntime": ".onnx", "openvino": ".xml"}
 
 
 @pytest.mark.parametrize("runtime", runtimes.NAMES)
 def test_outputs_are_those_of_the_graph_at_any_batch_size(runtime, variant, folder):
     prepared = runtimes.prepare(folder / (runtime + SUFFIXES[runtime]), runtime, threads=1)
-    for count in (1, 3) if runtime == "inductor" else (1, 3, 32):
+    for count in (1, 3) if runtime in runtimes.COMPILED else (1, 3, 32):
         pixels = np.random.default_rng(0).standard_normal((count, *INPUT.shape), dtype=np.float32)
         with torch.no_grad():
             expected = variant.model(torch.from_numpy(pixels)).numpy()

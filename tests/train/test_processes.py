@@ -264,7 +264,7 @@ def optimize(folder, *words):
     """The command that a user gives."""
     return launch(
         "-m", "slimcv", "optimize", "model.pt", "--recipe", "recipe.yaml", "--input", "3x12x12",
-        "--threads", "1", "--out", "out", *words, folder=folder,
+        "--threads", "1", "--quick", "--out", "out", *words, folder=folder,
     )  # fmt: skip
 
 
