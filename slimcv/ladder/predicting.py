@@ -16,6 +16,8 @@ from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.models import capture, checkpoint
 from slimcv.step import Context, Stage, Variant
 
+UNASKED = "top-1 not asked: emulated bfloat16 is slow, and the weights are those of the row above"
+
 if TYPE_CHECKING:
     from slimcv.recipe import Entry
 
@@ -24,7 +26,8 @@ def predict(job: Job) -> Served:
     """Fuse and compile the row's network as its recipe says, write it, and measure it on val/.
 
     Parameters and MACs are those of the network that was trained, so that folding norms for prediction leaves
-    them alone; bytes are those of the file. Where compiling fails, eager PyTorch serves the row and a note
+    them alone; bytes are those of the file. A network of the row above is not asked again: it is only timed in
+    another precision. Where compiling fails, eager PyTorch serves the row and a note
     says why.
     """
     folder = Path(job.folder)
@@ -36,8 +39,10 @@ def predict(job: Job) -> Served:
     place = context.workdir / "rows" / f"{job.number:03d}-{job.name}"
     compiled = served.artifacts.get("inductor")
     path, runtime = (compiled, "inductor") if compiled else (_eager(served, place, job.precision), "eager")
+    if job.above is not None:
+        notes.append(UNASKED)
     try:
-        found = _answered(path, runtime, served, context)
+        found = None if job.above is not None else _answered(path, runtime, served, context)
     except SlimcvError as error:
         if error.disk_fault or runtime == "eager":
             raise

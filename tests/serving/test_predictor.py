@@ -1,5 +1,6 @@
 """A bundle answers for whatever a picture comes as, without torch where it needs none."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import slimcv
+from slimcv import bench, bundle
 from slimcv.data.decoding import PictureError
 from slimcv.errors import SlimcvError
 
@@ -57,6 +59,22 @@ def test_a_runtime_that_the_bundle_has_no_file_for_is_refused(folder):
     with pytest.raises(SlimcvError, match="no file for tensorrt") as refused:
         slimcv.load(folder, runtime="tensorrt")
     assert "openvino" in refused.value.hint
+
+
+def test_machine_code_is_not_run_unless_it_is_asked_for_by_name(folder):
+    """A file that is no package shows whether loading it was tried."""
+    place = folder / bundle.PLACES["aotinductor"]
+    place.parent.mkdir()
+    place.write_bytes(b"\x7fELF")
+    manifest = json.loads((folder / "slimcv.json").read_text())
+    manifest["serve"].update(runtime="aotinductor", path=bundle.PLACES["aotinductor"])
+    manifest["files"][bundle.PLACES["aotinductor"]] = {"bytes": 4, "sha256": bundle.sha256(place)}
+    (folder / "slimcv.json").write_text(json.dumps(manifest))
+    with pytest.raises(SlimcvError, match="machine code that loading would run"):
+        slimcv.load(folder)
+    with pytest.raises(SlimcvError, match="AOTInductor does not load"):
+        slimcv.load(folder, runtime="aotinductor")
+    assert place not in {target.path for target in bench.targets(str(folder), folder, runtime="all")}
 
 
 def test_a_broken_picture_is_named(predictor, tmp_path):
