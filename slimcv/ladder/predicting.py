@@ -26,7 +26,7 @@ def predict(job: Job) -> Served:
     """Fuse and compile the row's network as its recipe says, write it, and measure it on val/.
 
     Parameters and MACs are those of the network that was trained, so that folding norms for prediction leaves
-    them alone; bytes are those of the file. A network of the row above is not asked again: it is only timed in
+    them alone; bytes are those of the file. A network of the row above is not asked again, only timed in
     another precision. Where compiling fails, eager PyTorch serves the row and a note
     says why.
     """
