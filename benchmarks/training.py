@@ -50,7 +50,7 @@ from slimcv.train.settings import FinetuneSettings
 
 BATCH = 32
 STEPS = 4
-EPOCHS = 3
+EPOCHS = 2
 SEEDS = (0, 1, 2)
 JPEGS, MANY = 3_000, 50_000
 DECODED = InputSpec(3, 224, 224)
@@ -91,7 +91,7 @@ def original_in_memory(network: Network) -> Found:
 
 
 def slim_from_cache(network: Network) -> Found:
-    """Three epochs of the product's own fine-tuning, from the slim form on.
+    """Two epochs of the product's own fine-tuning, from the slim form on.
 
     What the teacher says is kept between calls: the first one pays for it.
     """
@@ -176,7 +176,7 @@ def resnet18(network: Network) -> Variant:  # noqa: ARG001
 
 
 def images_by_plain_loop(variant: Variant, network: Network) -> Found:
-    """Three epochs of the plain loop."""
+    """Two epochs of the plain loop."""
     split = data.load(str(network.data)).train
     capture.set_training(variant.model, True)
     done = plain_loop.train(variant.model, split, variant.input, batch=BATCH, epochs=EPOCHS)
@@ -184,7 +184,7 @@ def images_by_plain_loop(variant: Variant, network: Network) -> Found:
 
 
 def images_by_slimcv(variant: Variant, network: Network) -> Found:
-    """Three epochs of the product's fine-tuning."""
+    """Two epochs of the product's fine-tuning."""
     dataset = data.load(str(network.data))
     with tempfile.TemporaryDirectory() as work:
         context = Context(variant, dataset, Path(work), threads=available(), train_threads=available())
