@@ -29,7 +29,7 @@ def smallest(content: bytes) -> tuple[int, bytes]:
     found = [(STORED, content)]
     if content:
         found.append((ZSTANDARD, zstandard_of(content, level=LEVEL)))
-    if 0 < len(content) <= LARGEST_LZMA:
+    if len(content) <= LARGEST_LZMA and len(found[-1][1]) < len(content):  # LZMA is slow on noise.
         found.append((LZMA, lzma.compress(content, lzma.FORMAT_RAW, filters=[_ENCODER])))
     return min(found, key=lambda pair: len(pair[1]))
 
