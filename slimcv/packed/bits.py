@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ _AT_ONCE = 1 << 16
 """Elements unpacked at a time: bounds what lies in memory as single bits."""
 
 
-def packed(values: NDArray[np.unsignedinteger], bits: int) -> bytes:
+def packed(values: NDArray[np.unsignedinteger[Any]], bits: int) -> bytes:
     """Element i takes the bits from i * `bits` on of a little-endian stream; unused last bits are zero.
 
     `bits` is 1 to 32. Values must fit.
@@ -23,9 +25,11 @@ def packed(values: NDArray[np.unsignedinteger], bits: int) -> bytes:
     return b"".join(pieces)
 
 
-def unpacked(stream: memoryview, bits: int, count: int) -> NDArray[np.uint32]:
-    """The `count` values of a stream that `packed` made."""
-    found = np.empty(count, "<u4")
+def unpacked(
+    stream: memoryview, bits: int, count: int, dtype: np.dtype[Any]
+) -> NDArray[np.unsignedinteger[Any]]:
+    """The `count` values of a stream that `packed` made; `dtype` must hold them."""
+    found = np.empty(count, dtype)
     content = np.frombuffer(stream, np.uint8)
     for start in range(0, count, _AT_ONCE):
         stop = min(start + _AT_ONCE, count)

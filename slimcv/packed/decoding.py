@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slimcv.packed import bits
 from slimcv.packed.damage import Damaged
@@ -20,6 +21,7 @@ from slimcv.packed.encodings import (
     Elements,
     Way,
     index_width,
+    turned,
     unsigned,
 )
 from slimcv.packed.varints import Numbers
@@ -85,7 +87,8 @@ def _shape(
     way: Way, numbers: tuple[int, ...], *, count: int, width: int
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
     """Sizes of the streams, and count and width of the elements within. Raises Damaged."""
-    inner, sizes, sound = (count, width), (count * width,), True
+    inner, sound = (count, width), True
+    sizes: tuple[int, ...] = (count * width,)
     if way in (Way.PLANES, Way.ROTATED):
         sizes = (count,) * width
     elif way is Way.CONSTANT:
@@ -129,9 +132,11 @@ def elements(tensor: Described, take: Take) -> Elements:
         return _looked_up(np.frombuffer(parts[0], dtype), inner)
     if tensor.way is Way.ROW_CODEBOOKS:
         return _by_row(parts, inner.reshape(numbers[0], -1), dtype)
-    places = _mask(parts[0], count, numbers[0]) if tensor.way is Way.MASKED else _gaps(parts[0], tensor)
     found = np.zeros(count, dtype)
-    found[places] = inner
+    if tensor.way is Way.MASKED:
+        found[_mask(parts[0], count, numbers[0])] = inner
+    else:
+        found[_gaps(parts[0], tensor)] = inner
     return found
 
 
@@ -143,14 +148,14 @@ def _leaf(tensor: Described, parts: list[memoryview]) -> Elements:
         return np.full(tensor.count, np.frombuffer(parts[0], dtype)[0])
     if tensor.way is Way.NARROW:
         count, base = tensor.numbers
-        found = bits.unpacked(parts[0], count, tensor.count).astype(dtype)
+        found = bits.unpacked(parts[0], count, tensor.count, dtype)
         found += dtype.type(base)
         return found
     joined = np.empty((tensor.count, width), np.uint8)
     for place, part in enumerate(parts):
         joined[:, place] = np.frombuffer(part, np.uint8)
     whole = joined.view(dtype).ravel()
-    return (whole >> 1) | (whole << (8 * width - 1)) if tensor.way is Way.ROTATED else whole
+    return turned(whole, left=-1) if tensor.way is Way.ROTATED else whole
 
 
 def _looked_up(book: Elements, places: Elements) -> Elements:
@@ -173,17 +178,19 @@ def _by_row(parts: list[memoryview], places: Elements, dtype: np.dtype[np.unsign
     return found.ravel()
 
 
-def _mask(content: memoryview, count: int, present: int) -> Elements:
+def _mask(content: memoryview, count: int, present: int) -> NDArray[np.bool_]:
     single = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
     if single[count:].any() or int(single.sum()) != present:
         raise Damaged("a mask has another number of bits than the directory says")
-    return single[:count].view(np.bool_)
+    found: NDArray[np.bool_] = single[:count].view(np.bool_)
+    return found
 
 
-def _gaps(content: memoryview, tensor: Described) -> Elements:
+def _gaps(content: memoryview, tensor: Described) -> NDArray[np.int64]:
     before = np.frombuffer(content, np.uint8)
     ends = before != ESCAPE
     places = np.cumsum(before + ends, dtype=np.int64) - 1
     if int(ends.sum()) != tensor.numbers[0] or (len(places) and places[-1] >= tensor.count):
         raise Damaged("the positions leave their tensor")
-    return places[ends]
+    found: NDArray[np.int64] = places[ends]
+    return found

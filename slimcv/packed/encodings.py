@@ -88,11 +88,19 @@ def planes(elements: Elements, *, rotated: bool) -> Encoded:
     """
     width = _width(elements)
     if rotated:
-        elements = (elements << 1) | (elements >> (8 * width - 1))
+        elements = turned(elements, left=1)
     parts = np.ascontiguousarray(elements.view(np.uint8).reshape(-1, width).T)
     kind = "rotated" if rotated else "plane"
     streams = tuple(Stream(f"{kind} {place} of {width}", part.tobytes()) for place, part in enumerate(parts))
     return Encoded(Way.ROTATED if rotated else Way.PLANES, (), streams)
+
+
+def turned(elements: Elements, *, left: int) -> Elements:
+    """Rotated by so many bits."""
+    bit_count = 8 * _width(elements)
+    one, other = (elements.dtype.type(count % bit_count) for count in (left, -left))
+    found: Elements = (elements << one) | (elements >> other)
+    return found
 
 
 def constant(elements: Elements) -> Encoded:

@@ -65,7 +65,12 @@ def pack(
     folder = source.is_dir()
     manifest = manifests.of_bundle(source) if folder else None
     path = source / PLACES["onnxruntime"] if folder else source
-    target = out or source.resolve().with_suffix(SUFFIX)
+    own = (
+        source.resolve().with_name(f"{source.resolve().name}{SUFFIX}")
+        if folder
+        else source.with_suffix(SUFFIX)
+    )
+    target = out or own
     if target.exists() and target.samefile(path):
         raise SlimcvError(f"{target} is the model itself", "name another --out")
     counted = None if original is None else _sizes(original)

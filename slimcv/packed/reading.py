@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import BinaryIO
 
+import numpy as np
+
 from slimcv.packed import coders, decoding, directory, header, wire
 from slimcv.packed.damage import Damaged
 from slimcv.packed.directory import MANIFEST, SKELETON, Block, Part
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 
 
 class Reader:
@@ -74,7 +76,8 @@ class Reader:
         open_blocks: dict[int, tuple[bytes, int]] = {}
 
         def take(number: int, size: int) -> memoryview:
-            content, at = open_blocks.pop(number, None) or (self._block(number), 0)
+            known = open_blocks.pop(number, None)
+            content, at = known if known is not None else (self._block(number), 0)
             if at + size < len(content):
                 open_blocks[number] = (content, at + size)
             return memoryview(content)[at : at + size]
@@ -83,7 +86,7 @@ class Reader:
         for part in self._directory.parts:
             yield self._skeleton[at : at + part.gap]
             at += part.gap
-            yield memoryview(decoding.elements(part.tensor, take).view("u1"))
+            yield decoding.elements(part.tensor, take).view(np.uint8).data
         yield self._skeleton[at:]
 
     def _block(self, number: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A small network as the project itself exports it, in float32 and in INT8, and ways to forge packed files."""
+"""A small network as the project itself exports it, in float32 and INT8, and ways to forge packed files."""
 
 import dataclasses
 import io

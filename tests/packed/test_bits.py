@@ -16,7 +16,7 @@ def test_what_is_packed_comes_out_again(width, count, seed):
     values = np.random.default_rng(seed).integers(0, 1 << width, count, np.uint64).astype(np.uint32)
     stream = bits.packed(values, width)
     assert len(stream) == bits.size(width, count)
-    assert (bits.unpacked(memoryview(stream), width, count) == values).all()
+    assert (bits.unpacked(memoryview(stream), width, count, np.dtype("<u4")) == values).all()
 
 
 def test_the_lowest_bit_comes_first():
@@ -25,7 +25,7 @@ def test_the_lowest_bit_comes_first():
 
 def test_more_than_one_piece_at_a_time():
     values = np.arange(200_000, dtype=np.uint32) % 8
-    assert (bits.unpacked(memoryview(bits.packed(values, 3)), 3, 200_000) == values).all()
+    assert (bits.unpacked(memoryview(bits.packed(values, 3)), 3, 200_000, np.dtype(np.uint8)) == values).all()
 
 
 @given(st.lists(st.integers(0, 2**64 - 1)))

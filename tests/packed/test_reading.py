@@ -6,6 +6,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -49,10 +50,8 @@ def test_changes_that_keep_the_checksums_give_the_same_model_or_one_error(data):
     changed = bytearray(PACKED[header.BYTES :])
     for _ in range(data.draw(st.integers(1, 4))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(SlimcvError):
         assert unpacked(sealed(opened(PACKED)[0], bytes(changed))) == MODEL
-    except SlimcvError:
-        pass
 
 
 @settings(deadline=None, max_examples=300)
@@ -63,10 +62,8 @@ def test_a_directory_of_other_numbers_gives_the_same_model_or_one_error(data):
         place = data.draw(st.integers(0, len(listing) - 1))
         number = varint(data.draw(st.integers(0, 2**64 - 1) | st.integers(0, 300)))
         listing[place : place + data.draw(st.integers(0, 2))] = number
-    try:
+    with suppress(SlimcvError):
         assert unpacked(forged(PACKED, listing=bytes(listing))) == MODEL
-    except SlimcvError:
-        pass
 
 
 @settings(deadline=None)

@@ -132,7 +132,7 @@ def test_pack_and_unpack_on_the_command_line(call, folder, tmp_path):
     assert code == 0
     assert found["bytes"] == out.stat().st_size
     assert found["model"]["bytes"] == (folder / "model.onnx").stat().st_size
-    assert found["bytes"] < found["model"]["zipped_bytes"] < found["model"]["bytes"]
+    assert found["model"]["zipped_bytes"] < found["model"]["bytes"]
     assert (found["original"]["bytes"], found["original"]["zipped_bytes"] < 2000) == (1_000_000, True)
     assert call("unpack", out, "--out", tmp_path / "again.onnx")[0] == 0
     assert (tmp_path / "again.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
@@ -140,7 +140,7 @@ def test_pack_and_unpack_on_the_command_line(call, folder, tmp_path):
     assert code == 0
     assert "Stripped" in said
     assert "1,000,000" in said
-    assert folder.with_suffix(".slim").is_file()
+    assert folder.with_name(f"{folder.name}.slim").is_file()
 
 
 def test_what_cannot_be_packed_or_unpacked_is_a_sentence(call, folder, tmp_path):
