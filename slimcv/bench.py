@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimcv import bundle, models, runtimes
+from slimcv import bundle, models, packed, runtimes
 from slimcv.errors import SlimcvError
 from slimcv.measure import environment, latency, size
 from slimcv.measure.latency import Contender, ContenderFailed, Timing
@@ -31,13 +31,17 @@ BY_SUFFIX = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 @dataclass(frozen=True)
 class Target:
-    """One thing that can be timed: its name in the table, the file, what runs it, what it is fed."""
+    """One thing that can be timed: its name in the table, the file, what runs it, what it is fed.
+
+    `packed_bytes` is the size of the packed file that it comes from.
+    """
 
     name: str
     path: Path
     runtime: str
     input: InputSpec
     classes: tuple[str, ...] | None = None
+    packed_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,14 +110,17 @@ def targets(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> list[Target]:
-    """What a bundle, an `.onnx`, an OpenVINO `.xml` or a model stands for.
+    """What a bundle, an `.onnx`, an OpenVINO `.xml`, a packed `.slim` or a model stands for.
 
-    A bundle is its served file, or with `runtime` all that it has for "all" or that one; a model is written
-    into `folder` for eager PyTorch, or for `runtime`. Raises SlimcvError.
+    A bundle is its served file, or with `runtime` all that it has for "all" or that one; a packed file is
+    unpacked into `folder`, and a model is written there for eager PyTorch, or for `runtime`. Raises
+    SlimcvError.
     """
     path = Path(word)
     if path.is_dir():
         return _of_bundle(path, runtime)
+    if path.suffix == packed.SUFFIX:
+        return _of_packed(path, folder, runtime, mean=mean, std=std)
     if path.suffix in BY_SUFFIX:
         name = runtime if runtime not in (None, "all") else BY_SUFFIX[path.suffix]
         if not path.is_file():
@@ -167,7 +174,7 @@ def compare(
                 yield replace(
                     row,
                     precision=timing.precision,
-                    size_bytes=size.artifact_bytes(target.path),
+                    size_bytes=target.packed_bytes or size.artifact_bytes(target.path),
                     p50_ms=timing.latency.p50,
                     p90_ms=timing.latency.p90,
                     p99_ms=timing.latency.p99,
@@ -197,6 +204,29 @@ def _of_bundle(folder: Path, runtime: str | None) -> list[Target]:
     return [
         Target(f"{folder} ({name})", folder / path, name, input, manifest.classes) for name, path in pairs
     ]
+
+
+def _of_packed(
+    path: Path,
+    folder: Path,
+    runtime: str | None,
+    *,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> list[Target]:
+    manifest = packed.read_manifest(path)
+    own = packed.RUNTIMES[0] if manifest is None else manifest.serve.runtime
+    names = packed.RUNTIMES if runtime == "all" else (runtime or own,)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = packed.unpack(path, out=folder / f"{path.stem}.onnx")
+    if manifest is None:
+        spec = _spec(runtimes.input_shape(model, names[0]), mean=mean, std=std)
+    else:
+        fed = manifest.input
+        spec = InputSpec(fed.channels, fed.height, fed.width, fed.mean, fed.std)
+    classes = None if manifest is None else manifest.classes
+    size_bytes = path.stat().st_size
+    return [Target(f"{path} ({name})", model, name, spec, classes, packed_bytes=size_bytes) for name in names]
 
 
 def _spec(

@@ -21,6 +21,7 @@ from slimcv.cli.export import export
 from slimcv.cli.ladder import ladder
 from slimcv.cli.live import say
 from slimcv.cli.optimize import optimize
+from slimcv.cli.pack import pack, unpack
 from slimcv.cli.predict import predict
 from slimcv.cli.profile import profile
 from slimcv.cli.verify import verify
@@ -53,6 +54,8 @@ app.command()(bench)
 app.command()(predict)
 app.command()(verify)
 app.command()(export)
+app.command()(pack)
+app.command()(unpack)
 app.command()(doctor)
 app.command()(ladder)
 app.add_typer(recipes.app, name="recipes")

@@ -39,7 +39,8 @@ class Mode(StrEnum):
 
 def bench(
     targets: Annotated[
-        list[str], typer.Argument(metavar="TARGET...", help="Models, .onnx and OpenVINO .xml files, bundles.")
+        list[str],
+        typer.Argument(metavar="TARGET...", help="Models, .onnx, OpenVINO .xml and .slim files, bundles."),
     ],
     data: DataOption = None,
     threads: Annotated[

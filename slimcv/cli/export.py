@@ -14,7 +14,7 @@ def export(
     bundle: BundleArgument,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     layout: Annotated[
-        str, typer.Option(help="openvino-model-server, triton, or one file: onnx, openvino, pt2.")
+        str, typer.Option(help="openvino-model-server, triton, or one file: onnx, openvino, pt2, slim.")
     ],
     name: Annotated[
         str | None, typer.Option(help="The model's name on the server. Default: the bundle's.")

@@ -26,6 +26,10 @@ ModelArgument = Annotated[
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="The folder that slimcv optimize wrote.")
 ]
+ServedArgument = Annotated[
+    Path,
+    typer.Argument(metavar="BUNDLE", help="The folder that slimcv optimize wrote, or a packed .slim file."),
+]
 RuntimeOption = Annotated[
     str | None, typer.Option(help="Run this one of the bundle's files. Default: the fastest measured.")
 ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv.cli.intake import log_to_stderr
-from slimcv.cli.options import BundleArgument, RuntimeOption, ThreadsOption
+from slimcv.cli.options import RuntimeOption, ServedArgument, ThreadsOption
 
 if TYPE_CHECKING:
     from slimcv.serving.listing import Row
@@ -31,7 +31,7 @@ class Format(StrEnum):
 
 
 def predict(
-    bundle: BundleArgument,
+    bundle: ServedArgument,
     paths: Annotated[
         list[str],
         typer.Argument(metavar="PATHS...", help="Pictures, folders, globs; - reads a list from stdin."),

@@ -27,6 +27,7 @@ __all__ = [
     "input_shape",
     "load_libraries",
     "prepare",
+    "prepare_onnx",
     "write",
 ]
 
@@ -74,13 +75,32 @@ def prepare(path: Path, runtime: str, *, threads: int) -> Prepared:
     return prepared
 
 
-def input_shape(path: Path, runtime: str) -> tuple[int, int, int]:
-    """Channels, height, width that a file for onnxruntime or openvino is fed. Raises SlimcvError."""
+def prepare_onnx(
+    model: bytes, runtime: str, *, threads: int, inference_precision: str | None = None
+) -> Prepared:
+    """Load an ONNX model from memory, in onnxruntime or openvino. Raises SlimcvError where it is refused.
+
+    `inference_precision` is what OpenVINO is to compute floats in, by default what the CPU does best.
+    """
+    prepared: Prepared
+    if runtime == "openvino":
+        prepared = _module(runtime).prepare(model, threads=threads, inference_precision=inference_precision)
+    else:
+        prepared = _module(runtime).prepare(model, threads=threads)
+    return prepared
+
+
+def input_shape(path: Path | bytes, runtime: str) -> tuple[int, int, int]:
+    """Channels, height, width that a file for onnxruntime or openvino, or ONNX in memory, is fed.
+
+    Raises SlimcvError.
+    """
     shape: tuple[int | None, ...]
     shape, fed = _module(runtime).input_shape(path)
     if len(shape) != 4 or any(side is None for side in shape[1:]):
+        named = "the model" if isinstance(path, bytes) else path
         raise SlimcvError(
-            f"{path} is fed {shape}, not pictures of a fixed size", "export it with one input (n, c, h, w)"
+            f"{named} is fed {shape}, not pictures of a fixed size", "export it with one input (n, c, h, w)"
         )
     sides = [int(side or 0) for side in shape[1:]]
     channels, height, width = (sides[2], *sides[:2]) if fed == PIXELS else sides

@@ -68,8 +68,8 @@ def save(model: Any, path: Path, *, precision: str, takes: InputSpec | None) -> 
     return path
 
 
-def prepare(path: Path, *, threads: int) -> OnnxModel:
-    """Load an `.onnx` file."""
+def prepare(path: Path | bytes, *, threads: int) -> OnnxModel:
+    """Load an `.onnx` file, or its bytes."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -82,15 +82,18 @@ def prepare(path: Path, *, threads: int) -> OnnxModel:
     )
     try:
         session = onnxruntime.InferenceSession(
-            os.fspath(path), _options(threads), providers=["CPUExecutionProvider"]
+            path if isinstance(path, bytes) else os.fspath(path),
+            _options(threads),
+            providers=["CPUExecutionProvider"],
         )
     except refusals as error:
         reason = str(error).strip().splitlines()[0]
-        raise SlimcvError(f"ONNX Runtime does not load {path}: {reason}", "write the file anew") from error
+        named = "the model" if isinstance(path, bytes) else path
+        raise SlimcvError(f"ONNX Runtime does not load {named}: {reason}", "write the file anew") from error
     return OnnxModel(session)
 
 
-def input_shape(path: Path) -> tuple[tuple[int | None, ...], InputFormat]:
+def input_shape(path: Path | bytes) -> tuple[tuple[int | None, ...], InputFormat]:
     """The sides of the first input, None for a free one, and what is fed."""
     prepared = prepare(path, threads=1)
     sides = tuple(side if isinstance(side, int) else None for side in prepared.input_sides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import tempfile
@@ -59,13 +60,18 @@ def _known(variant: Variant) -> Path | None:
     return path if path is not None and path.is_file() and same else None
 
 
-def prepare(path: Path, *, threads: int) -> OpenvinoModel:
-    """Load an `.xml` with its `.bin` (or an `.onnx`) for one request at a time."""
+def prepare(path: Path | bytes, *, threads: int, inference_precision: str | None = None) -> OpenvinoModel:
+    """Load an `.xml` with its `.bin` (or an `.onnx`, or the bytes of one) for one request at a time.
+
+    `inference_precision` stands for what an `.xml` may say itself.
+    """
     openvino = import_library()
     settings = _settings(threads)
     try:
-        model = openvino.Core().read_model(os.fspath(path))
-        if model.has_rt_info(_PRECISION):
+        model = openvino.Core().read_model(_source(path))
+        if inference_precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = inference_precision
+        elif model.has_rt_info(_PRECISION):
             settings["INFERENCE_PRECISION_HINT"] = model.get_rt_info(_PRECISION).astype(str)
         compiled = openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
@@ -73,16 +79,21 @@ def prepare(path: Path, *, threads: int) -> OpenvinoModel:
     return OpenvinoModel(compiled)
 
 
-def _unreadable(path: Path, error: RuntimeError) -> SlimcvError:
+def _source(path: Path | bytes) -> str | io.BytesIO:
+    return io.BytesIO(path) if isinstance(path, bytes) else os.fspath(path)
+
+
+def _unreadable(path: Path | bytes, error: RuntimeError) -> SlimcvError:
     reason = str(error).strip().splitlines()[-1]
-    return SlimcvError(f"OpenVINO does not load {path}: {reason}", "write the file anew")
+    named = "the model" if isinstance(path, bytes) else path
+    return SlimcvError(f"OpenVINO does not load {named}: {reason}", "write the file anew")
 
 
-def input_shape(path: Path) -> tuple[tuple[int | None, ...], InputFormat]:
+def input_shape(path: Path | bytes) -> tuple[tuple[int | None, ...], InputFormat]:
     """The sides of the first input, None for a free one, and what is fed."""
     openvino = import_library()
     try:
-        first = openvino.Core().read_model(os.fspath(path)).input(0)
+        first = openvino.Core().read_model(_source(path)).input(0)
     except RuntimeError as error:
         raise _unreadable(path, error) from error
     sides = tuple(side.get_length() if side.is_static else None for side in first.get_partial_shape())

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from slimcv import bundle
+from slimcv import bundle, packed
 from slimcv.bundle import PLACES, Manifest
 from slimcv.errors import SlimcvError, nearest
 from slimcv.measure.size import artifact_files
@@ -23,7 +23,8 @@ MODEL_SERVER, TRITON = "openvino-model-server", "triton"
 FILES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "eager"}
 """Layouts that are one model alone, and whose file that is."""
 
-LAYOUTS = (MODEL_SERVER, TRITON, *FILES)
+SLIM = "slim"
+LAYOUTS = (MODEL_SERVER, TRITON, *FILES, SLIM)
 LARGEST_BATCH = 32
 """How many requests Triton may put together; the artifacts take any number."""
 
@@ -40,6 +41,9 @@ def export(folder: Path, layout: str, out: Path, *, name: str | None = None) -> 
     called = re.sub(r"[^\w.-]+", "_", name or folder.resolve().name) or "model"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SlimcvError(f"{out} is not empty", "name a new folder")
+    if layout == SLIM:
+        out.mkdir(parents=True, exist_ok=True)
+        return [Path(packed.pack(folder, out=out / f"model{packed.SUFFIX}").path)]
     if layout in FILES:
         return _copied(folder, manifest, FILES[layout], out)
     writers: dict[str, Callable[[Path, Manifest, Path, str], list[Path]]] = {

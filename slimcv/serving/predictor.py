@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from slimcv import bundle, runtimes
-from slimcv.bundle import PLACES, Manifest
+import slimcv
+from slimcv import bundle, packed, runtimes
+from slimcv.bundle import PLACES, Manifest, Serve
+from slimcv.bundle import Input as InputEntry
 from slimcv.data.decoding import Picture, decode, quiet_pillow
 from slimcv.data.parallel import in_order
 from slimcv.errors import SlimcvError, nearest
@@ -59,17 +61,61 @@ def load(
     threads: int | None = None,
     verify: bool = False,
 ) -> Predictor:
-    """The model of a bundle, in the runtime that was measured to be the fastest or in another one it has.
+    """The model of a bundle or a packed file, in the runtime measured to be the fastest or another.
 
     `threads` are by default what affinity and container allow. `verify` compares every file with the hash in
-    the manifest first. Raises SlimcvError for a folder that is no bundle, a damaged file, or a runtime the
-    bundle has no file for.
+    the manifest first; a packed file always is. Raises SlimcvError for a folder that is no bundle, a damaged
+    file, or a runtime the bundle has no file for.
     """
     place = Path(folder)
+    if place.is_file():
+        return _unpacked(place, runtime=runtime, threads=threads or available())
     manifest = bundle.read(place, verify=verify)
     name, path = served(manifest, runtime)
     count = threads or available()
     return Predictor(manifest, runtimes.prepare(place / path, name, threads=count), threads=count)
+
+
+def _unpacked(path: Path, *, runtime: str | None, threads: int) -> Predictor:
+    """A packed file, run from memory."""
+    model, manifest = packed.read(path)
+    name = runtime or (manifest.serve.runtime if manifest is not None else packed.RUNTIMES[0])
+    if name not in packed.RUNTIMES:
+        raise SlimcvError(f"a packed model does not run in {name}", nearest(name, packed.RUNTIMES))
+    if manifest is None:
+        return _bare(path, model, name, threads=threads)
+    prepared = runtimes.prepare_onnx(
+        model, name, threads=threads, inference_precision=manifest.inference_precision
+    )
+    return Predictor(manifest, prepared, threads=threads)
+
+
+def _bare(path: Path, model: bytes, runtime: str, *, threads: int) -> Predictor:
+    """A packed model that came without a manifest: it must normalise pictures itself."""
+    prepared = runtimes.prepare_onnx(model, runtime, threads=threads)
+    if prepared.input_format != runtimes.PIXELS:
+        raise SlimcvError(
+            f"{path} does not say how its pictures are to be normalised",
+            "pack the bundle and not its .onnx alone, or unpack it with slimcv unpack",
+        )
+    channels, height, width = runtimes.input_shape(model, runtime)
+    spec = InputSpec(channels, height, width)
+    entry = InputEntry(format=runtimes.PIXELS, **asdict(spec))
+    serve = Serve(path=PLACES[runtime], runtime=runtime, precision=prepared.precision, threads=threads)
+    manifest = packed.PackedManifest(
+        schema_version=1,
+        slimcv=slimcv.__version__,
+        created="",
+        serve=serve,
+        input=entry,
+        classes=None,
+        files={},
+        environment={},
+        threads=threads,
+        seed=0,
+        recipe={},
+    )
+    return Predictor(manifest, prepared, threads=threads)
 
 
 def served(manifest: Manifest, runtime: str | None) -> tuple[str, str]:

@@ -1,0 +1,198 @@
+"""Packed files on the disk: written, unpacked, read into memory."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from slimcv.bundle import PLACES
+from slimcv.errors import SlimcvError
+from slimcv.measure.size import artifact_files
+from slimcv.packed import manifest as manifests
+from slimcv.packed import packing, stripping
+from slimcv.packed.damage import Damaged, TooLarge
+from slimcv.packed.manifest import PackedManifest
+from slimcv.packed.reading import Reader
+from slimcv.packed.wire import NotOnnx
+from slimcv.writing import complete
+
+SUFFIX = ".slim"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a file, and of the same file zipped (deflate, level 9)."""
+
+    path: str
+    bytes: int
+    zipped_bytes: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing came to. `ways` counts tensors by how they are written."""
+
+    path: str
+    bytes: int
+    model: Sizes
+    original: Sizes | None
+    stripped_bytes: int | None
+    graph_bytes: int
+    manifest_bytes: int
+    tensor_bytes: int
+    ways: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The result of `slimcv pack --format json`."""
+        return {"schema_version": 1, **asdict(self)}
+
+
+def pack(
+    source: Path, *, out: Path | None = None, original: Path | None = None, strip: bool = False
+) -> Packed:
+    """Write a bundle or an `.onnx` file as one packed file, by default beside it.
+
+    What is written is unpacked again and compared first. `strip` leaves out what no runtime computes with;
+    unpacking then gives that smaller ONNX file. Of `original` only the bytes are counted. Raises SlimcvError.
+    """
+    folder = source.is_dir()
+    manifest = manifests.of_bundle(source) if folder else None
+    path = source / PLACES["onnxruntime"] if folder else source
+    own = (
+        source.resolve().with_name(f"{source.resolve().name}{SUFFIX}")
+        if folder
+        else source.with_suffix(SUFFIX)
+    )
+    target = out or own
+    if target.exists() and target.samefile(path):
+        raise SlimcvError(f"{target} is the model itself", "name another --out")
+    counted = None if original is None else _sizes(original)
+    with _mapped(path) as model:
+        given = memoryview(stripping.stripped(bytes(model))) if strip else model
+        content = packing.packed(given, manifests.written(manifest))
+        _require_same(content.written, given)
+        stripped_bytes = len(given) if strip else None
+        del given
+    with _written(target) as stream:
+        stream.write(content.written)
+    return Packed(
+        path=str(target),
+        bytes=len(content.written),
+        model=_sizes(path),
+        original=counted,
+        stripped_bytes=stripped_bytes,
+        graph_bytes=content.graph_bytes,
+        manifest_bytes=content.manifest_bytes,
+        tensor_bytes=content.tensor_bytes,
+        ways=content.ways,
+    )
+
+
+def unpack(source: Path, *, out: Path | None = None, limit: int | None = None) -> Path:
+    """Write the ONNX file that was packed, tensor by tensor; its path, by default beside the packed one.
+
+    `limit` is the most bytes it may have, by default what docs/format.md says. Raises SlimcvError.
+    """
+    target = out or source.with_suffix(".onnx")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise SlimcvError(f"{target} is the packed model itself", "name another --out")
+    with _opened(source, limit=limit) as reader, _written(target) as stream:
+        for piece in reader.pieces():
+            stream.write(piece)
+    return target
+
+
+def read(source: Path, *, limit: int | None = None) -> tuple[bytes, PackedManifest | None]:
+    """The ONNX file and the manifest, None where a bare ONNX file was packed. Raises SlimcvError."""
+    with _opened(source, limit=limit) as reader:
+        model = io.BytesIO()
+        for piece in reader.pieces():
+            model.write(piece)
+        return model.getvalue(), _manifest(reader)
+
+
+def read_manifest(source: Path) -> PackedManifest | None:
+    """The manifest alone. Raises SlimcvError."""
+    with _opened(source, limit=None) as reader:
+        return _manifest(reader)
+
+
+def _manifest(reader: Reader) -> PackedManifest | None:
+    return manifests.read(reader.manifest, onnx_bytes=reader.onnx_bytes, sha256=reader.sha256)
+
+
+@contextmanager
+def _opened(path: Path, *, limit: int | None) -> Iterator[Reader]:
+    """The file as a reader; what is wrong with it is said with its name."""
+    try:
+        with path.open("rb") as file:
+            yield Reader(file, limit=limit)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (Damaged, TooLarge) as error:
+        raise SlimcvError(f"{path}: {error.message}", error.hint) from error
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with complete(path) as stream:
+            yield stream
+    except OSError as error:
+        raise SlimcvError(
+            f"cannot write {path}: {error.strerror}", "free space or choose another --out"
+        ) from error
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    """The bytes of a file, which the system reads as they are needed and may drop again."""
+    try:
+        with path.open("rb") as file:
+            if not path.stat().st_size:
+                raise NotOnnx("it is empty")
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        yield memoryview(mapping)
+    except NotOnnx as error:
+        raise SlimcvError(f"{path}: {error.message}", error.hint) from error
+
+
+def _unreadable(path: Path, error: OSError) -> SlimcvError:
+    return SlimcvError(f"{path}: {error.strerror or error}", "name a file that exists and may be read")
+
+
+def _require_same(content: bytes, model: memoryview) -> None:
+    """Unpack what is about to be written, and compare."""
+    reader, at = Reader(io.BytesIO(content), limit=len(model)), 0
+    for piece in reader.pieces():
+        if model[at : at + len(piece)] != piece:
+            raise AssertionError("the packed model is not the model")
+        at += len(piece)
+    if at != len(model):
+        raise AssertionError("the packed model is not the model")
+
+
+def _sizes(path: Path) -> Sizes:
+    """A file is read in pieces, a folder's or an OpenVINO model's files together."""
+    size = zipped = 0
+    for file in artifact_files(path):
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        try:
+            with file.open("rb") as stream:
+                while piece := stream.read(_CHUNK_BYTES):
+                    size += len(piece)
+                    zipped += len(deflate.compress(piece))
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        zipped += len(deflate.flush())
+    return Sizes(str(path), size, zipped)

@@ -1,0 +1,200 @@
+"""A packed file that was cut, altered or made to harm is refused before it costs anything."""
+
+import dataclasses
+import hashlib
+import io
+import struct
+import tracemalloc
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from slimcv.errors import SlimcvError
+from slimcv.packed import coders, header, packing
+from slimcv.packed.damage import Damaged, TooLarge
+from slimcv.packed.encodings import Way
+from slimcv.packed.reading import Reader
+from slimcv.packed.varints import varint
+
+from .conftest import forged, opened, sealed, unpacked, with_tensors
+
+MODEL = with_tensors((TensorProto.INT8, np.arange(-60, 60, dtype=np.int8)), (TensorProto.FLOAT, bytes(40)))
+PACKED = packing.packed(memoryview(MODEL), b"").written
+
+
+def test_a_file_that_ends_early_is_refused_wherever_it_ends():
+    for end in range(len(PACKED)):
+        with pytest.raises(Damaged):
+            unpacked(PACKED[:end])
+    with pytest.raises(Damaged):
+        unpacked(PACKED + b"\0")
+
+
+def test_any_changed_bit_is_found(content):
+    for place in [*range(header.BYTES), *range(header.BYTES, len(content), 199)]:
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        with pytest.raises(Damaged):
+            unpacked(bytes(changed))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_changes_that_keep_the_checksums_give_the_same_model_or_one_error(data):
+    """Someone who alters a file can write the right checksums too."""
+    changed = bytearray(PACKED[header.BYTES :])
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(SlimcvError):
+        assert unpacked(sealed(opened(PACKED)[0], bytes(changed))) == MODEL
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_a_directory_of_other_numbers_gives_the_same_model_or_one_error(data):
+    listing = bytearray(opened(PACKED)[1])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(listing) - 1))
+        number = varint(data.draw(st.integers(0, 2**64 - 1) | st.integers(0, 300)))
+        listing[place : place + data.draw(st.integers(0, 2))] = number
+    with suppress(SlimcvError):
+        assert unpacked(forged(PACKED, listing=bytes(listing))) == MODEL
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_any_other_bytes_are_refused(content):
+    for each in (content, header.MAGIC + content, PACKED[: header.BYTES] + content):
+        with pytest.raises(Damaged):
+            unpacked(each)
+
+
+def listed(blocks, *parts):
+    """A directory as it is written: pairs of size and packed size, and numbers of tensors."""
+    numbers = b"".join(b"\0" + varint(size) + varint(packed) for size, packed in blocks)
+    return varint(len(blocks)) + numbers + varint(len(parts)) + b"".join(
+        varint(int(number)) for part in parts for number in part
+    )  # fmt: skip
+
+
+SKELETON = with_tensors((TensorProto.INT8, b"12345678"))
+GAP = SKELETON.index(b"12345678")
+CUT = SKELETON.replace(b"12345678", b"")
+
+
+def made(*, blocks=None, part=(GAP, 8, 1, Way.RAW, 2), content=b"12345678", onnx_bytes=None, skeleton=CUT):
+    """A file that is sound as it comes by default."""
+    blocks = blocks or [(0, 0), (len(skeleton), len(skeleton)), (len(content), len(content))]
+    onnx_bytes = len(skeleton) + 8 if onnx_bytes is None else onnx_bytes
+    sha256 = hashlib.sha256(SKELETON).digest()
+    return forged(
+        PACKED, listing=listed(blocks, part), blocks=skeleton + content, onnx_bytes=onnx_bytes, sha256=sha256
+    )
+
+
+def test_a_file_made_by_hand_from_the_description_of_the_format_is_read():
+    assert unpacked(made()) == SKELETON
+
+
+HUGE = 1 << 40
+LIES = {
+    "a model beyond the limit": {"onnx_bytes": HUGE},
+    "a model larger than its parts": {"onnx_bytes": len(SKELETON) + 1},
+    "a tensor larger than the model": {"part": (GAP, HUGE, 8, Way.CONSTANT, 2)},
+    "a count that overflows": {"part": (GAP, 2**61 + 1, 8, Way.CONSTANT, 2)},
+    "a width of zero": {"part": (GAP, 8, 0, Way.RAW, 2)},
+    "a width of three": {"part": (GAP, 8, 3, Way.RAW, 2)},
+    "a gap beyond the graph": {"part": (HUGE, 8, 1, Way.RAW, 2)},
+    "a block that is not there": {"part": (GAP, 8, 1, Way.RAW, 3)},
+    "the graph as weights": {"part": (GAP, 8, 1, Way.RAW, 1)},
+    "a block larger than the file": {"blocks": [(0, 0), (len(CUT), len(CUT)), (8, HUGE)]},
+    "a block that unpacks to anything": {"blocks": [(0, 0), (len(CUT), len(CUT)), (HUGE, 8)]},
+    "a large manifest": {"blocks": [(2 << 20, 0), (len(CUT), len(CUT)), (8, 8)]},
+    "no graph": {"blocks": [(0, 0)]},
+    "a tensor amid the graph": {"part": (GAP - 3, 8, 1, Way.RAW, 2)},
+    "a tensor before the graph": {"part": (0, 8, 1, Way.RAW, 2)},
+    "other weights": {"content": b"12345679"},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_file_that_lies_with_right_checksums_is_refused_at_no_cost(lie):
+    content = made(**LIES[lie])
+    tracemalloc.start()
+    try:
+        with pytest.raises((Damaged, TooLarge)):
+            unpacked(content)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("number", [2**20, 2**63, 2**64 - 1])
+def test_a_directory_that_declares_entries_it_does_not_have_is_refused(number):
+    for listing in (varint(number), listed([(0, 0), (5, 5)])[:-1] + varint(number)):
+        with pytest.raises(Damaged, match="more entries"):
+            unpacked(forged(PACKED, listing=listing, blocks=b"graph"))
+
+
+def test_a_directory_that_unpacks_to_anything_is_refused_unread():
+    bomb = coders.zstandard_of(bytes(64 << 20), level=1)
+    head = opened(PACKED)[0]
+    changes = {"directory_coder": coders.ZSTANDARD, "directory_packed_bytes": len(bomb)}
+    head = dataclasses.replace(head, directory_bytes=64 << 20, **changes)
+    with pytest.raises(Damaged, match="more than a file of this size"):
+        unpacked(sealed(head, bomb))
+
+
+def test_a_graph_that_points_to_other_files_is_refused_before_its_tensors_are_read():
+    tensor = numpy_helper.from_array(np.zeros(2, np.float32), "t")
+    tensor.ClearField("raw_data")
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    graph = helper.make_graph([], "g", [], [], [tensor])
+    skeleton = helper.make_model(graph).SerializeToString()
+    listing = listed([(0, 0), (len(skeleton), len(skeleton))])
+    content = forged(PACKED, listing=listing, blocks=skeleton, onnx_bytes=len(skeleton))
+    with pytest.raises(Damaged, match="other files"):
+        Reader(io.BytesIO(content))
+
+
+def test_another_version_is_named():
+    changed = bytearray(PACKED)
+    changed[8] = 2
+    changed[76:80] = struct.pack("<I", zlib.crc32(changed[:76]))
+    with pytest.raises(Damaged, match="version 2"):
+        unpacked(bytes(changed))
+
+
+def test_a_large_model_in_a_small_file_needs_a_limit_of_its_own():
+    model = with_tensors((TensorProto.FLOAT, np.zeros((header.ALWAYS_BYTES >> 2) + 1, np.float32)))
+    content = packing.packed(memoryview(model), b"").written
+    assert len(content) < 1000
+    with pytest.raises(TooLarge, match="allowed"):
+        unpacked(content)
+    assert unpacked(content, limit=len(model)) == model
+    with pytest.raises(TooLarge):
+        unpacked(content, limit=len(model) - 1)
+
+
+def test_the_limit_follows_the_size_of_the_file():
+    assert header.default_limit(100) == header.ALWAYS_BYTES
+    assert header.default_limit(1 << 20) == header.LARGEST_RATIO << 20
+    assert header.default_limit(1 << 30) == header.MOST_BYTES
+
+
+def test_no_more_than_a_few_tensors_are_in_memory_at_a_time():
+    random = np.random.default_rng(0)
+    tensors = [(TensorProto.INT8, random.bytes(1 << 18)) for _ in range(16)]
+    content = packing.packed(memoryview(with_tensors(*tensors)), b"").written
+    tracemalloc.start()
+    try:
+        for _ in Reader(io.BytesIO(content)).pieces():
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 3 << 19
+    finally:
+        tracemalloc.stop()
