@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,16 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.fx import GraphModule
 
+    from slimcv.measure.trial import Outcome, Trial
     from slimcv.surgery import Refit
 
 SWEEP_BYTES = 2**30
 """Memory that the values of both networks may take while layers are fitted."""
-
-TRIALS = 5
-"""Candidates timed at most in search of a latency."""
-
-CLOSE = 0.1
-"""Two shares of the MACs nearer than this, one fast enough and one not, end the search for a latency."""
 
 log = logging.getLogger("slimcv")
 
@@ -80,7 +75,9 @@ class PruneChannels(Step):
         capture.set_training(variant.model, False)
         whole = macs.count(variant.model, variant.input)
         timing = trial.Trial(variant, context)
-        share = self.macs if self.latency is None else self._share_for_latency(variant, context, timing)
+        share = self.macs
+        if self.latency is not None:
+            share = self._share_for_latency(variant, context, timing, latency=self.latency)
         given = variant
         fits: list[Refit] = []
         for number in range(1, self.steps + 1):
@@ -130,37 +127,21 @@ class PruneChannels(Step):
             )
         return replace(variant, model=narrower, artifacts={}), fits
 
-    def _share_for_latency(self, variant: Variant, context: Context, timing: Any) -> float:
-        """The largest share of the MACs whose candidate is timed at the wanted share of the latency.
+    def _share_for_latency(
+        self, variant: Variant, context: Context, timing: Trial, *, latency: float
+    ) -> float:
+        """The largest share of the MACs whose candidate is timed at this share of the latency."""
+        from slimcv.measure import macs, trial
 
-        Between a share that is fast enough and one that is not, the next is half-way.
-        """
-        from slimcv.measure import macs
-
-        assert self.latency is not None
         whole = macs.count(variant.model, variant.input)
-        enough, too_much, share = 0.0, 1.0, self.latency
-        seen: list[str] = []
-        for _ in range(TRIALS):
-            try:
-                candidate, _ = self._round(variant, context, target=share * whole, correct=False)
-            except NotApplicable:
-                if not seen:
-                    raise
-                break
+
+        def timed(share: float) -> Outcome:
+            candidate, _ = self._round(variant, context, target=share * whole, correct=False)
             found = timing.of(candidate)
-            seen.append(f"{share:.0%} of the MACs: {found.before_ms:.3g} → {found.after_ms:.3g} ms")
-            log.info("prune_channels: %s in %s", seen[-1], context.runtime)
-            if found.share <= self.latency and found.faster:
-                enough = share
-            else:
-                too_much = share
-            if enough and too_much - enough < CLOSE:
-                break
-            share = (enough + too_much) / 2 if enough else share * max(0.5, self.latency / found.share)
-        if not enough:
-            raise Rejected(f"no candidate has {self.latency:.0%} of the latency: " + "; ".join(seen))
-        return enough
+            log.info("prune_channels: %.0f %% of the MACs: %s in %s", 100 * share, found, context.runtime)
+            return found
+
+        return trial.widest(timed, wanted=latency)
 
     def _trained(self, variant: Variant, context: Context) -> Variant:
         from slimcv import train
@@ -184,12 +165,9 @@ class PruneChannels(Step):
         return surgery.calibration_batches(context, variant.input, count=count)
 
 
-def _require_faster(found: Any, share: float) -> None:
+def _require_faster(found: Outcome, share: float) -> None:
     if not found.faster:
-        raise Rejected(
-            f"no faster with {share:.0%} of the MACs: {found.before_ms:.3g} → {found.after_ms:.3g} ms, "
-            "inside the spread; not trained"
-        )
+        raise Rejected(f"no faster with {share:.0%} of the MACs: {found}, inside the spread; not trained")
 
 
 def _changed_widths(before: GraphModule, after: GraphModule) -> dict[str, list[int]]:

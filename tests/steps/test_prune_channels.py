@@ -127,13 +127,6 @@ def test_the_latency_is_measured_where_the_network_will_run(tmp_path):
     assert list(tmp_path.glob("trial-*/candidate/*.onnx"))
 
 
-def test_fewer_macs_that_are_not_fast_enough_are_rejected_with_figures(tmp_path):
-    before = variant_of(module())
-    step = PruneChannels(latency=0.02, importance="l2", correct=False, min_kept=0.02, round_to=1)
-    with pytest.raises((Rejected, NotApplicable), match=r"MACs|ms"):
-        applied(step, before, tmp_path)
-
-
 def test_what_is_no_faster_is_not_trained():
     with pytest.raises(Rejected, match=r"50% of the MACs: 2 → 2\.1 ms"):
         prune_channels._require_faster(Outcome(2.0, 2.1, False), 0.5)
