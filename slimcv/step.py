@@ -75,8 +75,8 @@ class Context:
     """What a step may read: the data, the original as teacher, where to put files, and the limits of the run.
 
     `threads` is the deployment's thread count, used for every measurement; `train_threads` is what training
-    may use. `deadline` is a `time.perf_counter` reading after which work should end, or None. `processes` are
-    those that train together, None for this one alone.
+    may use. `runtime` is the one that variants are compared in. `deadline` is a `time.perf_counter` reading
+    after which work should end, or None. `processes` are those that train together, None for this one alone.
     """
 
     teacher: Variant
@@ -85,6 +85,7 @@ class Context:
     threads: int
     train_threads: int
     seed: int = 0
+    runtime: str = "eager"
     deadline: float | None = None
     processes: Processes | None = None
 

@@ -201,7 +201,7 @@ class Workbench:
         return variant
 
     def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
-        context = self.context
+        context = replace(self.context, runtime=self.yardstick)
         needs_training = entry.trains or not entry.step.lossless
         if context.data is None and (entry.step.needs_data or needs_training):
             raise NotApplicable("needs data")

@@ -16,11 +16,11 @@ from slimcv import bundle, cli, data, models, runtimes, session
 from slimcv.errors import NotApplicable
 from slimcv.measure import accuracy, latency
 from slimcv.models import capture
-from slimcv.recipe import load
+from slimcv.recipe import Entry, load
 from slimcv.report.outcome import from_records
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
-from slimcv.step import Context, InputSpec, Variant
+from slimcv.step import Context, InputSpec, Stage, Step, Variant
 from slimcv.steps.depthwise_separable import DepthwiseSeparable
 from slimcv.steps.finetune import Finetune
 from slimcv.steps.global_average_pool import GlobalAveragePool
@@ -166,6 +166,18 @@ def test_pooling_that_is_no_faster_is_kept_because_a_smaller_input_needs_it(benc
     assert verdict.accepted == (not verdict.reason.startswith("slower"))
     assert "no gain" not in verdict.reason
     assert shrink.apply(pooled, bench.context).input.shape == (3, 8, 8)
+
+
+def test_a_step_is_told_the_runtime_that_variants_are_compared_in(bench):
+    class Telling(Step):
+        stage = Stage.SURGERY
+        lossless = True
+
+        def apply(self, variant, context):
+            return replace(variant, details={"runtime": context.runtime})
+
+    entry = Entry("telling", Telling())
+    assert bench._apply(entry, bench.teacher, repairs=False).details == {"runtime": "onnxruntime"}
 
 
 def test_macs_are_counted_once_for_a_variant(bench):

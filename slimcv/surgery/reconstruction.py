@@ -56,7 +56,7 @@ def reconstruct(
             given, wanted = after.inputs_of(node), before.outputs_of(targets[conversion.node])
             fits.append(_fit(conversion, given, wanted=wanted, rounds=rounds, generator=generator))
         elif fits and isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
-            _move_statistics(layer, before.inputs_of(targets[node.name]), now=after.inputs_of(node))
+            move_statistics(layer, before.inputs_of(targets[node.name]), now=after.inputs_of(node))
     return fits
 
 
@@ -140,7 +140,7 @@ def _statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, torch.stack(squares).sum(0) / count
 
 
-def _move_statistics(norm: nn.BatchNorm2d, was: Sequence[Tensor], *, now: Sequence[Tensor]) -> None:
+def move_statistics(norm: nn.BatchNorm2d, was: Sequence[Tensor], *, now: Sequence[Tensor]) -> None:
     """Shift the running mean and scale the running variance as the statistics of these values changed.
 
     The statistics themselves come from all training data and stay the base: few pictures, or synthetic ones,

@@ -1,0 +1,177 @@
+"""Whole channels go, in every layer that makes or reads them, and what is left makes up for them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from slimcv.errors import NotApplicable, Rejected
+from slimcv.step import Context, Stage, Step, Variant
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.fx import GraphModule
+
+    from slimcv.measure.trial import Outcome, Trial
+    from slimcv.surgery import Refit
+
+SWEEP_BYTES = 2**30
+"""Memory that the values of both networks may take while layers are fitted."""
+
+log = logging.getLogger("slimcv")
+
+
+class PruneChannels(Step):
+    """Structured pruning along torch-pruning's dependency graph (Fang et al. 2023, "DepGraph").
+
+    The network that is left is the one before, exactly, had nothing read the removed channels; layers that
+    read them are then fitted to what they gave before (He et al. 2017, "Channel Pruning"). Raises
+    NotApplicable where no channels can be cut or the target cannot be reached, Rejected where no candidate is
+    fast enough.
+    """
+
+    stage: ClassVar[Stage] = Stage.PRUNE
+
+    macs: float = Field(default=0.5, gt=0, lt=1, description="share of the MACs to keep")
+    latency: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the latency to keep, where variants are compared; wins over macs",
+    )
+    round_to: int = Field(
+        default=8, ge=1, description="widths become multiples of this, as the kernels of CPUs like them"
+    )
+    importance: Literal["taylor", "l2", "l1", "lamp", "fpgm"] = Field(
+        default="taylor",
+        description="which channels go first: by the loss (taylor), by weights, or by distance (fpgm)",
+    )
+    allocation: Literal["global", "uniform"] = Field(
+        default="global",
+        description="where they go: wherever a MAC costs least importance, or the same share everywhere",
+    )
+    min_kept: float = Field(
+        default=0.25, gt=0, lt=1, description="share of a layer's channels that stays at the least"
+    )
+    steps: int = Field(default=1, ge=1, le=20, description="rounds of pruning, with training in between")
+    epochs: int = Field(
+        default=2, ge=1, description="rounds through the training pictures after each round but the last"
+    )
+    correct: bool = Field(
+        default=True, description="fit layers whose inputs were cut to what they gave before, on pictures"
+    )
+    calibration_images: int = Field(
+        default=128, ge=1, description="pictures for importance and fitting, fewer where memory would not do"
+    )
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """The variant with fewer channels, pruned in `steps` rounds with fine-tuning in between."""
+        from slimcv.measure import macs, trial
+        from slimcv.models import capture
+
+        capture.set_training(variant.model, False)
+        whole = macs.count(variant.model, variant.input)
+        timing = trial.Trial(variant, context)
+        share = self.macs
+        if self.latency is not None:
+            share = self._share_for_latency(variant, context, timing, latency=self.latency)
+        given = variant
+        fits: list[Refit] = []
+        for number in range(1, self.steps + 1):
+            target = share ** (number / self.steps) * whole
+            candidate, fits = self._round(variant, context, target=target)
+            if number < self.steps:
+                _require_faster(timing.of(candidate), macs.count(candidate.model, variant.input) / whole)
+                candidate = self._trained(candidate, context)
+            variant = candidate
+        details = {
+            "macs": round(macs.count(variant.model, variant.input) / whole, 4),
+            "widths": _changed_widths(given.model, variant.model),
+            "errors": {fit.name: [round(fit.before, 4), round(fit.after, 4)] for fit in fits},
+        }
+        return replace(variant, artifacts={}, details={**variant.details, "prune_channels": details})
+
+    def _round(
+        self, variant: Variant, context: Context, *, target: float, correct: bool = True
+    ) -> tuple[Variant, list[Refit]]:
+        """The variant cut to `target` MACs, fitted on pictures where that is asked for."""
+        from slimcv import surgery
+
+        model = variant.model
+        batches = self._batches(model, variant, context)
+        importance = surgery.importance_of(self.importance, model, batches, seed=context.seed)
+        sets = surgery.coupled(model, variant.input, importance)
+        model.zero_grad(set_to_none=True)
+        sets = surgery.clean_sets(model, sets, input=variant.input)
+        if not sets:
+            raise NotApplicable("no channels can be cut out of the network")
+        removed = surgery.choose(
+            sets,
+            surgery.budget_of(model, variant.input),
+            target=target,
+            round_to=self.round_to,
+            min_kept=self.min_kept,
+            uniform=self.allocation == "uniform",
+        )
+        if not surgery.is_clean(model, sets, removed, input=variant.input):
+            raise Rejected("the network without the channels is not the one that ignores them")
+        narrower = surgery.narrow(model, sets, removed)
+        fits: list[Refit] = []
+        if self.correct and correct:
+            layers, kept = surgery.readers(sets, removed), surgery.kept(model, sets, removed)
+            fits = surgery.refit(
+                model, narrower, layers=layers, kept=kept, batches=batches, seed=context.seed
+            )
+        return replace(variant, model=narrower, artifacts={}), fits
+
+    def _share_for_latency(
+        self, variant: Variant, context: Context, timing: Trial, *, latency: float
+    ) -> float:
+        """The largest share of the MACs whose candidate is timed at this share of the latency."""
+        from slimcv.measure import macs, trial
+
+        whole = macs.count(variant.model, variant.input)
+
+        def timed(share: float) -> Outcome:
+            candidate, _ = self._round(variant, context, target=share * whole, correct=False)
+            found = timing.of(candidate)
+            log.info("prune_channels: %.0f %% of the MACs: %s in %s", 100 * share, found, context.runtime)
+            return found
+
+        return trial.widest(timed, wanted=latency)
+
+    def _trained(self, variant: Variant, context: Context) -> Variant:
+        from slimcv import train
+        from slimcv.train.settings import FinetuneSettings
+
+        if context.data is None:
+            return variant
+        details = variant.details
+        trained = train.finetune(
+            variant, context, FinetuneSettings.model_validate({"epochs": self.epochs})
+        ).variant
+        return replace(trained, details=details)
+
+    def _batches(self, model: GraphModule, variant: Variant, context: Context) -> list[Tensor]:
+        """Pictures to fit on, as many as the memory allows for the values of two networks."""
+        from slimcv import surgery
+        from slimcv.models import capture
+
+        held = 2 * surgery.peak_bytes(model, capture.shapes(model, variant.input))
+        count = max(1, min(self.calibration_images, SWEEP_BYTES // held))
+        return surgery.calibration_batches(context, variant.input, count=count)
+
+
+def _require_faster(found: Outcome, share: float) -> None:
+    if not found.faster:
+        raise Rejected(f"no faster with {share:.0%} of the MACs: {found}, inside the spread; not trained")
+
+
+def _changed_widths(before: GraphModule, after: GraphModule) -> dict[str, list[int]]:
+    from slimcv import surgery
+
+    now = surgery.widths(after)
+    return {name: [width, now[name]] for name, width in surgery.widths(before).items() if width != now[name]}

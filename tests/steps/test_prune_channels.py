@@ -1,0 +1,155 @@
+"""Channels go, the MACs with them, and what is left is fitted."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from slimcv.errors import NotApplicable, Rejected
+from slimcv.measure import macs
+from slimcv.measure.trial import Outcome
+from slimcv.models import capture
+from slimcv.step import Context, InputSpec, Variant
+from slimcv.steps import prune_channels
+from slimcv.steps.prune_channels import PruneChannels
+
+INPUT = InputSpec(3, 16, 16)
+
+
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(48, 64, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2),
+    )  # fmt: skip
+
+
+def redundant() -> nn.Module:
+    """Every second channel of the first layer is a multiple of the one before, as the norm sees it too."""
+    made = module()
+    with torch.no_grad():
+        for values in (made[0].weight, made[0].bias):
+            values[1::2] = 0.5 * values[::2]
+        made[1].running_var[1::2] = 0.25
+    return made
+
+
+def variant_of(made: nn.Module) -> Variant:
+    return Variant(capture.capture(made.eval(), INPUT), INPUT)
+
+
+def applied(step, variant: Variant, tmp_path, data=None, **settings) -> Variant:
+    context = Context(variant, data, tmp_path, threads=1, train_threads=1, **settings)
+    return step.apply(replace(variant, model=capture.copy(variant.model)), context)
+
+
+def error(variant: Variant, original: Variant) -> float:
+    x = capture.example(INPUT, batch=16)
+    with torch.no_grad():
+        expected = original.model(x)
+        return float((variant.model(x) - expected).norm() / (expected - expected.mean(0)).norm())
+
+
+@pytest.mark.parametrize("importance", ["taylor", "l2"])
+def test_the_share_of_the_macs_is_kept_in_widths_of_eight(importance, tmp_path):
+    before = variant_of(module())
+    step = PruneChannels(macs=0.5, importance=importance, calibration_images=16)
+    after = applied(step, before, tmp_path)
+    share = macs.count(after.model, INPUT) / macs.count(before.model, INPUT)
+    assert 0.35 < share <= 0.5
+    details = after.details["prune_channels"]
+    assert details["macs"] == pytest.approx(share, abs=1e-4)
+    assert details["widths"]
+    assert all(new % 8 == 0 and new < old for old, new in details["widths"].values())
+    assert after.model.get_submodule("11").out_features == 2
+    assert after.model.state_dict().keys() == before.model.state_dict().keys()
+
+
+def test_what_reads_the_channels_makes_up_for_them(tmp_path):
+    before = variant_of(redundant())
+    settings = {"macs": 0.6, "calibration_images": 64}
+    plain = applied(PruneChannels(correct=False, **settings), before, tmp_path)
+    fitted = applied(PruneChannels(**settings), before, tmp_path)
+    assert error(fitted, before) < 0.5 * error(plain, before)
+    errors = fitted.details["prune_channels"]["errors"]
+    assert errors
+    assert all(after <= was for was, after in errors.values())
+    assert not plain.details["prune_channels"]["errors"]
+
+
+def test_it_is_exported_trained_and_copied_like_any_other(tmp_path):
+    before = variant_of(module())
+    state = {name: value.clone() for name, value in before.model.state_dict().items()}
+    after = applied(PruneChannels(calibration_images=8), before, tmp_path)
+    assert all(torch.equal(value, state[name]) for name, value in before.model.state_dict().items())
+    x = torch.randn(4, 3, 16, 16)
+    after.model(x).square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in after.model.parameters())
+    again = capture.lift(capture.exported(after.model, INPUT))
+    torch.testing.assert_close(again(x), after.model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_network(tmp_path):
+    before = variant_of(module())
+    one, other = (applied(PruneChannels(calibration_images=8), before, tmp_path) for _ in range(2))
+    assert all(
+        torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items()
+    )
+
+
+def test_rounds_train_in_between(data, tmp_path):
+    before = variant_of(wide())
+    step = PruneChannels(macs=0.3, steps=2, epochs=1, calibration_images=16)
+    after = applied(step, before, tmp_path, data)
+    assert macs.count(after.model, INPUT) <= 0.3 * macs.count(before.model, INPUT)
+    assert list(tmp_path.glob("training-*"))
+    assert "finetune" not in after.details
+
+
+def wide() -> nn.Module:
+    """So wide that a third of the MACs is faster on any machine."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 128, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 2),
+    )  # fmt: skip
+
+
+def test_the_latency_is_measured_where_the_network_will_run(tmp_path):
+    before = variant_of(wide())
+    step = PruneChannels(latency=0.7, importance="l2", correct=False, min_kept=0.1)
+    after = applied(step, before, tmp_path, runtime="onnxruntime")
+    assert after.details["prune_channels"]["macs"] < 0.95
+    assert list(tmp_path.glob("trial-*/candidate/*.onnx"))
+
+
+def test_what_is_no_faster_is_not_trained():
+    with pytest.raises(Rejected, match=r"50% of the MACs: 2 → 2\.1 ms"):
+        prune_channels._require_faster(Outcome(2.0, 2.1, False), 0.5)
+
+
+def test_a_network_without_inner_channels_is_left(tmp_path):
+    made = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+    with pytest.raises(NotApplicable, match="no channels"):
+        applied(PruneChannels(), variant_of(made), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"])
+def test_networks_of_torchvision_are_pruned(name, tmp_path):
+    from torchvision import models
+
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    spec = InputSpec(3, 32, 32)
+    made = getattr(models, name)(num_classes=5, **options).eval()
+    before = Variant(capture.capture(made, spec), spec)
+    step = PruneChannels(macs=0.6, importance="l2", correct=False, allocation="uniform")
+    after = applied(step, before, tmp_path)
+    assert macs.count(after.model, spec) <= 0.6 * macs.count(before.model, spec)
+    with torch.no_grad():
+        answer = after.model(capture.example(spec))
+    assert answer.shape == (2, 5)
+    assert bool(answer.isfinite().all())
