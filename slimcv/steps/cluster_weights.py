@@ -57,6 +57,8 @@ class ClusterWeights(Step, FinetuneSettings):
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The clustered variant; `details["cluster_weights"]` has the distinct values by layer."""
+        import torch
+
         from slimcv import surgery
         from slimcv.models import capture
         from slimcv.surgery.layers import chosen
@@ -81,7 +83,7 @@ class ClusterWeights(Step, FinetuneSettings):
         details = {
             "clusters": self.clusters,
             "per": self.per,
-            "values": {name: len(layers[name].detach().unique()) for name in names},
+            "values": {name: len(torch.unique(layers[name])) for name in names},
         }
         log.info("cluster_weights: %d layers, at most %d values per %s", len(names), self.clusters, self.per)
         return replace(variant, artifacts={}, details={**variant.details, "cluster_weights": details})

@@ -43,7 +43,7 @@ class PruneWeights(Step, PruningSettings):
         if not weights:
             raise NotApplicable("no convolution or linear layer is chosen by include and exclude")
         at_once = context.data is None or not self.trains
-        if at_once or self.schedule == "constant":
+        if at_once or self.sparsity_schedule == "constant":
             kept.prune(weights, self)
         if not at_once:
             variant = finetune(variant, context, PruningSettings(**self.model_dump())).variant

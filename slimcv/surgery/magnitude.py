@@ -23,7 +23,7 @@ def prune(weights: Sequence[Tensor], *, share: float, block: tuple[int, int], to
     scores = [_scores(weight, block) for weight in weights]
     if together:
         spare = _smallest(torch.cat([score.flatten() for score in scores]), share)
-        parts = list(spare.split([score.numel() for score in scores]))
+        parts = list(torch.split(spare, [score.numel() for score in scores]))
     else:
         parts = [_smallest(score.flatten(), share) for score in scores]
     for weight, score, part in zip(weights, scores, parts, strict=True):

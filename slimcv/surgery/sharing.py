@@ -13,7 +13,7 @@ MOST_VALUES = 256
 WEIGHTS_A_VALUE = 4
 """With fewer weights to a value, naming values takes about as much as the weights themselves."""
 
-_ROUNDS = 100
+_ROUNDS = 300
 _FEW = 2048
 _SAMPLE = 2**17
 
@@ -23,9 +23,9 @@ Initial = Literal["density", "linear", "kmeans++"]
 def is_few(values: Tensor) -> bool:
     """Whether a row of weights consists of few values, each of several weights."""
     most = min(MOST_VALUES, values.numel() // WEIGHTS_A_VALUE)
-    if not most or len(values[:_FEW].unique()) > most:  # Most rows are told from their beginning.
+    if not most or len(torch.unique(values[:_FEW])) > most:  # Most rows are told from their beginning.
         return False
-    return len(values.unique()) <= most
+    return len(torch.unique(values)) <= most
 
 
 def is_shared(weight: Tensor) -> bool:
@@ -60,7 +60,7 @@ def centroids(values: Tensor, count: int, *, initial: Initial, seed: int) -> Ten
     """
     ordered = values.double().sort().values
     sums = torch.cat([torch.zeros(1, dtype=torch.float64), ordered.cumsum(0)])
-    found = _first(ordered, count, initial, seed).unique()
+    found = torch.unique(_first(ordered, count, initial, seed))
     for _ in range(_ROUNDS):
         ends = torch.searchsorted(ordered, (found[1:] + found[:-1]) / 2)
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), ends, torch.tensor([len(ordered)])])
@@ -70,7 +70,8 @@ def centroids(values: Tensor, count: int, *, initial: Initial, seed: int) -> Ten
         if torch.equal(means, found):
             break
         found = means
-    return found.to(values.dtype).unique()
+    distinct: Tensor = torch.unique(found.to(values.dtype))
+    return distinct
 
 
 def _first(ordered: Tensor, count: int, initial: Initial, seed: int) -> Tensor:

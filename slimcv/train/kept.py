@@ -35,13 +35,12 @@ class Groups:
         Each of n weights is given 1/√n of it: the norm of the gradient is then that of the shared values'
         own, and Adam's steps do not depend on a factor.
         """
-        # Where a double is added to after another there is no order but that of the weights.
         sums = torch.bincount(self.index, gradient.reshape(-1).double(), len(self.count))
         each = (sums / self.count.sqrt()).to(gradient.dtype)
         return each[self.index].view(gradient.shape)
 
     def tied(self, weight: Tensor) -> Tensor:
-        """Every weight as the first of its group: vectorised arithmetic need not treat equal numbers alike."""
+        """Every weight as the first of its group: vectorised arithmetic may treat equal numbers otherwise."""
         return weight.reshape(-1)[self.first][self.index].view(weight.shape)
 
 
@@ -136,7 +135,7 @@ def _is_pruned(weight: Tensor) -> bool:
 
 
 def _groups(weight: Tensor) -> Groups:
-    values, index = weight.detach().reshape(-1).unique(return_inverse=True)
+    values, index = torch.unique(weight.detach().reshape(-1), return_inverse=True)
     places = torch.arange(index.numel())
     first = torch.full((len(values),), index.numel()).scatter_reduce_(0, index, places, "amin")
     return Groups(index, first, torch.bincount(index, minlength=len(values)).double())

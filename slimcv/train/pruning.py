@@ -51,7 +51,7 @@ class PruningSettings(FinetuneSettings):
     scope: Literal["global", "layer"] = Field(
         "global", description="the smallest weights of all layers together, or the same share of every layer"
     )
-    schedule: Literal["polynomial", "constant"] = Field(
+    sparsity_schedule: Literal["polynomial", "constant"] = Field(
         "polynomial", description="more and more weights during the training, or all before it"
     )
     until: float = Field(
@@ -92,7 +92,7 @@ class PruningSettings(FinetuneSettings):
         Zhu and Gupta 2017, "To prune, or not to prune": many while there is much to spare, the last ones
         slowly, `1 - (1 - t)^3`.
         """
-        if self.schedule == "constant" or share >= self.until:
+        if self.sparsity_schedule == "constant" or share >= self.until:
             return 1.0
         moment = int(share / self.until * MOMENTS) / MOMENTS
         return float(1.0 - (1.0 - moment) ** 3)
