@@ -1,4 +1,4 @@
-"""Pictures for steps that calibrate, and a network that has learnt something for those that shrink weights."""
+"""Pictures for steps that calibrate, and a trained network for those that shrink weights."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The step `quantize_weights`: a quarter of the bytes, the same answers in every runtime, no picture needed."""
+"""The step `quantize_weights`: a quarter of the bytes, the same answers everywhere, no picture needed."""
 
 import numpy as np
 import onnx
