@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from slimcv.data import Dataset
     from slimcv.train.processes.group import Processes
+
+Gain = Literal["sparsity", "clusters"]
+"""What can be in the weights for the sake of a small file: exact zeros, and few distinct values."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,6 +30,7 @@ class Stage(IntEnum):
     PRUNE = 20
     TRAIN = 30
     FUSE = 40
+    CLUSTER = 45
     QUANTIZE = 50
     EXPORT = 60
 
@@ -110,6 +114,19 @@ class Step(BaseModel, ABC):
     """In the stage EXPORT, the key of what the step adds to `Variant.artifacts`; else the runtime's name."""
     enabling: ClassVar[bool] = False
     """What the step is worth shows in later ones, so it needs no gain of its own; slower it may not be."""
+    trains: ClassVar[bool] = False
+    """The step ends with trained weights, so its accuracy can be judged."""
+    data_free: ClassVar[bool] = False
+    """Meant to be right without pictures; without `--data` its agreement with the original judges it."""
+    gains: ClassVar[Gain | None] = None
+    """What the step gives the weights, and no later step may take from them."""
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """Why nothing is left of what an earlier step gained, None where it is kept.
+
+        `recovers` says that fine-tuning follows in the same entry of the recipe.
+        """
+        return None
 
     @abstractmethod
     def apply(self, variant: Variant, context: Context) -> Variant:

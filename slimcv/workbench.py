@@ -202,8 +202,8 @@ class Workbench:
 
     def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
         context = replace(self.context, runtime=self.yardstick)
-        needs_training = entry.trains or not entry.step.lossless
-        if context.data is None and (entry.step.needs_data or needs_training):
+        can_be_judged = entry.step.lossless or entry.step.data_free
+        if context.data is None and (entry.step.needs_data or entry.trains or not can_be_judged):
             raise NotApplicable("needs data")
         if entry.trains and context.deadline is not None and time.perf_counter() >= context.deadline:
             raise NotApplicable("the run's time budget is used up")

@@ -31,7 +31,7 @@ def test_every_shipped_recipe_is_valid_and_described(name):
 
 
 def test_the_promised_recipes_are_shipped():
-    assert {"cpu_fast", "cpu_int8", "cpu_lossless", "cpu_small"} <= set(recipe.names())
+    assert {"cpu_fast", "cpu_int8", "cpu_lossless", "cpu_small", "cpu_tiny"} <= set(recipe.names())
 
 
 def test_the_lossless_recipe_holds_only_lossless_steps():
@@ -192,3 +192,74 @@ def test_parameters_reach_every_step_that_has_them_and_unknown_ones_are_told():
         recipe.load("cpu_lossless").with_parameters(target_isa="avx2")
     with pytest.raises(SlimcvError, match="avx3"):
         recipe.load("cpu_int8").with_parameters(target_isa="avx3")
+
+
+CHAIN = """
+steps:
+  - prune_weights: {sparsity: 0.5}
+  - fuse_conv_bn
+  - cluster_weights: {clusters: 16}
+  - quantize_int8: {preserve: [sparsity, clusters]}
+    recover: {epochs: 1}
+  - export_onnx
+"""
+
+
+def test_pruned_clustered_and_quantised_stand_in_a_recipe_that_keeps_each_of_them(tmp_path):
+    entries = recipe.load(written(tmp_path, CHAIN)).entries
+    assert [entry.trains for entry in entries] == [True, False, True, True, False]
+    at_once = recipe.load(written(tmp_path, CHAIN), overrides=("prune_weights.epochs=0",))
+    assert not at_once.entries[0].trains
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "steps: [cluster_weights, fuse_conv_bn]",
+            "entry 2 'fuse_conv_bn' would undo the clusters that entry 1 'cluster_weights' gains: folding a "
+            "BatchNorm multiplies the weights of every channel by a number of its own | put 'fuse",
+        ),
+        (
+            "steps: [cluster_weights, quantize_int8]",
+            "a scale for every channel makes several integers of a shared value | give it `preserve: [clus",
+        ),
+        ("steps: [cluster_weights, quantize_weights]", "makes several integers of a shared value"),
+        ("steps: [cluster_weights, export_nncf]", "makes several integers of a shared value | leave one"),
+        (
+            "steps: [prune_weights, depthwise_separable]",
+            "would undo the sparsity that entry 1 'prune_weights' gains: new layers take the place",
+        ),
+        ("steps: [prune_weights, global_average_pool]", "would undo the sparsity"),
+        (
+            "steps:\n- prune_weights\n- finetune: {preserve: [clusters]}",
+            "it trains without `sparsity` in its preserve | give it `preserve: [sparsity]`",
+        ),
+        (
+            "steps:\n- prune_weights\n- fuse_conv_bn: {absorb: true}\n  recover: {preserve: []}",
+            "it trains without `sparsity` in its preserve",
+        ),
+        ("steps:\n- prune_weights\n- cluster_weights: {preserve: []}", "without `sparsity`"),
+        (
+            "steps:\n- prune_weights\n- quantize_int8: {}\n  recover: {epochs: 1}",
+            "trained with its rounding, weights that are zero move | give it `preserve: [sparsity]`",
+        ),
+    ],
+)
+def test_a_stage_that_undoes_what_an_earlier_one_gained_is_refused_with_what_and_why(
+    tmp_path, text, expected
+):
+    assert expected in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "[prune_weights, finetune, fuse_conv_bn, quantize_int8, export_nncf]",
+        "[prune_weights, fuse_conv_bn, quantize_weights]",
+        "[fuse_conv_bn, cluster_weights, {quantize_weights: {per_channel: false}}]",
+        "[prune_weights, {cluster_weights: {preserve: [sparsity]}}]",
+    ],
+)
+def test_what_keeps_it_is_taken(tmp_path, steps):
+    assert recipe.load(written(tmp_path, f"steps: {steps}")).entries

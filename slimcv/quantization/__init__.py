@@ -28,7 +28,8 @@ from slimcv.quantization.graph import (
     veil,
     weight_names,
 )
-from slimcv.step import InputSpec
+from slimcv.quantization.shared import scale_alike
+from slimcv.step import Gain, InputSpec
 
 __all__ = ["FULL", "REDUCED", "calibration_speed", "layers_in_float", "quantize", "quiet"]
 
@@ -41,6 +42,7 @@ def quantize(
     reduce_range: bool,
     correct_bias: bool = True,
     in_float: Collection[str] = (),
+    preserve: Collection[Gain] = (),
 ) -> fx.GraphModule:
     """The INT8 graph of a lifted network: u8 activations, one scale a tensor; s8 weights, one a channel.
 
@@ -48,7 +50,8 @@ def quantize(
     the names they had; running the graph eagerly computes on dequantised values, which is what exact INT8
     kernels compute. `model` is left as it is. `reduce_range` keeps weights to 7 bits (see `REDUCED`);
     `correct_bias` takes out of each bias what quantisation shifts the layer's mean by. Layers named in
-    `in_float` are left alone.
+    `in_float` are left alone. Scales are symmetric, so zeros stay zero; to preserve `clusters`, a layer whose
+    weights share their values has one scale.
 
     Raises NotApplicable where Neural Compressor finds nothing to quantise, or no picture was given.
     """
@@ -70,6 +73,8 @@ def quantize(
             observer.quant_min, observer.quant_max = REDUCED
     weights = weight_names(prepared.graph)
     pictures, means = calibrate(prepared, batches)
+    if "clusters" in preserve:
+        scale_alike(prepared)
     retarget(prepared.graph, NORMS)
     with quiet():
         converted = quantizer.convert(prepared, fold_quantize=True)

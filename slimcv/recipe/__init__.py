@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError, nearest
 from slimcv.gate import Gate
+from slimcv.recipe import order
 from slimcv.recipe.checking import changed, checked
 from slimcv.recipe.raw import entries as raw_entries
 from slimcv.recipe.raw import find, folder, names, overridden, parse, read, step_key
 from slimcv.recipe.registry import step_class, step_names, step_summary
 
 if TYPE_CHECKING:
-    from slimcv.step import Step
+    from slimcv.step import Gain, Step
     from slimcv.train.settings import FinetuneSettings
 
 __all__ = [
@@ -55,9 +55,14 @@ class Entry:
     @property
     def trains(self) -> bool:
         """The entry ends with trained weights, so its accuracy can be judged."""
-        from slimcv.step import Stage
+        return self.recover is not None or self.step.trains
 
-        return self.recover is not None or self.step.stage == Stage.TRAIN
+    def undoes(self, gained: Gain) -> str | None:
+        """Why the step or the training after it leaves nothing of what an earlier entry gained, or None."""
+        reason = self.step.undoes(gained, recovers=self.recover is not None)
+        if reason is None and self.recover is not None:
+            reason = self.recover.forgets(gained)
+        return reason
 
 
 @dataclass(frozen=True)
@@ -163,13 +168,7 @@ def _build(raw: dict[str, Any], *, path: Path, text: str, overrides: tuple[str, 
     if objective not in _OBJECTIVES:
         raise SlimcvError(f"{path}: objective is '{objective}'", nearest(str(objective), _OBJECTIVES))
     entries = [_entry(entry, path, number) for number, entry in enumerate(raw_entries(raw, path), start=1)]
-    for number, (earlier, later) in enumerate(pairwise(entries), start=2):
-        if later.step.stage < earlier.step.stage:
-            raise SlimcvError(
-                f"{path}: entry {number} '{later.name}' ({later.step.stage.name.lower()}) comes after "
-                f"'{earlier.name}' ({earlier.step.stage.name.lower()})",
-                "the order is " + ", ".join(stage.name.lower() for stage in type(later.step.stage)),
-            )
+    order.check(entries, path)
     gate = checked(Gate, raw.get("gate") or {}, f"{path}: gate")
     if gate.max_step_drop is not None:
         raise SlimcvError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from slimcv.errors import NotApplicable
-from slimcv.step import Context, Stage, Step, Variant
+from slimcv.step import Context, Gain, Stage, Step, Variant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,10 @@ class DepthwiseSeparable(Step):
     calibration_images: int = Field(
         default=64, ge=1, description="pictures the new layers are fitted on, fewer where memory would not do"
     )
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """New weights have neither zeros nor shared values."""
+        return "new layers take the place of the old ones, with weights that are fitted to their outputs"
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with every convolution replaced that a pair does with fewer MACs."""

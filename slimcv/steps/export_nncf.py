@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from slimcv.step import Context, Stage, Step, Variant
+from slimcv.step import Context, Gain, Stage, Step, Variant
 
 
 class ExportNncf(Step):
@@ -30,6 +30,12 @@ class ExportNncf(Step):
         default="uint8-nhwc",
         description="what the file is fed: decoded pixels, which it normalises itself, or normalised planes",
     )
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """Its symmetric scales leave zeros zero."""
+        if gained == "clusters":
+            return "it gives every channel a scale of its own, which makes several integers of a shared value"
+        return None
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The same network with one more file among the artifacts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from slimcv.step import Context, Stage, Step, Variant
+from slimcv.step import Context, Gain, Stage, Step, Variant
 from slimcv.train.settings import FinetuneSettings
 
 
@@ -14,12 +14,18 @@ class Finetune(Step, FinetuneSettings):
 
     stage: ClassVar[Stage] = Stage.TRAIN
     needs_data: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """By what its `preserve` leaves out."""
+        return self.forgets(gained)
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The trained variant; `details["finetune"]` says how the training went (see FinetuneResult).
 
         An INT8 graph is trained with its rounding (see slimcv.quantization.awareness), in float32, and that
-        training's details are `finetune_int8`.
+        training's details are `finetune_int8`. There `preserve: auto` is what quantize_int8 was given,
+        because hardly a graph of integers is without zeros and equal values.
         """
         from slimcv.train import finetune
 
@@ -28,7 +34,10 @@ class Finetune(Step, FinetuneSettings):
         from slimcv.quantization import awareness
 
         model = awareness.trainable(variant.model)
-        settings = self.model_copy(update={"precision": "fp32"})
+        preserve = self.preserve
+        if preserve == "auto":
+            preserve = tuple(variant.details.get("quantize_int8", {}).get("preserve", ()))
+        settings = self.model_copy(update={"precision": "fp32", "preserve": preserve})
         trained = finetune(replace(variant, model=model, precision="fp32"), context, settings).variant
         return replace(
             trained,

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from slimcv.errors import NotApplicable
-from slimcv.step import Context, Stage, Step, Variant
+from slimcv.step import Context, Gain, Stage, Step, Variant
 
 
 class FuseConvBn(Step):
@@ -18,6 +18,7 @@ class FuseConvBn(Step):
     """
 
     stage: ClassVar[Stage] = Stage.FUSE
+    enabling: ClassVar[bool] = True
 
     absorb: bool = Field(
         default=False,
@@ -28,6 +29,12 @@ class FuseConvBn(Step):
     def lossless(self) -> bool:  # type: ignore[override]
         """Exact unless norms are absorbed."""
         return not self.absorb
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """Zeros stay zeros whatever they are multiplied with."""
+        if gained == "clusters":
+            return "folding a BatchNorm multiplies the weights of every channel by a number of its own"
+        return None
 
     def apply(self, variant: Variant, context: Context) -> Variant:  # noqa: ARG002
         """The variant with as few norms as possible."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from slimcv.errors import NotApplicable
-from slimcv.step import Context, Stage, Step, Variant
+from slimcv.step import Context, Gain, Stage, Step, Variant
 
 if TYPE_CHECKING:
     from slimcv.surgery import Head
@@ -31,6 +31,10 @@ class GlobalAveragePool(Step):
     calibration_images: int = Field(
         default=256, ge=1, description="training pictures the collapsed head is fitted on"
     )
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """New weights have neither zeros nor shared values."""
+        return "the head is summed or fitted anew"
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with its map pooled before the head; a branched head is kept as `keep` keeps it."""

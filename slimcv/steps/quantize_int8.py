@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from slimcv.errors import Rejected
-from slimcv.step import Context, InputSpec, Stage, Step, Variant
+from slimcv.step import Context, Gain, InputSpec, Stage, Step, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,6 +63,19 @@ class QuantizeInt8(Step):
         description="where outputs move by more than this share of their norm, layers stay in float",
     )
 
+    preserve: tuple[Gain, ...] = Field(
+        default=(),
+        description="sparsity: zeros stay in training too; clusters: one scale for those, no equalize",
+    )
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:
+        """Symmetric scales leave zeros zero; the rest must be asked for."""
+        if gained in self.preserve:
+            return None
+        if gained == "clusters":
+            return "a scale for every channel makes several integers of a shared value"
+        return "trained with its rounding, weights that are zero move" if recovers else None
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The INT8 graph; artifacts made of the float one are dropped."""
         from slimcv import quantization
@@ -94,7 +107,8 @@ class QuantizeInt8(Step):
             "reduce_range": reduce_range,
             "target_isa": self.target_isa,
             "correct_bias": self.correct_bias,
-            "equalize": self.equalize,
+            "equalize": self._equalizes,
+            "preserve": list(self.preserve),
             "layers_in_float": list(in_float),
             "layers_left_in_float": left,
         }
@@ -124,13 +138,14 @@ class QuantizeInt8(Step):
                 reduce_range=reduce_range,
                 correct_bias=self.correct_bias,
                 in_float=in_float,
+                preserve=self.preserve,
             )
 
         few = self.model_copy(update={"calibration_images": min(self.calibration_images, _FEW)})
         pictures = list(few._batches(train, variant.input, seed=seed))
         model = capture.copy(variant.model)
         capture.set_training(model, False)
-        if self.equalize:
+        if self._equalizes:
             surgery.equalize(model, pictures)
         found = quantized(())
         sample = torch.cat(pictures)[:_SAMPLE]
@@ -149,6 +164,11 @@ class QuantizeInt8(Step):
             gentler = quantized(left)
             better = sensitivity.relative_error(gentler(sample), expected) < error
         return (gentler, left) if better else (found, [])
+
+    @property
+    def _equalizes(self) -> bool:
+        """Multiplying each channel by a number of its own would pull shared values apart."""
+        return self.equalize and "clusters" not in self.preserve
 
     def _batches(self, train: Split, input: InputSpec, *, seed: int) -> Iterator[Tensor]:
         """Calibration pictures: a seeded sample of the training pictures, normalised."""

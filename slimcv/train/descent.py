@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from slimcv.train import objective
 from slimcv.train.average import RunningAverage, restore
+from slimcv.train.kept import Kept
 from slimcv.train.optimizer import adamw, load_moments
 from slimcv.train.precision import Precision, autocast
 from slimcv.train.processes.group import ALONE, Processes
@@ -52,6 +53,7 @@ class Descent:
         self.peak_lr = settings.peak_lr(sum(parameter.numel() for parameter in self.parameters))
         self.optimizer = adamw(self.parameters, self.peak_lr, settings.weight_decay)
         self.average = RunningAverage(model, settings.ema) if settings.ema else None
+        self.kept = Kept(model, settings)
         self._forward: Forward = model if forward is None else forward
         self._settings, self._precision = settings, precision
         threads = torch.get_num_threads()
@@ -59,12 +61,12 @@ class Descent:
         torch.set_num_threads(threads)  # Under a launcher accelerate sets another number.
         self._prepared = self._accelerator.prepare(self.optimizer)
 
-    def step(self, batch: Batch, *, rate: float, group: int, update: bool) -> Tensor:
+    def step(self, batch: Batch, *, rate: float, group: int, update: bool, share: float = 0.0) -> Tensor:
         """Mean loss, right answers and the norm of the gradient, float32 (3,); without `update` a norm of 0.
 
         They are those of the whole batch, the shares of other processes included. Its gradient is one part in
-        `group` of an update. A gradient that is no number leaves the weights as they are, without anybody
-        having to look at it: nothing here waits for a value.
+        `group` of an update; `share` of the training lies behind. A gradient that is no number leaves the
+        weights as they are, without anybody having to look at it: nothing here waits for a value.
         """
         with autocast(self._precision):
             logits = self._forward(batch.pictures)
@@ -75,7 +77,7 @@ class Descent:
         told = torch.stack([loss.detach() * batch.share, right.float()])
         if self._processes.count > 1:
             self._add_up(told, share=batch.share, update=update)
-        norm = self._update(rate) if update else torch.zeros(1)
+        norm = self._update(rate, share) if update else torch.zeros(1)
         return torch.cat([told, norm.reshape(1)])
 
     def _add_up(self, told: Tensor, *, share: float, update: bool) -> None:
@@ -92,8 +94,9 @@ class Descent:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self._processes.add_up([told, *gradients, *self._statistics])
 
-    def _update(self, rate: float) -> Tensor:
+    def _update(self, rate: float, share: float) -> Tensor:
         """Change the weights and their running average. Returns the norm of the gradient before clipping."""
+        self.kept.before_update()
         norm = self._norm()
         # The fused optimizer takes no step where this is 1; it was made for gradients scaled in fp16.
         self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
@@ -101,8 +104,10 @@ class Descent:
             parameters["lr"] = rate
         self._prepared.step()
         self._prepared.zero_grad(set_to_none=True)
+        self.kept.after_update(share)
         if self.average is not None:
             self.average.update()
+            self.kept.in_average(self.average.weights)
         return norm
 
     def _norm(self) -> Tensor:
@@ -116,6 +121,7 @@ class Descent:
         """Go on from the weights, moments and running average of an earlier training."""
         restore(self._model, state.part("model"))
         load_moments(self.optimizer, state)
+        self.kept.progress = state.values["pruned"]
         if self.average is not None:
             self.average.load(state.part("average"), state.values["updates"])
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from slimcv.step import Gain
+
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _SIZES = {"": 1, "b": 1}
 _SIZES |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)}
@@ -77,6 +79,10 @@ class FinetuneSettings(BaseModel):
         le=1024,
         description="steps taken before losses are looked at, time is checked, state is kept",
     )
+    preserve: Literal["auto"] | tuple[Gain, ...] = Field(
+        "auto",
+        description="what stays in the weights: sparsity (zeros), clusters (shared values); auto: both",
+    )
     distill: float = Field(
         0.7, ge=0, le=1, description="weight of the teacher's outputs against the labels, 0 to 1"
     )
@@ -124,6 +130,12 @@ class FinetuneSettings(BaseModel):
         0.0, ge=0, lt=1, description="largest random change of brightness and contrast; 0 for none"
     )
     seed: int = Field(0, ge=0, description="added to the run's seed, for another order of the same training")
+
+    def forgets(self, gained: Gain) -> str | None:
+        """Why this training does not keep what pruning or clustering gained; None where it does."""
+        if self.preserve == "auto" or gained in self.preserve:
+            return None
+        return f"it trains without `{gained}` in its preserve"
 
     @property
     def batch_pictures(self) -> int:

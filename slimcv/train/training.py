@@ -157,12 +157,13 @@ class Training:
         settings, steps = self._settings, self._feed.steps
         first = self.step - self.step % settings.accumulate
         by_steps = (number - 1 + first / steps) / settings.epochs
-        self._rate = self._schedule.rate(max(by_steps, self._allowance.share()))
+        share = max(by_steps, self._allowance.share())
+        self._rate = self._schedule.rate(share)
         torch.default_generator.manual_seed(step_seed(self._seed, number, self.step, stream=NETWORK))
         group = min(settings.accumulate, steps - first)
         update = (self.step + 1) % settings.accumulate == 0 or self.step + 1 == steps
-        self._processes.order(Order.STEP, number, self.step, self._rate, group, update)
-        return self._descent.step(batch, rate=self._rate, group=group, update=update)
+        self._processes.order(Order.STEP, number, self.step, self._rate, group, update, share)
+        return self._descent.step(batch, rate=self._rate, group=group, update=update, share=share)
 
     def _check(self, loss: float, norm: float, where: str) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
@@ -197,9 +198,10 @@ class Training:
         """Score the weights and their running average on the tuning split, and keep the best so far."""
         begun = time.perf_counter()
         raw = average = None
-        if not len(self._tuning):
+        if not (len(self._tuning) and self._descent.kept.settled):
+            # With weights still to be taken out it is no candidate, however good.
             self.best = Best(snapshot(self._model), None, epoch.number)
-        else:
+        if len(self._tuning):
             raw = self._score(averaged=False)
             self._consider(raw, epoch.number, averaged=False)
             average = self._judge_average(epoch.number)
@@ -226,7 +228,7 @@ class Training:
         return evaluate(self._model, self._tuning, self._input, processes=self._processes)
 
     def _consider(self, score: Score, epoch: int, *, averaged: bool) -> None:
-        if score.better_than(self.best.score):
+        if self._descent.kept.settled and score.better_than(self.best.score):
             self.best = Best(snapshot(self._model), score, epoch, averaged)
 
     def _described(self, number: int, tally: Tally) -> str:
@@ -260,6 +262,7 @@ class Training:
                 "waited": schedule.waited,
             },
             "updates": self._average.updates if self._average else 0,
+            "pruned": self._descent.kept.progress,
             "reserve": allowance.reserve,
             "elapsed": allowance.elapsed(),
             "trained": allowance.trained(),

@@ -27,7 +27,12 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 
-QUICK = {"finetune": {"epochs": 1, "batch": 8}, "quantize_int8": {"calibration_images": 8}}
+QUICK = {
+    "finetune": {"epochs": 1, "batch": 8},
+    "prune_weights": {"epochs": 1, "batch": 8},
+    "cluster_weights": {"epochs": 1, "batch": 8},
+    "quantize_int8": {"calibration_images": 8},
+}
 """Parameters that make long work short; a step that is not here runs with its defaults."""
 
 

@@ -15,7 +15,7 @@ from slimcv.data.batches import gather
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.step import Context
-from slimcv.train import asking, loop, teacher
+from slimcv.train import asking, loop, pruning, teacher
 from slimcv.train import state as states
 from slimcv.train.asking import Form
 from slimcv.train.average import restore, snapshot
@@ -27,7 +27,6 @@ from slimcv.train.processes import agreement
 from slimcv.train.processes.agreement import Opening
 from slimcv.train.processes.group import Group, Order
 from slimcv.train.progress import Remarks
-from slimcv.train.settings import FinetuneSettings
 from slimcv.train.state import State
 from slimcv.train.teacher import Targets
 
@@ -87,8 +86,10 @@ class Follower:
                 if order is Order.REST:
                     return
                 if order is Order.STEP:
-                    epoch, step, rate, group, update = numbers
-                    pupil.step(int(epoch), int(step), rate=rate, group=int(group), update=bool(update))
+                    epoch, step, rate, group, update, share = numbers
+                    pupil.step(
+                        int(epoch), int(step), rate=rate, group=int(group), update=bool(update), share=share
+                    )
                 elif order is Order.SCORE:
                     pupil.score(averaged=bool(numbers[0]))
 
@@ -98,7 +99,7 @@ class Follower:
             return Targets(targets, top1=0.0, seconds=0.0)
         if lesson.values["live"] is None:
             return None
-        changes = augmentation(FinetuneSettings(**lesson.values["settings"]))
+        changes = augmentation(pruning.settings(lesson.values["settings"]))
         form = self._form(lesson.values["live"])
         same_size = self._context.teacher.input.shape == tuple(lesson.values["shape"])
         return Live(self._context, self._data.train, changes, form=form, same_size=same_size)
@@ -120,7 +121,7 @@ class Pupil:
         teaching: Targets | Live | None,
     ) -> None:
         values = lesson.values
-        settings = FinetuneSettings(**values["settings"])
+        settings = pruning.settings(values["settings"])
         variant = agreement.unpacked(lesson.tensors["student"].numpy().tobytes())
         self._group, self._data, self._input = group, data, variant.input
         self._model, self._seed = loop.private(variant.model), values["seed"]
@@ -140,7 +141,7 @@ class Pupil:
         self._next = (0, 0)
         self._training = False
 
-    def step(self, epoch: int, step: int, *, rate: float, group: int, update: bool) -> None:
+    def step(self, epoch: int, step: int, *, rate: float, group: int, update: bool, share: float) -> None:
         """Take a step with the share of its pictures."""
         if (epoch, step) != self._next:
             self._batches = self._feed.epoch(epoch, first=step)
@@ -151,7 +152,7 @@ class Pupil:
         torch.default_generator.manual_seed(
             step_seed(self._seed, epoch, step, stream=NETWORK, rank=self._group.rank)
         )
-        self._descent.step(next(self._batches), rate=rate, group=group, update=update)
+        self._descent.step(next(self._batches), rate=rate, group=group, update=update, share=share)
 
     def score(self, *, averaged: bool) -> None:
         """Judge a share of the tuning split by the weights, or by their running average."""

@@ -46,7 +46,7 @@ LONG = timedelta(days=7)
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
-NUMBERS = 5
+NUMBERS = 6
 """What an order has beside its kind."""
 
 T = TypeVar("T")
@@ -68,7 +68,8 @@ class Order(IntEnum):
     TRAIN = 2
     """Receive a training and follow it."""
     STEP = 3
-    """Epoch, step, learning rate, steps that share the update, whether the weights change now."""
+    """Epoch, step, learning rate, steps that share the update, whether the weights change now, and how much
+    of the training lies behind."""
     SCORE = 4
     """Judge a share of the tuning split; whether by the running average of the weights."""
     REST = 5

@@ -65,5 +65,6 @@ def lesson(variant: Variant, plan: Plan, *, seed: int, saved: State | None) -> S
         "live": teaching.form if isinstance(teaching, Live) else None,
         "names": [name for name, _ in variant.model.named_parameters()],
         "updates": saved.values["updates"] if saved is not None else 0,
+        "pruned": saved.values["pruned"] if saved is not None else 0.0,
     }
     return State(tensors, values)

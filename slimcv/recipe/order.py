@@ -1,0 +1,42 @@
+"""Whether the entries of a recipe stand in an order that works: no step back, and nothing gained undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimcv.errors import SlimcvError
+
+if TYPE_CHECKING:
+    from slimcv.recipe import Entry
+    from slimcv.step import Gain
+
+
+def check(entries: Sequence[Entry], path: Path) -> None:
+    """Raise SlimcvError for an entry that undoes what an earlier one gained, or steps back a stage."""
+    for (first, earlier), (second, later) in combinations(enumerate(entries, start=1), 2):
+        gained = earlier.step.gains
+        reason = None if gained is None else later.undoes(gained)
+        if gained is not None and reason is not None:
+            raise SlimcvError(
+                f"{path}: entry {second} '{later.name}' would undo the {gained} that entry {first} "
+                f"'{earlier.name}' gains: {reason}",
+                _way_out(later, earlier, gained),
+            )
+    for number, (earlier, later) in enumerate(pairwise(entries), start=2):
+        if later.step.stage < earlier.step.stage:
+            raise SlimcvError(
+                f"{path}: entry {number} '{later.name}' ({later.step.stage.name.lower()}) comes after "
+                f"'{earlier.name}' ({earlier.step.stage.name.lower()})",
+                "the order is " + ", ".join(stage.name.lower() for stage in type(later.step.stage)),
+            )
+
+
+def _way_out(later: Entry, earlier: Entry, gained: Gain) -> str:
+    if later.step.stage < earlier.step.stage:
+        return f"put '{later.name}' before '{earlier.name}'"
+    if "preserve" in type(later.step).model_fields:
+        return f"give it `preserve: [{gained}]`, with whatever else it is to keep"
+    return f"leave one of the two out, or put '{later.name}' before '{earlier.name}'"

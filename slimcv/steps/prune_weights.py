@@ -1,0 +1,61 @@
+"""Weights of small magnitude become zero during a fine-tuning: for a smaller packed file, not for speed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import ClassVar
+
+from slimcv.errors import NotApplicable
+from slimcv.step import Context, Gain, Stage, Step, Variant
+from slimcv.train.pruning import PruningSettings
+
+log = logging.getLogger("slimcv")
+
+
+class PruneWeights(Step, PruningSettings):
+    """Magnitude pruning by the polynomial schedule of Zhu and Gupta 2017, "To prune, or not to prune".
+
+    It saves storage once the file is packed or compressed; the runtimes multiply by zeros as by other
+    numbers, so it saves no time. The network is trained meanwhile, taught by the original; without pictures,
+    or with no epochs, all weights are taken out at once. Later training keeps the zeros.
+    """
+
+    stage: ClassVar[Stage] = Stage.PRUNE
+    enabling: ClassVar[bool] = True
+    gains: ClassVar[Gain | None] = "sparsity"
+
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        """Not with no epochs."""
+        return self.epochs > 0
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """By what its training does not keep."""
+        return self.forgets(gained) if self.trains else None
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """The pruned variant; `details["prune_weights"]` has the zeros reached, in all and by layer."""
+        from slimcv.surgery import magnitude
+        from slimcv.train import finetune, kept
+
+        weights = kept.prunable(variant.model, self)
+        if not weights:
+            raise NotApplicable("no convolution or linear layer is chosen by include and exclude")
+        at_once = context.data is None or not self.trains
+        if at_once or self.sparsity_schedule == "constant":
+            kept.prune(weights, self)
+        if not at_once:
+            variant = finetune(variant, context, PruningSettings(**self.model_dump())).variant
+            weights = kept.prunable(variant.model, self)
+            # Where time ran out before the schedule did, the rest goes now.
+            kept.prune(weights, self)
+        reached = magnitude.sparsity(list(weights.values()))
+        log.info("prune_weights: %.1f %% of %d layers' weights are zero", 100 * reached, len(weights))
+        details = {
+            "sparsity": reached,
+            "pattern": self.pattern,
+            "at_once": at_once,
+            "layers": {name: round(magnitude.sparsity([weight]), 4) for name, weight in weights.items()},
+        }
+        return replace(variant, artifacts={}, details={**variant.details, "prune_weights": details})
