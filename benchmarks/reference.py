@@ -21,7 +21,7 @@ RESULTS = ROOT / ".cache" / "benchmarks"
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network of the reference folder, its architecture and its pictures."""
+    """A trained network, its architecture, which a `.pt2` has inside, and its pictures."""
 
     name: str
     weights: Path
@@ -62,8 +62,7 @@ def called(command: str, network: Network, out: Path, *options: str) -> list[str
         str(Path(sys.executable).parent / "slimcv"),
         command,
         str(network.weights),
-        "--arch",
-        network.arch,
+        *(["--arch", network.arch] if network.arch else []),
         "--input",
         network.input,
         "--data",
