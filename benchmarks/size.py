@@ -151,7 +151,7 @@ def trained_resnet18() -> Network:
         context = Context(
             variant, data.load(str(scenes)), path.parent, threads=available(), train_threads=available()
         )
-        settings = FinetuneSettings(epochs=30, lr=1e-3, distill=0.0, crop=0.7)
+        settings = FinetuneSettings(epochs=30, lr=1e-3, distill=0.0, crop=0.3)
         checkpoint.save(finetune(variant, context, settings).variant, path)
     return Network("resnet18", path, "", scenes, "3x112x112")
 
