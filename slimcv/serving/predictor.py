@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -187,23 +189,21 @@ class Predictor:
 
     def ranked(self, outputs: NDArray[np.float32], top: int) -> list[Prediction]:
         """The `top` most probable classes of each row of outputs (n, classes)."""
-        count = min(max(1, top), outputs.shape[1])
-        # Equal outputs keep the order of the classes. After a prediction the caches are cold, so that every
-        # call of NumPy counts here: what a softmax needs is computed for the classes that are named alone.
-        if count == 1:
-            order = outputs.argmax(axis=1)[:, np.newaxis]
-        else:
-            order = np.argsort(-outputs, axis=1, kind="stable")[:, :count]
-        raised = np.exp(outputs - outputs.max(axis=1, keepdims=True), dtype=np.float64)
-        named = zip(order.tolist(), raised, raised.sum(axis=1).tolist(), strict=True)
-        return [
-            Prediction(
-                tuple(self._label(index) for index in row),
-                tuple(row),
-                tuple(float(chances[index]) / whole for index in row),
-            )
-            for row, chances, whole in named
-        ]
+        return [self._ranked(row, top) for row in outputs.tolist()]
+
+    def _ranked(self, outputs: list[float], top: int) -> Prediction:
+        """In plain Python: after a prediction the caches are cold, and NumPy takes longer for so few numbers.
+
+        Equal outputs keep the order of the classes.
+        """
+        order = heapq.nlargest(max(1, top), range(len(outputs)), key=outputs.__getitem__)
+        largest = outputs[order[0]]
+        whole = math.fsum([math.exp(value - largest) for value in outputs])
+        return Prediction(
+            tuple([self._label(index) for index in order]),
+            tuple(order),
+            tuple([math.exp(outputs[index] - largest) / whole for index in order]),
+        )
 
     def _label(self, index: int) -> str:
         return str(index) if self.classes is None else self.classes[index]
