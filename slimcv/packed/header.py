@@ -24,7 +24,7 @@ ALWAYS_BYTES = 64 << 20
 LARGEST_RATIO = 1000
 """How many times its own size a file may unpack to beyond that."""
 
-_DIRECTORY_BYTES, _DIRECTORY_RATIO = 1 << 20, 16
+_DIRECTORY_BYTES, _DIRECTORY_RATIO = 1 << 16, 16
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def read(content: bytes, *, file_bytes: int, limit: int | None) -> Header:
     (crc,) = struct.unpack_from("<I", content, _LAYOUT.size)
     if magic != MAGIC:
         raise Damaged("it does not begin like one")
-    if zlib.crc32(content[: _LAYOUT.size]) != crc:
-        raise Damaged("its header was altered")
     if version != VERSION or flags:
         raise Damaged(f"it has version {version} of the format, and this slimcv reads version {VERSION}")
+    if zlib.crc32(content[: _LAYOUT.size]) != crc:
+        raise Damaged("its header was altered")
     header = Header(size, onnx_bytes, *rest)
     if size != file_bytes:
         raise Damaged(f"it has {file_bytes} bytes and declares {size}")

@@ -35,6 +35,9 @@ _WIDTHS = {1: 4, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8, 14: 4, 15: 
 _DEEPEST = 100
 """Messages within messages, the limit that protocol buffer libraries keep too."""
 
+MOST_FIELDS = 1 << 21
+"""Some hundred times those of a large model: what a reader looks at of one that means harm."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -70,72 +73,82 @@ def spans(model: Bytes) -> list[Span]:
     varints, strings) are not listed. Raises NotOnnx for what is no ONNX model, and for one with tensors in
     other files.
     """
-    found: list[Span] = []
-    graphs = _walk(model, 0, len(model), "model", found, depth=0)
-    if not graphs:
+    search = _Search(model)
+    if not search.walk(0, len(model), "model", depth=0):
         raise NotOnnx("it has no graph")
-    return sorted(found, key=lambda span: span.start)
+    return sorted(search.found, key=lambda span: span.start)
 
 
-def _walk(model: Bytes, start: int, end: int, message: str, found: list[Span], *, depth: int) -> int:
-    """Add the spans within one message; how many fields lead to tensors."""
-    if depth > _DEEPEST:
-        raise NotOnnx(f"messages within messages, more than {_DEEPEST} deep")
-    inner, seen = _MESSAGES[message], 0
-    for field, wire, place, length in fields(model, start, end):
-        child = inner.get(field)
-        if child is None or wire != BYTES:
-            continue
-        seen += 1
-        if child == "tensor":
-            found += _tensor(model, place, place + length)
-        else:
-            _walk(model, place, place + length, child, found, depth=depth + 1)
-    return seen
+class _Search:
+    """One way through a model: what was found, and how many fields may still be looked at."""
+
+    def __init__(self, model: Bytes) -> None:
+        self.found: list[Span] = []
+        self._model, self._fields_left = model, MOST_FIELDS
+
+    def walk(self, start: int, end: int, message: str, *, depth: int) -> int:
+        """Add the spans within one message; how many of its fields lead to tensors."""
+        if depth > _DEEPEST:
+            raise NotOnnx(f"messages within messages, more than {_DEEPEST} deep")
+        inner, seen = _MESSAGES[message], 0
+        for field, wire, place, length in self._fields(start, end):
+            child = inner.get(field)
+            if child is None or wire != BYTES:
+                continue
+            seen += 1
+            if child == "tensor":
+                self._tensor(place, place + length)
+            else:
+                self.walk(place, place + length, child, depth=depth + 1)
+        return seen
+
+    def _tensor(self, start: int, end: int) -> None:
+        places: list[tuple[int, int, int | None]] = []
+        model, rows, data_type = self._model, 0, 0
+        for field, wire, place, length in self._fields(start, end):
+            if field == _EXTERNAL or (
+                field == _LOCATION and wire == VARINT and _varint(model, place, end)[0]
+            ):
+                raise NotOnnx("it has tensors in other files")
+            if wire == BYTES and (field == _RAW or field in _CONTENT_WIDTHS):
+                places.append((place, length, _CONTENT_WIDTHS.get(field)))
+            elif field == _DIMS and not rows and length:
+                rows = _varint(model, place, end)[0]  # A packed list begins with the first dimension too.
+            elif field == _DATA_TYPE and wire == VARINT:
+                data_type = _varint(model, place, end)[0]
+        own = _WIDTHS.get(data_type, 1)
+        self.found += (_span(place, length, width or own, rows) for place, length, width in places)
+
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Number, wire type, place and length in bytes of the value of each field."""
+        model, at = self._model, start
+        while at < end:
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                raise NotOnnx(f"more than {MOST_FIELDS:,} fields")
+            tag, at = _varint(model, at, end)
+            field, wire = tag >> 3, tag & 7
+            if not 1 <= field < 1 << 29:
+                raise NotOnnx(f"no field has the number {field}")
+            place, length = at, 0
+            if wire == VARINT:
+                length = _varint(model, at, end)[1] - at
+            elif wire == BYTES:
+                length, place = _varint(model, at, end)
+            elif wire in (FIXED64, FIXED32):
+                length = 8 if wire == FIXED64 else 4
+            else:
+                raise NotOnnx(f"no field has the wire type {wire}")
+            at = place + length
+            if at > end:
+                raise NotOnnx("it ends in the middle of a field")
+            yield field, wire, place, length
 
 
-def _tensor(model: Bytes, start: int, end: int) -> list[Span]:
-    places: list[tuple[int, int, int | None]] = []
-    rows, data_type = None, 0
-    for field, wire, place, length in fields(model, start, end):
-        if field == _EXTERNAL or (field == _LOCATION and wire == VARINT and _varint(model, place, end)[0]):
-            raise NotOnnx("it has tensors in other files")
-        if wire == BYTES and (field == _RAW or field in _CONTENT_WIDTHS):
-            places.append((place, length, _CONTENT_WIDTHS.get(field)))
-        elif field == _DIMS and rows is None and length:
-            rows = _varint(model, place, end)[0]  # A packed list begins with the first dimension too.
-        elif field == _DATA_TYPE and wire == VARINT:
-            data_type = _varint(model, place, end)[0]
-    return [_span(place, length, width or _WIDTHS.get(data_type, 1), rows) for place, length, width in places]
-
-
-def _span(start: int, length: int, width: int, rows: int | None) -> Span:
+def _span(start: int, length: int, width: int, rows: int) -> Span:
     width = width if length % width == 0 else 1
     count = length // width
     return Span(start, length, width, rows if rows and count and count % rows == 0 else 1)
-
-
-def fields(model: Bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, wire type, place and length in bytes of the value of each field. Raises NotOnnx."""
-    at = start
-    while at < end:
-        tag, at = _varint(model, at, end)
-        field, wire = tag >> 3, tag & 7
-        if not 1 <= field < 1 << 29:
-            raise NotOnnx(f"no field has the number {field}")
-        place, length = at, 0
-        if wire == VARINT:
-            length = _varint(model, at, end)[1] - at
-        elif wire == BYTES:
-            length, place = _varint(model, at, end)
-        elif wire in (FIXED64, FIXED32):
-            length = 8 if wire == FIXED64 else 4
-        else:
-            raise NotOnnx(f"no field has the wire type {wire}")
-        at = place + length
-        if at > end:
-            raise NotOnnx("it ends in the middle of a field")
-        yield field, wire, place, length
 
 
 def _varint(model: Bytes, at: int, end: int) -> tuple[int, int]:

@@ -128,3 +128,9 @@ def test_a_model_with_any_byte_changed_is_read_or_refused(data):
     except NotOnnx:
         return
     assert all(each.start >= 0 and each.start + each.length <= len(content) for each in found)
+
+
+def test_a_model_of_fields_without_number_is_refused(monkeypatch):
+    monkeypatch.setattr(wire, "MOST_FIELDS", 1000)
+    with pytest.raises(NotOnnx, match="more than 1,000 fields"):
+        spans(b"\x3a" + length(b"\x0a\x00" * 1000))
