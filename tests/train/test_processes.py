@@ -30,6 +30,7 @@ from slimcv.train.evaluation import evaluate
 from slimcv.train.feed import Feed
 from slimcv.train.processes import agreement, launched
 from slimcv.train.processes.group import Processes
+from slimcv.train.pruning import PruningSettings
 from slimcv.train.settings import FinetuneSettings
 from slimcv.train.state import State
 
@@ -37,6 +38,7 @@ INPUT = InputSpec(3, 12, 12)
 SETTINGS = FinetuneSettings(
     epochs=3, batch=8, lr=0.01, accumulate=2, ema=0.9, flip=False, precision="fp32", checkpoint_every=1e-6
 )
+PRUNED = PruningSettings(**SETTINGS.model_dump(), sparsity=0.5)
 CHANGED = SETTINGS.model_copy(update={"teacher": "live", "crop": 0.2, "flip": True})
 RECIPE = """
 description: train
@@ -68,6 +70,10 @@ def normed():
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Dropout(0.1), nn.Linear(8, 3),
     )  # fmt: skip
+
+
+def thinned():
+    return plain()
 
 
 def member(rank, count):
@@ -204,7 +210,7 @@ def launch(*words, folder, **options):
 
 
 def train(folder, group=None):
-    """Two trainings, one whose batches are all that counts, one with random changes; written by rank 0."""
+    """One whose batches are all that counts, one with random changes, one pruned; written by rank 0."""
     folder = Path(folder)
     source, kept = str(folder / "pictures"), Caching(folder / "cache", None, keep=True)
     if group is not None and group.rank:
@@ -218,7 +224,7 @@ def train(folder, group=None):
     context = Context(teacher, data, work, threads=1, train_threads=1)
     context = together.lead(group, context, trains=True)
     found = {}
-    for network, settings in ((plain, SETTINGS), (normed, CHANGED)):
+    for network, settings in ((plain, SETTINGS), (normed, CHANGED), (thinned, PRUNED)):
         result = finetune(Variant(capture.capture(network(), INPUT), INPUT), context, settings)
         save_file(
             {name: value.contiguous() for name, value in result.variant.model.state_dict().items()},
@@ -237,7 +243,7 @@ def test_two_processes_train_as_one(pictures, data, tmp_path):
     assert not list((tmp_path / "temporary").glob("slimcv-*"))
     train(tmp_path)
     found, alone = (json.loads((tmp_path / f"work-{n}" / "found.json").read_text()) for n in (2, 1))
-    assert [each["processes"] for each in found.values()] == [2, 2]
+    assert [each["processes"] for each in found.values()] == [2, 2, 2]
     assert found["plain"]["teacher"] == "cached"
     assert found["plain"]["teacher_top1"] == alone["plain"]["teacher_top1"] == 100
     for one, two in zip(alone["plain"]["history"], found["plain"]["history"], strict=True):
@@ -247,6 +253,9 @@ def test_two_processes_train_as_one(pictures, data, tmp_path):
     expected, weights = (load_file(tmp_path / f"work-{n}" / "plain.safetensors") for n in (1, 2))
     for name, value in weights.items():
         assert torch.allclose(value, expected[name], atol=1e-3), name
+    thin = load_file(tmp_path / "work-2" / "thinned.safetensors")
+    zeros = sum(int((value == 0).sum()) for value in thin.values() if value.ndim > 1)
+    assert zeros == sum(value.numel() for value in thin.values() if value.ndim > 1) // 2
     # Half of the tuning split was judged by the other process, with its own copy of what was trained.
     changed = found["normed"]
     assert (changed["teacher"], changed["best"] > 0) == ("live", True)
