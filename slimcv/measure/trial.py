@@ -43,19 +43,19 @@ class Trial:
     """Times candidates against one variant, in the runtime and with the threads of the context."""
 
     def __init__(self, variant: Variant, context: Context) -> None:
-        context.workdir.mkdir(parents=True, exist_ok=True)
         self._variant = variant
         self._context = context
-        self._folder = Path(tempfile.mkdtemp(prefix="trial-", dir=context.workdir))
         self._before: Path | None = None
 
     def of(self, candidate: Variant) -> Outcome:
         """Both, timed in turns. Raises Rejected where the runtime does not take the candidate."""
         runtime, threads = self._context.runtime, self._context.threads
         if self._before is None:
-            self._before = runtimes.write(self._variant, runtime, self._folder / "before")
+            self._context.workdir.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="trial-", dir=self._context.workdir))
+            self._before = runtimes.write(self._variant, runtime, folder / "before")
         try:
-            path = runtimes.write(candidate, runtime, self._folder / "candidate")
+            path = runtimes.write(candidate, runtime, self._before.parents[1] / "candidate")
         except SlimcvError as error:
             if error.disk_fault:
                 raise

@@ -45,9 +45,9 @@ class PruneChannels(Step):
     round_to: int = Field(
         default=8, ge=1, description="widths become multiples of this, as the kernels of CPUs like them"
     )
-    importance: Literal["taylor", "l2", "l1", "lamp", "fpgm"] = Field(
-        default="taylor",
-        description="which channels go first: by the loss (taylor), by weights, or by distance (fpgm)",
+    importance: Literal["l2", "l1", "lamp", "fpgm", "taylor"] = Field(
+        default="l2",
+        description="which channels go first: by weights, by the loss (taylor) or by distance (fpgm)",
     )
     allocation: Literal["global", "uniform"] = Field(
         default="global",
