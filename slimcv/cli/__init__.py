@@ -23,6 +23,7 @@ from slimcv.cli.live import say
 from slimcv.cli.optimize import optimize
 from slimcv.cli.predict import predict
 from slimcv.cli.profile import profile
+from slimcv.cli.report import report
 from slimcv.cli.verify import verify
 from slimcv.errors import SlimcvError
 
@@ -55,6 +56,7 @@ app.command()(verify)
 app.command()(export)
 app.command()(doctor)
 app.command()(ladder)
+app.command()(report)
 app.add_typer(recipes.app, name="recipes")
 
 
