@@ -15,7 +15,7 @@ test: $(INSTALLED)
 
 # The pages in a real Chromium (Debian's package, or what SLIMCV_CHROMIUM names); without one this fails.
 test-browser: $(INSTALLED)
-	SLIMCV_BROWSER_TESTS=required $(BIN)/pytest tests/browser
+	SLIMCV_BROWSER_TESTS=required $(BIN)/pytest tests/report/browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

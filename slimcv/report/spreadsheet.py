@@ -38,7 +38,8 @@ def _lines(found: Finished) -> Iterator[dict[str, Any]]:
                 **_flat(step["measurement"]),
             }
         for name in ("original_default_allocator", "best_unmodified", "original", "optimized"):
-            yield {"number": None, "name": name, "outcome": "final", **_flat(document[name])}
+            if document[name] is not None:
+                yield {"number": None, "name": name, "outcome": "final", **_flat(document[name])}
     elif found.kind == "ladder":
         for row in document["rows"]:
             training = {

@@ -83,8 +83,15 @@ def _grid(
     for tick in x.ticks:
         yield Markup(
             '<line x1="{at:.2f}%" x2="{at:.2f}%" y1="{}" y2="{}" class="grid"/>'
-            '<text x="{at:.2f}%" y="{}" text-anchor="middle">{}</text>'
-        ).format(TOP, BOTTOM, BOTTOM + 18, x_tick(tick), at=_across(x, tick))
+            '<text x="{at:.2f}%" y="{}" text-anchor="middle" class="{}">{}</text>'
+        ).format(
+            TOP,
+            BOTTOM,
+            BOTTOM + 18,
+            "minor" if tick in x.minor else "major",
+            x_tick(tick),
+            at=_across(x, tick),
+        )
     for tick in y.ticks:
         yield Markup(
             '<line x1="{}%" x2="{}%" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>'

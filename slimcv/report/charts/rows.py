@@ -131,8 +131,11 @@ def _strip(scale: Scale, marks: Markup) -> Markup:
 
 def _axis(scale: Scale, tick: Callable[[float], str]) -> Markup:
     words = Markup("").join(
-        Markup('<text x="{:.2f}%" y="13" text-anchor="{}">{}</text>').format(
-            scale.place(value), _anchor(scale.place(value)), tick(value)
+        Markup('<text x="{:.2f}%" y="13" text-anchor="{}" class="{}">{}</text>').format(
+            scale.place(value),
+            _anchor(scale.place(value)),
+            "minor" if value in scale.minor else "major",
+            tick(value),
         )
         for value in scale.ticks
     )

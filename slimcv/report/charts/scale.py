@@ -18,6 +18,15 @@ class Scale:
     ticks: tuple[float, ...]
     logarithmic: bool = False
 
+    @property
+    def minor(self) -> frozenset[float]:
+        """The lines whose numbers a narrow screen has no room for."""
+        if len(self.ticks) <= 5:
+            return frozenset()
+        if self.logarithmic:
+            return frozenset(tick for tick in self.ticks if not math.log10(tick).is_integer())
+        return frozenset(self.ticks[1::2])
+
     def place(self, value: float) -> float:
         """Where a value stands, 0 at the low end and 100 at the high one; outside it stands at the edge."""
         low, high = (
@@ -53,10 +62,10 @@ def logarithmic(values: Sequence[float]) -> Scale:
     low, high = min(exponents) - 0.08, max(exponents) + 0.08
     digits = (1, 2, 5) if high - low < 2.5 else (1, 3) if high - low < 4 else (1,)
     ticks = [
-        digit * 10.0**decade
+        float(f"{digit}e{decade}")
         for decade in range(math.floor(low), math.ceil(high) + 1)
         for digit in digits
-        if low <= math.log10(digit * 10.0**decade) <= high
+        if low <= math.log10(float(f"{digit}e{decade}")) <= high
     ]
     return Scale(10.0**low, 10.0**high, tuple(ticks), logarithmic=True)
 
