@@ -132,7 +132,7 @@ def sizes(report: Mapping[str, Any]) -> list[Block]:
         drawn = rows.stacked(
             [(kind, 100 * size / total) for kind, (_, size) in zip(kinds, parts, strict=True)]
         )
-        told = ", ".join(f"{part} {figures.share(size / total)}" for part, size in parts[:2])
+        told = ", ".join(f"{part}: {figures.share(size / total)}" for part, size in parts[:2])
         marks.append(rows.Row(name, figures.size(total), rows.plain_strip(drawn), told))
         lines += [
             (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 from slimcv.report import figures
@@ -28,15 +28,22 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
 
 
 def of_samples(samples: Mapping[str, Sequence[float]], title: str) -> Chart:
-    """Each contender's calls as dots, the middle half as a box, the median as a line."""
-    axis = scale.logarithmic([value for values in samples.values() for value in values])
+    """Each contender's calls as dots around its own median, the middle half as a box."""
+    medians = {name: median(values) for name, values in samples.items()}
+    relative = {name: [value / medians[name] for value in values] for name, values in samples.items()}
+    axis = scale.linear([value for values in relative.values() for value in values])
     drawn, lines = [], []
     for name, values in samples.items():
-        low, middle, high = quantiles(values, n=4, method="inclusive")
-        least, most = min(values), max(values)
-        marks = rows.spread(axis, values, quartiles=(low, middle, high))
-        drawn.append((name, f"{len(values)} calls", figures.milliseconds(middle), marks))
-        found = (least, low, middle, high, most)
+        quarters = quantiles(relative[name], n=4, method="inclusive")
+        marks = rows.spread(axis, relative[name], quartiles=(quarters[0], quarters[1], quarters[2]))
+        drawn.append((name, f"{len(values)} calls", figures.milliseconds(medians[name]), marks))
+        found = (
+            min(values),
+            quarters[0] * medians[name],
+            medians[name],
+            quarters[2] * medians[name],
+            max(values),
+        )
         lines.append(
             (
                 Cell(name),
@@ -46,14 +53,13 @@ def of_samples(samples: Mapping[str, Sequence[float]], title: str) -> Chart:
         )
     headings = ("contender", "calls", "least", "lower quarter", "median", "upper quarter", "most")
     told = (
-        "A dot is a call, from the first at the top of its strip to the last at the bottom; the box "
-        "holds the middle "
-        "half, the line is the median. All contenders took turns on one machine. Logarithmic axis."
+        "Each strip is on an axis of its own median, which stands at the end: a dot is a call, from the "
+        "first at the top to the last at the bottom; the box holds the middle half, the line is the median."
     )
     return Chart(
         title,
         told,
-        rows.chart(drawn, axis, title="latency, ms", tick=lambda value: f"{value:g}"),
+        rows.chart(drawn, axis, title="of its median", tick=lambda value: f"{value:g}×"),
         Table("Latencies of each contender", headings, tuple(lines)),
     )
 
