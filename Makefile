@@ -1,16 +1,21 @@
 # make demo: install into .venv and optimise a network on real pictures. make test: install and run the tests.
+# make test-browser: the pages in Chromium.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-browser lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py
 
 test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --durations 30
+
+# The pages in a real Chromium (Debian's package, or what SLIMCV_CHROMIUM names); without one this fails.
+test-browser: $(INSTALLED)
+	SLIMCV_BROWSER_TESTS=required $(BIN)/pytest tests/report/browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -183,8 +183,38 @@ def finish(
         golden=samples,
         license=named.license,
     )
+    _keep_predictions(run, context)
+    _write_page(run.folder, document)
     run.finish()
     return document
+
+
+def _keep_predictions(run: Run, context: Context) -> None:
+    """What both networks say to the pictures of val/; a run that is finished again has them already."""
+    from slimcv import predictions, shipping
+
+    before, after = run.recall(shipping.ORIGINAL_ANSWERS), run.recall(shipping.SHIPPED_ANSWERS)
+    if context.data is None or before is None or after is None:
+        return
+    predictions.write(
+        run.folder,
+        context.data.val,
+        input=context.teacher.input,
+        classes=context.data.classes,
+        original=before["predictions"],
+        optimized=after["predictions"],
+    )
+
+
+def _write_page(folder: Path, document: dict[str, Any]) -> None:
+    """report.html, which `slimcv report` writes again from what lies in the folder."""
+    from slimcv import predictions
+    from slimcv.report.html import render_html
+    from slimcv.report.reading import of
+    from slimcv.writing import write_text
+
+    found = of(document, folder, said=predictions.read(folder))
+    write_text(folder / "report.html", render_html([found]))
 
 
 def _with_artifacts(shipped: Record, folder: Path, keep: Sequence[str]) -> Record:

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from slimcv import bundle
 from slimcv.errors import SlimcvError
+from slimcv.predictions import PREDICTIONS
 from slimcv.results import Record
 from slimcv.writing import write_text
 
@@ -248,7 +249,7 @@ def _clear(folder: Path) -> None:
     bundle.clear(folder)
     for name in ("checkpoints", "work", "openvino"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("report.json", "report.md"):
+    for name in ("report.json", "report.md", "report.html", PREDICTIONS):
         (folder / name).unlink(missing_ok=True)
     os.truncate(folder / JOURNAL, 0)
 

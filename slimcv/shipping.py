@@ -14,7 +14,7 @@ from slimcv import bakeoff, bundle, runtimes
 from slimcv.bakeoff import form_of, runtime_of
 from slimcv.errors import SlimcvError
 from slimcv.gate import Gate, Verdict, judge
-from slimcv.measure import environment, latency, size
+from slimcv.measure import environment, latency, layers, size
 from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.results import Artifact, Measurement, Record
 from slimcv.train.pace import plain_seconds_per_epoch
@@ -27,6 +27,9 @@ SHIP = "ship"
 """The name of the record that says what was shipped."""
 
 ORIGINAL, DEFAULT_ALLOCATOR = "original", "original, default allocator"
+ORIGINAL_ANSWERS, SHIPPED_ANSWERS = "original-answers", "shipped-answers"
+"""What the run remembers of the answers on val/."""
+
 UNMODIFIED = ("onnxruntime", "openvino")
 """Runtimes the original is tried in as is, so that what a runtime alone gives is not sold as compression."""
 
@@ -71,17 +74,19 @@ def ship(
     )
     accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
     figures: dict[str, Measurement] = {}
+    said: dict[str, Answers] = {}
 
     def evaluate(name: str) -> Measurement:
         if name not in figures:
             runtime = runtime_of(name)
+            said[name] = _answers(files[name], runtime, variant, context)
             found = measurement(
                 variant,
                 runtime=runtime,
                 size_bytes=size.artifact_bytes(files[name]),
                 threads=context.threads,
                 macs=macs[1],
-                given=_answers(files[name], runtime, variant, context),
+                given=said[name],
                 original=original_answers,
             )
             figures[name] = replace(found, int8_mac_share=None) if form_of(name) else found
@@ -113,6 +118,7 @@ def ship(
     allowed = [name for name in files if name not in refused] or list(files)
     best = min(allowed, key=lambda name: timings[name].latency.p50)
     optimized = _timed(evaluate(best), timings[best])
+    run.remember(SHIPPED_ANSWERS, {"predictions": said[best].predictions.tolist()})
     shipped = _one_a_runtime(allowed, best)
     original = _timed(original, timings[ORIGINAL])
     if "finetune" in variant.details:
@@ -133,6 +139,12 @@ def ship(
             original, timings.get(DEFAULT_ALLOCATOR, timings[ORIGINAL])
         ).as_json(),
         "environment": environment.describe().as_json(),
+        "samples_ms": {name: [float(f"{ms:.5g}") for ms in timings[name].samples_ms] for name in timings},
+        "intervals": _intervals(timings, unmodified, best),
+        "layers": {
+            key: [asdict(cost) for cost in layers.costs(each.model, each.input)]
+            for key, each in (("original", context.teacher), ("optimized", variant))
+        },
         "best_unmodified": _best_unmodified(original, unmodified, timings, run).as_json(),
         "artifacts": [
             asdict(part)
@@ -264,11 +276,11 @@ def _timings(
 
 def _original_answers(context: Context, run: Run) -> Answers:
     """The original's answers on val/ in eager PyTorch, kept with the run because they cost the most."""
-    kept = run.recall("original-answers")
+    kept = run.recall(ORIGINAL_ANSWERS)
     if kept is None:
         found = _answers(_original_file(run), "eager", context.teacher, context)
         kept = {"predictions": found.predictions.tolist(), "top1": found.top1, "top5": found.top5}
-        run.remember("original-answers", kept)
+        run.remember(ORIGINAL_ANSWERS, kept)
     return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"])
 
 
@@ -291,15 +303,38 @@ def _answers(path: Path, runtime: str, variant: Variant, context: Context) -> An
     )
 
 
+def _fastest_unmodified(unmodified: dict[str, Path], timings: dict[str, latency.Timing]) -> str:
+    """The contender that is the original in the runtime that is fastest with it as it is."""
+    alone = [_alone(name) for name in unmodified if _alone(name) in timings]
+    return min(alone or [ORIGINAL], key=lambda name: timings[name].latency.p50)
+
+
+def _intervals(
+    timings: dict[str, latency.Timing], unmodified: dict[str, Path], best: str
+) -> dict[str, dict[str, float]]:
+    """The report's ratios of latencies with the bounds of their 95 % intervals."""
+    alone = _fastest_unmodified(unmodified, timings)
+    pairs = {
+        "latency_p50": (ORIGINAL, best),
+        "allocator_alone": (DEFAULT_ALLOCATOR, ORIGINAL),
+        "runtime_alone": (ORIGINAL, alone),
+        "beyond_runtime": (alone, best),
+    }
+    return {
+        key: asdict(latency.ratio(timings[before], timings[after]))
+        for key, (before, after) in pairs.items()
+        if before in timings and before != after
+    }
+
+
 def _best_unmodified(
     original: Measurement, unmodified: dict[str, Path], timings: dict[str, latency.Timing], run: Run
 ) -> Measurement:
     """The original in the runtime that is fastest with it as it is."""
-    alone = {name: timings[_alone(name)] for name in unmodified if _alone(name) in timings}
-    alone = alone or {"eager": timings[ORIGINAL]}
-    fastest = min(alone, key=lambda name: alone[name].latency.p50)
+    contender = _fastest_unmodified(unmodified, timings)
+    fastest = next((name for name in unmodified if _alone(name) == contender), "eager")
     return replace(
-        _retimed(original, alone[fastest]),
+        _retimed(original, timings[contender]),
         runtime=fastest,
         size_bytes=size.artifact_bytes(unmodified.get(fastest, _original_file(run))),
     )

@@ -1,12 +1,15 @@
 """The main job from Python."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import slimcv
-from slimcv import bundle
+from slimcv import bundle, predictions
 from slimcv.errors import SlimcvError
 
 
@@ -63,3 +66,29 @@ def test_what_is_missing_is_said(recipe, tmp_path):
         slimcv.optimize(network(), recipe=recipe, input="3x16x16", out=tmp_path / "out", budget="soon")
     with pytest.raises(SlimcvError, match="cpu_fats"):
         slimcv.optimize(network(), recipe="cpu_fats", out=tmp_path / "out")
+
+
+def test_a_run_with_pictures_keeps_what_its_page_shows(recipe, tmp_path):
+    random = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for name in ("cat", "dog"):
+            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 255, (16, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pictures" / split / name / f"{number}.png")
+    call = {"recipe": recipe, "input": "3x16x16", "out": tmp_path / "out", "threads": 1}
+    result = slimcv.optimize(network(), data=tmp_path / "pictures", **call)
+    said = predictions.read(result.folder)
+    assert said["classes"] == ["cat", "dog"]
+    right = np.equal(said["optimized"], said["labels"])
+    assert 100 * right.mean() == pytest.approx(result.report["optimized"]["top1"])
+    shipped = result.report["steps"][-1]["details"]
+    assert sum(layer["macs"] for layer in shipped["layers"]["original"]) == result.report["original"]["macs"]
+    assert len(shipped["samples_ms"]["onnxruntime"]) == result.report["optimized"]["latency_ms"]["n"]
+    bounds = shipped["intervals"]["latency_p50"]
+    assert bounds["low"] <= bounds["value"] <= bounds["high"]
+    assert bounds["value"] == pytest.approx(result.speedup)
+    page = (result.folder / "report.html").read_text("utf-8")
+    assert {"classes", "layers", "latency", "size"} <= set(re.findall(r'<section id="([\w-]+)"', page))
+    slimcv.optimize(network(), data=tmp_path / "pictures", **call)
+    assert predictions.read(result.folder) == said, "a run that is finished again has them no more to measure"

@@ -302,6 +302,7 @@ def test_the_lossless_recipe_needs_no_pictures_and_the_same_command_repeats_its_
         "openvino/model.bin",
         "report.json",
         "report.md",
+        "report.html",
         "MODEL_CARD.md",
         "golden.npz",
         "slimcv.json",

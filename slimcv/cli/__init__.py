@@ -24,6 +24,7 @@ from slimcv.cli.optimize import optimize
 from slimcv.cli.pack import pack, unpack
 from slimcv.cli.predict import predict
 from slimcv.cli.profile import profile
+from slimcv.cli.report import report
 from slimcv.cli.verify import verify
 from slimcv.errors import SlimcvError
 
@@ -58,6 +59,7 @@ app.command()(pack)
 app.command()(unpack)
 app.command()(doctor)
 app.command()(ladder)
+app.command()(report)
 app.add_typer(recipes.app, name="recipes")
 
 

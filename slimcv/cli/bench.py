@@ -18,11 +18,13 @@ from slimcv.cli.options import (
     DataOption,
     Format,
     FormatOption,
+    HtmlOption,
     InputOption,
     MeanOption,
     SeedOption,
     StdOption,
 )
+from slimcv.cli.page import write_html
 from slimcv.errors import SlimcvError
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def bench(
     std: StdOption = None,
     seed: SeedOption = 0,
     cache: CacheOption = None,
+    html: HtmlOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Time TARGETs in turns on this machine, all against the first, with top-1 where --data is given.
@@ -116,6 +119,7 @@ def bench(
             seed=seed,
         )
         document = benching.Comparison(mode.value, tuple(rows)).as_json()
+    write_html(html, document)
     print(render_bench(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     if all(row["problem"] is not None for row in document["rows"]):
         raise typer.Exit(2)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from slimcv.run import Run
     from slimcv.step import Context
 
-FILES = ("ladder.json", "ladder.md", "ladder.svg")
+FILES = ("ladder.json", "ladder.md", "ladder.svg", "report.html")
 EPOCHS = 6
 
 
@@ -63,8 +63,8 @@ def ladder(
 ) -> None:
     """Print what each technique does to MODEL's size, accuracy, training time and latency, row upon row.
 
-    Writes ladder.json, ladder.md, ladder.svg and each row's recipe and weights. The same command goes on at
-    the row where it stopped.
+    Writes ladder.json, ladder.md, ladder.svg, report.html and each row's recipe and weights. The same
+    command goes on at the row where it stopped.
     """
     from slimcv import sidecar
     from slimcv.ladder.rows import chosen, plan
@@ -131,7 +131,9 @@ def _climb(
     from dataclasses import replace
 
     from slimcv.ladder import Pictures, climb, measured_rows
+    from slimcv.report.html import render_html
     from slimcv.report.ladder import build, chart, render_ladder
+    from slimcv.report.reading import of
     from slimcv.writing import write_text
 
     if not run.resumed:
@@ -155,7 +157,12 @@ def _climb(
         environment=records[-1].details["environment"],
         command=["slimcv", *sys.argv[1:]],
     )
-    texts = (render_ladder(document, "json"), render_ladder(document, "markdown"), chart(document))
+    texts = (
+        render_ladder(document, "json"),
+        render_ladder(document, "markdown"),
+        chart(document),
+        render_html([of(document, run.folder)]),
+    )
     for name, text in zip(FILES, texts, strict=True):
         write_text(run.folder / name, text)
     run.finish()

@@ -54,6 +54,9 @@ StdOption = Annotated[str | None, typer.Option(help="Normalisation deviation a c
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads a prediction may use. Default: what the container allows.")
 ]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Write the result here too, as one HTML page.")
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 InputOption = Annotated[str | None, typer.Option("--input", help="Input shape, such as 3x224x224.")]
 DataOption = Annotated[

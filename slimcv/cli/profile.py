@@ -18,6 +18,7 @@ from slimcv.cli.options import (
     DataOption,
     Format,
     FormatOption,
+    HtmlOption,
     InputOption,
     MeanOption,
     ModelArgument,
@@ -26,6 +27,7 @@ from slimcv.cli.options import (
     StdOption,
     ThreadsOption,
 )
+from slimcv.cli.page import write_html
 from slimcv.errors import SlimcvError
 from slimcv.optimization import make_context
 
@@ -58,6 +60,7 @@ def profile(
     cache: CacheOption = None,
     cache_limit: CacheLimitOption = None,
     no_cache: NoCacheOption = False,
+    html: HtmlOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Say where MODEL's time and memory go, layer by layer, and which recipe step addresses it.
@@ -87,6 +90,7 @@ def profile(
         from slimcv import profile as profiling
 
         found = profiling.profile(variant, threads=threads or available(), name=model)
+        write_html(html, found.as_json())
         print(report.render_profile(found.as_json(), output_format.value, colour=colour), end="")
         return
 
@@ -98,6 +102,7 @@ def profile(
     )
     context = replace(context, train_threads=threads or context.train_threads)
     trained = profile_training(variant, context, settings=settings, name=model)
+    write_html(html, trained.as_json())
     print(render_training(trained.as_json(), output_format.value, colour=colour), end="")
 
 

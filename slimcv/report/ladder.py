@@ -230,7 +230,7 @@ def _counted(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def _method(ladder: Mapping[str, Any]) -> list[str]:
+def method(ladder: Mapping[str, Any]) -> list[str]:
     """How the figures came about, a sentence each."""
     cores, served = (_counted(ladder[key], "thread") for key in ("train_threads", "threads"))
     epochs, taught = ladder["epochs"], sum(row["training"]["teacher_seconds"] for row in ladder["rows"])
@@ -280,7 +280,7 @@ def _text(ladder: Mapping[str, Any], *, colour: bool) -> str:
     for row in ladder["rows"]:
         told.add_row(*(Text(one_line(text)) for text in (row["title"], *_told(row))))
     parts.append(told)
-    parts += [Text(line) for line in _method(ladder)]
+    parts += [Text(line) for line in method(ladder)]
     return draw(parts, colour=colour, width=WIDTH)
 
 
@@ -294,7 +294,7 @@ def _markdown(ladder: Mapping[str, Any]) -> str:
     sections = [
         f"# {cell(ladder['model']['name'])}, row upon row",
         grid(headings, lines),
-        "\n".join(f"- {cell(line)}" for line in _method(ladder)),
+        "\n".join(f"- {cell(line)}" for line in method(ladder)),
         "![Top-1 against latency](ladder.svg)",
         "## Data",
         facts(ladder["data"]),

@@ -33,7 +33,7 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
         by_kind.add_row(*(Text(one_line(text)) for text in line))
     parts: list[RenderableType] = [Text(_title(profile)), layers]
     parts += [Text(_left_out(profile))] if _left_out(profile) else []
-    parts += [by_kind, *(Text(f"{label}: {value}") for label, value in _totals(profile)), ""]
+    parts += [by_kind, *(Text(f"{label}: {value}") for label, value in totals(profile)), ""]
     parts.append(Text("What dominates, and what to do about it", style="bold"))
     for number, advice in enumerate(profile["advice"], start=1):
         parts.append(Padding(Text(f"{number}. {one_line(advice['text'])}"), (0, 0, 0, 2)))
@@ -57,7 +57,7 @@ def render_profile_markdown(profile: Mapping[str, Any]) -> str:
         "\n".join(f"{number}. {cell(line)}" for number, line in enumerate(_lint(profile), start=1)),
         cell(_in_order(profile)),
         "## Totals",
-        grid(("", "value"), _totals(profile), left=2),
+        grid(("", "value"), totals(profile), left=2),
         "## By kind",
         grid(_KIND_HEADINGS, _kinds(profile)),
         "## Layers",
@@ -126,7 +126,8 @@ def _kinds(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+def totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The figures of the whole network, each with its name."""
     totals = profile["totals"]
     threads = f"{totals['threads']} thread{'s' if totals['threads'] != 1 else ''}"
     peak = f"{figures.size(totals['peak_activation_bytes'])} (at '{totals['peak_activation_layer']}')"

@@ -88,6 +88,27 @@ def before_after(report: Mapping[str, Any]) -> str:
     return grid(("", "original", "optimised", "change"), lines)
 
 
+def side_by_side(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """What each of several runs made of its original, as (name, report)."""
+    lines = []
+    for name, report in runs:
+        after, ratios = report["optimized"], report["ratios"]
+        lines.append(
+            (
+                name,
+                f"{after['runtime']} {after['precision']}",
+                comparison.latency_of(after),
+                figures.times(ratios["latency_p50"], "faster", "slower"),
+                figures.percent(after["top1"]),
+                figures.points(ratios["top1"]),
+                figures.size(after["size_bytes"]),
+                figures.count(after["parameters"]),
+            )
+        )
+    headings = ("run", "runs in", "latency p50", "speed", "top-1", "change", "size", "parameters")
+    return f"# {len(lines)} runs side by side\n\n{grid(headings, lines, left=2)}\n"
+
+
 def _steps(steps: Iterable[Mapping[str, Any]]) -> str:
     lines = []
     for step in steps:
@@ -130,10 +151,15 @@ def _files(artifacts: list[Mapping[str, Any]]) -> str:
 
 
 def _repeat(report: Mapping[str, Any]) -> str:
-    blocks = [fenced(shlex.join(report.get("command") or _command(report)), "sh")]
+    blocks = [fenced(shlex.join(typed_command(report)), "sh")]
     if report["recipe"].get("text"):
         blocks += ["with this recipe:", fenced(report["recipe"]["text"], "yaml")]
     return "\n\n".join(blocks)
+
+
+def typed_command(report: Mapping[str, Any]) -> list[str]:
+    """The command line as it was typed, or put together from what the report knows."""
+    return report.get("command") or _command(report)
 
 
 def _command(report: Mapping[str, Any]) -> list[str]:

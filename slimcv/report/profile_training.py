@@ -34,12 +34,12 @@ def _text(profile: Mapping[str, Any], *, colour: bool) -> str:
 
     training = profile["training"]
     parts: list[RenderableType] = [Text(_title(profile))]
-    for headings, lines in _tables(training):
+    for headings, lines in tables(training):
         drawn = table(*headings, right=frozenset(range(1, len(headings))))
         for line in lines:
             drawn.add_row(*(Text(one_line(text)) for text in line))
         parts.append(drawn)
-    parts += [Text(f"{label}: {value}") for label, value in _totals(training)]
+    parts += [Text(f"{label}: {value}") for label, value in totals(training)]
     parts += ["", Text(_ADVICE, style="bold")]
     for number, advice in enumerate(training["advice"], start=1):
         parts.append(Padding(Text(f"{number}. {one_line(advice['text'])}"), (0, 0, 0, 2)))
@@ -58,9 +58,9 @@ def _markdown(profile: Mapping[str, Any]) -> str:
         "\n".join(advice) or "nothing stands out",
         *(cell(remark) for remark in training["remarks"]),
         "## A step",
-        *(grid(headings, lines) for headings, lines in _tables(training)),
+        *(grid(headings, lines) for headings, lines in tables(training)),
         "## Totals",
-        grid(("", "value"), _totals(training), left=2),
+        grid(("", "value"), totals(training), left=2),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -72,7 +72,8 @@ def _title(profile: Mapping[str, Any]) -> str:
     )
 
 
-def _tables(training: Mapping[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+def tables(training: Mapping[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Headings and lines of each table that has any; the first is that of a step's parts."""
     found = [
         (_PART_HEADINGS, _parts(training)),
         (_BACKWARD_HEADINGS, _backward(training)),
@@ -116,7 +117,8 @@ def _tried(training: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _totals(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+def totals(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The figures of the whole training, each with its name."""
     threads = f"{training['threads']} thread{'s' if training['threads'] != 1 else ''}"
     lines = [
         (

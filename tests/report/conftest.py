@@ -1,6 +1,7 @@
 """One made-up run, from which each test changes what it is about."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -105,3 +106,190 @@ def make_report():
         return report.build(**{**values, **changes})
 
     return make
+
+
+HOSTILE = "<script>alert(1)</script>"
+CLASSES = ("healthy", HOSTILE, "rust", '"><img src=x onerror=alert(2)>')
+THUMBNAIL = (
+    "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsK"
+    "CwsNDhIQDQ4RDgsLEBYQERMUFRUVDA8XGBYUGBIUFRT/wAALCAABAAEBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAACf/EABQQAQAA"
+    "AAAAAAAAAAAAAAAAAAD/2gAIAQEAAD8AVN//2Q=="
+)
+
+
+def _history():
+    return [
+        {
+            "number": number,
+            "lr": 1e-3 / number,
+            "seconds": 3.0,
+            "loss": 1 / number,
+            "train_top1": 60 + 3.0 * number,
+            "tuning_top1": 55 + 3.5 * number,
+            "tuning_loss": 1.2 / number,
+            "averaged_top1": 54 + 3.6 * number,
+        }
+        for number in range(1, 9)
+    ]
+
+
+def _faster(measurement, p50, **changes):
+    latency = Latency(p50=p50, p90=1.1 * p50, p99=None, n=50, spread=0.02)
+    return dataclasses.replace(measurement, latency_ms=latency, **changes)
+
+
+@pytest.fixture
+def make_run(make_report, tmp_path):
+    """A function that writes the folder of a run with all that a page shows, hostile names included."""
+
+    def make(name="run", *, layers=3, pictures=40, classes=CLASSES, **changes):
+        finetune = {
+            "epochs": 8, "seconds_per_epoch": 3.0, "batch": 32, "precision": "fp32", "best": 7,
+            "stopped": "all epochs done", "history": _history(),
+        }  # fmt: skip
+        shipped = {
+            "serve": "openvino",
+            "quantizer": None,
+            "samples_ms": {
+                "original": [78.0 + at % 5 for at in range(100)],
+                "openvino": [1.25 + 0.01 * (at % 7) for at in range(50)],
+            },
+            "intervals": {"latency_p50": {"value": 62.5, "low": 61.0, "high": 64.2}},
+            "layers": {
+                "original": [
+                    {
+                        "name": f"block{at}.conv",
+                        "macs": 10**9 // (at + 1),
+                        "parameters": 10**6,
+                        "bytes": 4 * 10**6,
+                    }
+                    for at in range(layers)
+                ],
+                "optimized": [
+                    {"name": f"block{at}.conv.pointwise", "macs": 10**7, "parameters": 10**4, "bytes": 10**4}
+                    for at in range(layers)
+                ],
+            },
+        }
+        tuning = dataclasses.replace(ORIGINAL, top1=97.0)
+        pooled = _faster(tuning, 65.0, top1=95.0)
+        records = [
+            Record(0, -1, "original", "measured", "", 3.0, measurement=tuning),
+            Record(1, 0, "global_average_pool", "accepted", "1.20×", 62.1, pooled, _faster(tuning, 78.0)),
+            Record(2, 1, "separable", "rejected", "no gain", 30.0, _faster(tuning, 64.9, top1=91.5), pooled),
+            Record(
+                3, 2, "reduce_resolution", "accepted", "3×", 99.0, _faster(tuning, 21.0, top1=94.0), pooled,
+                details={"variant": {"finetune": finetune}},
+            ),
+            Record(4, 3, "fuse_conv_bn", "skipped", f"nothing to fuse in {HOSTILE}", 0.1),
+            Record(5, -1, "ship", "accepted", "gate met", 20.0, OPTIMIZED, ORIGINAL, details=shipped),
+        ]  # fmt: skip
+        values = {
+            "model": {"source": f"{HOSTILE}.pt", "input": "3x224x224", "classes": classes},
+            "recipe": {"name": "mine", "text": f"# {HOSTILE}\nsteps: []\n"},
+            "records": records,
+            "data": {"source": f"{HOSTILE}/", "val": pictures, "fingerprint": "f", "classes": classes},
+            "command": ["slimcv", "optimize", f"{HOSTILE}.pt"],
+        }
+        folder = tmp_path / name
+        folder.mkdir()
+        document = make_report(**{**values, **changes})
+        (folder / "report.json").write_text(report.render(document, "json"), "utf-8")
+        labels = [at % len(classes) for at in range(pictures)]
+        said = {
+            "schema_version": 1,
+            "classes": list(classes),
+            "pictures": [f"val/{HOSTILE}/{at}.jpg" for at in range(pictures)],
+            "labels": labels,
+            "original": [label if at % 9 else (label + 1) % len(classes) for at, label in enumerate(labels)],
+            "optimized": [label if at % 7 else (label + 1) % len(classes) for at, label in enumerate(labels)],
+            "examples": [{"picture": at, "thumbnail": THUMBNAIL} for at in (7, 9, 14)],
+        }
+        (folder / "predictions.json").write_text(json.dumps(said), "utf-8")
+        return folder
+
+    return make
+
+
+def _ladder():
+    from slimcv.report.ladder import build
+
+    rows = []
+    for number, (name, p50) in enumerate((("original", 20.0), ("pooling", 15.0), ("separable", 4.0))):
+        training = {
+            "images_per_second": 100.0 / (number + 1), "peak_bytes": 2e8, "teacher_seconds": 0.0,
+            "read_steps": None, "epochs": 3,
+        }  # fmt: skip
+        details = {"title": name, "recipe": "steps: []", "training": training, "notes": [HOSTILE]}
+        measurement = _faster(ORIGINAL, p50, top1=95.0 - number)
+        rows.append(Record(number, -1, name, "measured", "", 1.0, measurement, details=details))
+    return build(
+        rows,
+        model={"name": HOSTILE, "source": HOSTILE},
+        data={"source": HOSTILE},
+        epochs=3,
+        seed=0,
+        train_threads=2,
+        environment={"cpu": "a CPU"},
+        command=["slimcv", "ladder", HOSTILE],
+    )
+
+
+def _bench():
+    from slimcv.bench import Comparison, Ratio, Row
+
+    first = Row(
+        HOSTILE, "eager", "fp32", 1, 1, 1, size_bytes=10_000, p50_ms=10.0, p90_ms=11.0, p99_ms=12.0,
+        samples=100, spread=0.01, ratio=Ratio(1.0, 1.0, 1.0), throughput_ips=100.0,
+        load_seconds=0.5, first_call_ms=30.0,
+        model_bytes=5_000_000, top1=90.0,
+    )  # fmt: skip
+    second = dataclasses.replace(
+        first, name="other.onnx", runtime="onnxruntime", p50_ms=2.0, ratio=Ratio(5.0, 4.8, 5.2),
+        throughput_ips=500.0, top1=89.0,
+    )  # fmt: skip
+    broken = Row("broken.onnx", "onnxruntime", None, 1, 1, 1, problem="cannot be loaded")
+    return Comparison("latency", (first, second, broken)).as_json()
+
+
+def _profile():
+    from slimcv.profile.layers import Advice, Check, Layer, Profile, Totals, gather
+
+    timed = ((HOSTILE, "convolution", 3.0), ("block.act", "activation", 1.0), ("head", "linear", 2.0))
+    layers = tuple(
+        Layer(name, name.replace(".", "_"), kind, (8, 10, 10), 1000, 100_000, ms, ms / 6)
+        for name, kind, ms in timed
+    )
+    totals = Totals(3000, 0, 300_000, 12_000, 80_000, HOSTILE, 6.0, 6.5, 0.08, 5, 1)
+    advice = (Advice("the head holds most of the parameters", "global_average_pool", 0.8, "parameters"),)
+    lint = (Check("denormal weights", "fault", "3 % of the weights are denormal", "round them to zero"),)
+    model = {"name": HOSTILE, "input": "3x16x16"}
+    return Profile(model, layers, totals, gather(layers), advice, lint).as_json()
+
+
+def _training():
+    from slimcv.profile.layers import Advice
+    from slimcv.profile.training.findings import BackwardKind, Part, TrainingProfile, Tried
+
+    return TrainingProfile(
+        model={"name": HOSTILE, "input": "3x16x16"}, pictures=1000, batch=32, asked_batch=32, steps=8,
+        threads=2, precision="bf16",
+        parts=(Part("forward", 10.0, 0.4, 10.0, 0.3), Part("backward", 15.0, 0.6, 15.0, 0.5)),
+        step_ms=25.0, images_per_second=1280.0, busy_threads=1.9, epoch_seconds=0.8, first_epoch_seconds=2.0,
+        decode_ms_each=1.0, teacher=None, peak_rss_bytes=10**9, trained_bytes=10**8,
+        backward=(BackwardKind("convolution", 12.0, 0.8),), tried=(Tried("batch 64", 0.7, 0.8),),
+        advice=(Advice(HOSTILE, None, 0.5, "time"),), remarks=("nothing else",),
+    ).as_json()  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A function that writes the JSON of a ladder, a comparison or a profile; the file."""
+
+    def write(kind):
+        made = {"ladder": _ladder, "bench": _bench, "profile": _profile, "training": _training}[kind]()
+        path = tmp_path / f"{kind}.json"
+        path.write_text(json.dumps(made), "utf-8")
+        return path
+
+    return write

@@ -1,0 +1,126 @@
+"""The page of a comparison by `slimcv bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimcv.report import figures
+from slimcv.report.charts.plane import Point
+from slimcv.report.html import accuracy
+from slimcv.report.html.ladder import bars
+from slimcv.report.html.parts import Block, Cell, Facts, Page, Sections, Table, Tile
+from slimcv.report.html.run import facts
+from slimcv.report.reading import Finished
+
+_Row = Mapping[str, Any]
+
+
+def page(found: Finished) -> Page:
+    """Every target with its figures, their latencies, and their accuracy where it was measured."""
+    document = found.document
+    timed = [row for row in document["rows"] if row["problem"] is None]
+    sections = Sections()
+    sections.add("targets", "Every target", [_table(document["rows"])])
+    sections.add("speed", "Latency and throughput", _speed(timed))
+    sections.add("accuracy", "Accuracy against latency", _accuracy(timed))
+    machine = Facts("Machine and versions", facts(document["environment"]))
+    sections.add("machine", "Measured on", [machine])
+    return Page(
+        title="Timed against each other",
+        lead=f"{len(document['rows'])} rows in {document['mode']} mode, interleaved; all against the first.",
+        tiles=_tiles(timed),
+        sections=tuple(sections.found),
+        foot=f"{figures.NOT_MEASURED} stands for not measured. In brackets the 95 % interval.",
+    )
+
+
+def _tiles(timed: list[_Row]) -> tuple[Tile, ...]:
+    known = [row for row in timed[1:] if row["ratio"]]
+    if not known:
+        return ()
+    best = max(known, key=lambda row: row["ratio"]["value"])
+    low, high = (figures.significant(best["ratio"][bound]) for bound in ("low", "high"))
+    return (
+        Tile(
+            figures.times(best["ratio"]["value"], "faster", "slower"),
+            best["name"],
+            f"95 % interval {low}–{high}×",
+        ),
+    )
+
+
+def _name(row: _Row) -> str:
+    return f"{row['name']}, {row['threads']} threads, batch {row['batch']}".replace(" 1 threads", " 1 thread")
+
+
+def _table(rows: list[_Row]) -> Table:
+    headings = (
+        "target", "runs in", "threads", "batch", "p50", "p90", "p99", "against the first", "images/s", "load",
+        "first call", "memory", "size", "top-1", "problem",
+    )  # fmt: skip
+    lines = []
+    for row in rows:
+        ratio = row["ratio"]
+        against = figures.NOT_MEASURED
+        if ratio:
+            against = f"{ratio['value']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f})"
+        speed = row["throughput_ips"]
+        lines.append(
+            (
+                Cell(row["name"]),
+                Cell(f"{row['runtime']} {row['precision'] or ''}"),
+                Cell(str(row["threads"]), row["threads"]),
+                Cell(str(row["batch"]), row["batch"]),
+                *(Cell(figures.milliseconds(row[key]), row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")),
+                Cell(against, ratio["value"] if ratio else None),
+                Cell(figures.NOT_MEASURED if speed is None else figures.significant(speed), speed),
+                Cell(figures.duration(row["load_seconds"]), row["load_seconds"]),
+                Cell(figures.milliseconds(row["first_call_ms"]), row["first_call_ms"]),
+                Cell(figures.size(row["model_bytes"]), row["model_bytes"]),
+                Cell(figures.size(row["size_bytes"]), row["size_bytes"]),
+                Cell(figures.percent(row["top1"]), row["top1"]),
+                Cell(row["problem"] or ""),
+            )
+        )
+    caption = "What was timed; memory is that over the runtime's own"
+    return Table(caption, headings, tuple(lines), frozenset({0, 1, 14}))
+
+
+def _speed(timed: list[_Row]) -> list[Block]:
+    if len(timed) < 2:
+        return []
+    latencies = [(_name(row), float(row["p50_ms"])) for row in timed]
+    speeds = [(_name(row), float(row["throughput_ips"])) for row in timed]
+    return [
+        bars("Latency of a call", "latency p50", latencies, form=figures.milliseconds, first="target"),
+        bars("Throughput", "images/s", speeds, form=figures.significant, first="target"),
+    ]
+
+
+def _accuracy(timed: list[_Row]) -> list[Block]:
+    points = [
+        Point(row["p50_ms"], row["top1"], _name(row), "before" if at == 0 else "accepted", str(at + 1))
+        for at, row in enumerate(timed)
+        if row["top1"] is not None
+    ]
+    if len(points) < 2:
+        return []
+    lines = tuple(
+        (
+            Cell(point.name),
+            Cell(figures.milliseconds(point.x), point.x),
+            Cell(figures.percent(point.y), point.y),
+        )
+        for point in points
+    )
+    return [
+        accuracy.chart(
+            "Top-1 against latency",
+            "A point a target; the line is the Pareto front.",
+            points,
+            Table("Latency and accuracy of each target", ("target", "latency p50", "top-1"), lines),
+            upward="top-1",
+            y_tick=lambda value: f"{value:g} %",
+        )
+    ]

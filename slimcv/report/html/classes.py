@@ -1,0 +1,178 @@
+"""Accuracy class by class, the confusions that became more frequent, and pictures whose answer changed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from slimcv.report import figures
+from slimcv.report.charts import rows, scale
+from slimcv.report.html.parts import Block, Cell, Chart, Note, Picture, Pictures, Table
+
+SHOWN = 24
+"""Of more classes than these, only those that changed most are drawn; the table has all."""
+
+PAIRS = 12
+_THUMBNAIL = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+")
+
+
+@dataclass(frozen=True)
+class _Class:
+    name: str
+    pictures: int
+    before: float
+    after: float
+
+
+def blocks(said: Mapping[str, Any] | None) -> list[Block]:
+    """Nothing where no predictions were kept."""
+    if said is None or not said["labels"]:
+        return []
+    labels, before, after = said["labels"], said["original"], said["optimized"]
+    return [
+        _flips(labels, before, after),
+        _by_class(_classes(said["classes"], labels, before, after)),
+        *_confusions(said["classes"], labels, before, after),
+        *_examples(said),
+    ]
+
+
+def _flips(labels: Sequence[int], before: Sequence[int], after: Sequence[int]) -> Note:
+    pairs = list(zip(labels, before, after, strict=True))
+    lost = sum(old == label != new for label, old, new in pairs)
+    won = sum(old != label == new for label, old, new in pairs)
+    other = sum(old != new and label not in (old, new) for label, old, new in pairs)
+    return Note(
+        f"Of {len(pairs):,} pictures of val/, {lost} were answered right by the original and are "
+        "answered wrong "
+        f"now, {won} the other way round; {other} more changed from one wrong answer to another."
+    )
+
+
+def _classes(
+    names: Sequence[str], labels: Sequence[int], before: Sequence[int], after: Sequence[int]
+) -> list[_Class]:
+    found = []
+    for at, name in enumerate(names):
+        own = [(old, new) for label, old, new in zip(labels, before, after, strict=True) if label == at]
+        if own:
+            right = [100.0 * sum(pair[side] == at for pair in own) / len(own) for side in (0, 1)]
+            found.append(_Class(name, len(own), *right))
+    return sorted(found, key=lambda one: (one.after - one.before, one.name))
+
+
+def _by_class(found: Sequence[_Class]) -> Chart:
+    drawn = found
+    if len(found) > SHOWN:
+        most = sorted(found, key=lambda one: -abs(one.after - one.before))[:SHOWN]
+        drawn = [one for one in found if one in most]
+    axis = scale.linear([value for one in drawn for value in (one.before, one.after)] + [100.0], lines=6)
+    axis = scale.Scale(axis.low, 100.0, tuple(tick for tick in axis.ticks if tick <= 100.0))
+    marks = [
+        (
+            one.name,
+            f"{one.pictures} pictures",
+            f"{figures.percent(one.after)} ({_change(one)})",
+            rows.dumbbell(axis, one.before, one.after),
+        )
+        for one in drawn
+    ]
+    lines = tuple(
+        (
+            Cell(one.name),
+            Cell(f"{one.pictures:,}", one.pictures),
+            Cell(figures.percent(one.before), one.before),
+            Cell(figures.percent(one.after), one.after),
+            Cell(_change(one), one.after - one.before, mark=_mark(one)),
+        )
+        for one in found
+    )
+    told = (
+        "The small grey dot is the original, the large one what was shipped; the class that lost most is "
+        "first."
+    )
+    if len(drawn) < len(found):
+        told += f" Drawn are the {len(drawn)} of {len(found)} classes that changed most."
+    return Chart(
+        "Right answers in each class of val/",
+        told,
+        rows.chart(marks, axis, title="right answers", tick=lambda value: f"{value:g} %"),
+        Table("Right answers in each class", ("class", "pictures", "original", "optimised", "change"), lines),
+        key=(("before", "original"), ("better", "better"), ("worse", "worse")),
+    )
+
+
+def _change(one: _Class) -> str:
+    return f"{one.after - one.before:+.1f}".replace("-", "−") if one.after != one.before else "±0"
+
+
+def _mark(one: _Class) -> str:
+    return "better" if one.after > one.before else "worse" if one.after < one.before else ""
+
+
+def _confusions(
+    names: Sequence[str], labels: Sequence[int], before: Sequence[int], after: Sequence[int]
+) -> list[Block]:
+    """Pairs of a class and a wrong answer to it that is given more often than the original gave it."""
+    old, new = (
+        Counter((label, answer) for label, answer in zip(labels, answers, strict=True) if label != answer)
+        for answers in (before, after)
+    )
+    worse = sorted(
+        ((new[pair] - old[pair], pair) for pair in new if new[pair] > old[pair]),
+        key=lambda one: (-one[0], one[1]),
+    )
+    if not worse:
+        return [Note("No confusion of two classes became more frequent.")]
+    lines = tuple(
+        (
+            Cell(names[label]),
+            Cell(names[answer]),
+            Cell(str(old[label, answer]), old[label, answer]),
+            Cell(str(new[label, answer]), new[label, answer]),
+            Cell(f"+{more}", more, mark="worse"),
+        )
+        for more, (label, answer) in worse[:PAIRS]
+    )
+    caption = "Confusions that became more frequent"
+    if len(worse) > PAIRS:
+        caption += f": the first {PAIRS} of {len(worse)}"
+    headings = ("class", "answered as", "original", "optimised", "change")
+    return [Table(caption, headings, lines, frozenset({0, 1}))]
+
+
+def _examples(said: Mapping[str, Any]) -> list[Block]:
+    names, pictures = said["classes"], []
+    for example in said["examples"]:
+        at, source = example.get("picture"), example.get("thumbnail")
+        # The file may come from anywhere: what is no small picture is left away.
+        if not isinstance(at, int) or not 0 <= at < len(said["labels"]) or not isinstance(source, str):
+            continue
+        if not _THUMBNAIL.fullmatch(source):
+            continue
+        label, old, new = (names[said[key][at]] for key in ("labels", "original", "optimized"))
+        worse = new != label
+        pictures.append(
+            Picture(
+                source,
+                f"A picture of the class {label}, answered as {old} before and as {new} now",
+                (
+                    f"{label}",
+                    f"{old} → {new}",
+                    f"{'wrong' if worse else 'right'} now, {_file(said['pictures'][at])}",
+                ),
+                "worse" if worse else "better",
+            )
+        )
+    if not pictures:
+        return []
+    told = "Each with its class, the answers before and after, and its file. At the size they are decoded to."
+    return [Pictures("Pictures whose answer changed", told, tuple(pictures))]
+
+
+def _file(path: str) -> str:
+    return PurePath(path).name

@@ -1,0 +1,104 @@
+"""The page of a profile: what dominates, what this CPU makes of it, and every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimcv.report import figures
+from slimcv.report.charts import rows, scale
+from slimcv.report.html.parts import Block, Cell, Chart, Note, Page, Sections, Table, Tile, plain
+from slimcv.report.layers import totals
+from slimcv.report.reading import Finished
+
+SHOWN = 30
+
+
+def page(found: Finished) -> Page:
+    """Advice first, then kinds of layers, layers and totals."""
+    profile = found.document
+    kept = profile["totals"]
+    sections = Sections()
+    sections.add("advice", "What dominates, and what to do about it", _advice(profile))
+    sections.add("kinds", "By kind of layer", [_costs(profile["by_kind"], "kind")])
+    sections.add("layers", "Layer by layer", [_costs(profile["layers"], "layer")])
+    sections.add("totals", "Totals", [plain("The whole network", ("", "value"), totals(profile), left=2)])
+    return Page(
+        title=f"{found.name}: where time and memory go",
+        lead=f"Input {profile['model']['input']}, batch 1, eager PyTorch.",
+        tiles=(
+            Tile(figures.milliseconds(kept["call_ms"]), "a call"),
+            Tile(figures.count(kept["macs"]), "MACs"),
+            Tile(figures.count(kept["parameters"]), "parameters"),
+            Tile(figures.size(kept["peak_activation_bytes"]), "peak memory of the tensors between layers"),
+        ),
+        sections=tuple(sections.found),
+    )
+
+
+def _advice(profile: Mapping[str, Any]) -> list[Block]:
+    advice = [
+        (
+            str(at),
+            one["text"],
+            one["step"] or figures.NOT_MEASURED,
+            f"{figures.share(one['share'])} of {one['of']}",
+        )
+        for at, one in enumerate(profile["advice"], start=1)
+    ]
+    checks = [
+        (one["rule"], one["state"], one["text"], one["fix"] or "")
+        for one in profile.get("lint", ())
+        if one["state"] != "fine"
+    ]
+    blocks: list[Block] = []
+    if advice:
+        blocks.append(
+            plain("Advice, the largest share first", ("#", "what", "step", "share"), advice, left=4)
+        )
+    else:
+        blocks.append(Note("Nothing stands out."))
+    if checks:
+        headings = ("rule", "state", "found", "fix")
+        blocks.append(plain("What this CPU makes of it", headings, checks, left=4))
+    return blocks
+
+
+def _costs(layers: list[Mapping[str, Any]], what: str) -> Chart:
+    """Milliseconds of each layer, or of each kind of layer."""
+    key = "name" if what == "layer" else "kind"
+    dearest = sorted(layers, key=lambda layer: -layer["ms"])[:SHOWN]
+    drawn = [layer for layer in layers if layer in dearest]
+    axis = scale.linear([layer["ms"] for layer in drawn], zero=True)
+    marks = [
+        (
+            layer[key],
+            layer["kind"] if what == "layer" else f"{layer['layers']} layers",
+            f"{figures.milliseconds(layer['ms'])}, {figures.share(layer['share'])}",
+            rows.bar(axis, 0.0, layer["ms"], "after"),
+        )
+        for layer in drawn
+    ]
+    lines = tuple(
+        (
+            Cell(layer[key]),
+            Cell(layer["kind"] if what == "layer" else str(layer["layers"])),
+            Cell(figures.milliseconds(layer["ms"]), layer["ms"]),
+            Cell(figures.share(layer["share"]), layer["share"]),
+            Cell(figures.count(layer["macs"]), layer["macs"]),
+            Cell(figures.count(layer["parameters"]), layer["parameters"]),
+        )
+        for layer in layers
+    )
+    told = "Measured one picture at a time."
+    if len(drawn) < len(layers):
+        told += f" Drawn are the {len(drawn)} slowest of {len(layers)} in their order; the table has all."
+    second = "kind" if what == "layer" else "layers"
+    return Chart(
+        f"Time of each {what}",
+        told,
+        rows.chart(marks, axis, title="ms", tick=lambda value: f"{value:g}"),
+        Table(
+            f"Every {what}", (what, second, "time", "share", "MACs", "parameters"), lines, frozenset({0, 1})
+        ),
+    )

@@ -1,0 +1,195 @@
+"""The page of one optimisation."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from slimcv.report import comparison, figures
+from slimcv.report.html import accuracy, classes, costs, latency, training, way
+from slimcv.report.html.parts import Block, Cell, Code, Facts, Note, Page, Sections, Table, Tile, plain
+from slimcv.report.markdown import typed_command
+from slimcv.report.reading import Finished
+from slimcv.report.text import difference
+
+
+def page(found: Finished) -> Page:
+    """Everything that the run knows, what people quote first."""
+    report = found.document
+    sections = Sections()
+    sections.add("before-after", "Before and after", _before_after(report))
+    sections.add("steps", "What each step gave and cost", way.blocks(report))
+    sections.add("accuracy", "Accuracy against latency", accuracy.blocks(report))
+    sections.add("classes", "Accuracy class by class", classes.blocks(found.predictions))
+    sections.add("layers", "Where the work is", costs.layers(report))
+    sections.add("latency", "How the latencies spread", latency.blocks(report))
+    sections.add("size", "What the bytes are", costs.sizes(report))
+    sections.add("training", "Training", training.blocks(report))
+    sections.add("repeat", "How to repeat it", repeat(report))
+    return Page(
+        title=found.name,
+        lead=lead(report),
+        verdict=verdict(report),
+        tiles=tiles(report),
+        sections=tuple(sections.found),
+        foot=f"{figures.NOT_MEASURED} stands for not measured.",
+    )
+
+
+def lead(report: Mapping[str, Any]) -> str:
+    """What was done, on what, in one sentence."""
+    after, recipe = report["optimized"], report["recipe"].get("name")
+    by = f" by the recipe {recipe}" if recipe else ""
+    on = f" on {report['environment']['cpu']}" if report["environment"].get("cpu") else ""
+    threads = f"{after['threads']} thread{'s' if after['threads'] != 1 else ''}"
+    return (
+        f"Optimised{by} in {figures.duration(report['seconds'])}; it now runs in {after['runtime']}, "
+        f"{after['precision']}. Measured at batch {after['batch']} with {threads}{on}."
+    )
+
+
+def verdict(report: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether the gate was met."""
+    text = comparison.gate(report)
+    kind = {True: "met", False: "missed", None: ""}[report["gate"]["met"]]
+    return kind, text[0].upper() + text[1:]
+
+
+def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
+    """The ratios that people quote, each with how sure it is."""
+    before, after, ratios = report["original"], report["optimized"], report["ratios"]
+    found = []
+    if ratios["latency_p50"] is not None:
+        spread = max(before["latency_ms"]["spread"], after["latency_ms"]["spread"])
+        found.append(
+            Tile(
+                figures.times(ratios["latency_p50"], "faster", "slower", digits=figures.digits(spread)),
+                f"{figures.milliseconds(before['latency_ms']['p50'])} → "
+                f"{figures.milliseconds(after['latency_ms']['p50'])}",
+                interval(report, "latency_p50") or f"spread of the samples ±{figures.share(spread)}",
+            )
+        )
+    if ratios["beyond_runtime"] is not None:
+        best = report["best_unmodified"]
+        spread = max(best["latency_ms"]["spread"], after["latency_ms"]["spread"])
+        found.append(
+            Tile(
+                figures.times(ratios["beyond_runtime"], "faster", "slower", digits=figures.digits(spread)),
+                f"than the unmodified network in {best['runtime']}",
+                interval(report, "beyond_runtime"),
+            )
+        )
+    if ratios["top1"] is not None:
+        pictures = (report["data"] or {}).get("val")
+        found.append(
+            Tile(
+                figures.points(ratios["top1"]),
+                f"top-1 {figures.percent(before['top1'])} → {figures.percent(after['top1'])}",
+                f"on {pictures:,} pictures of val/" if pictures else "",
+            )
+        )
+    elif after["agreement"] is not None:
+        label = "same answer as the original"
+        found.append(Tile(figures.percent(after["agreement"]), label, "on pictures without labels"))
+    for label, key, form, less, more in (
+        ("file size", "size_bytes", figures.size, "smaller", "larger"),
+        ("parameters", "parameters", figures.count, "fewer", "more"),
+    ):
+        if ratios[key] is not None:
+            change = f"{form(before[key])} → {form(after[key])}"
+            found.append(Tile(figures.times(ratios[key], less, more), label, change))
+    return tuple(found)
+
+
+def interval(report: Mapping[str, Any], key: str) -> str:
+    """The 95 % interval of a ratio, where the run kept it."""
+    found = (shipped(report).get("intervals") or {}).get(key)
+    if not found:
+        return ""
+    low, high = (figures.significant(found[bound]) for bound in ("low", "high"))
+    return f"95 % interval {low} to {high}×"
+
+
+def shipped(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The details of the record that says what was shipped."""
+    last: Mapping[str, Any] = report["steps"][-1]["details"] if report["steps"] else {}
+    return last
+
+
+def _before_after(report: Mapping[str, Any]) -> list[Block]:
+    rows = tuple(
+        (Cell(row.label), Cell(row.original), Cell(row.optimized), Cell(row.change))
+        for row in comparison.rows(report)
+    )
+    table = Table(
+        "The original network in eager PyTorch and what was shipped",
+        ("", "original", "optimised", "change"),
+        rows,
+        sortable=False,
+    )
+    method = comparison.method(report)
+    blocks: list[Block] = [table, Note(f"{method[0].upper()}{method[1:]}.", "quiet")]
+    alone = plain(
+        "What a runtime or an allocator alone gives the unmodified network",
+        ("", "latency p50", "against the base"),
+        comparison.unmodified(report),
+    )
+    sentence = comparison.beyond_runtime(report)
+    return [*blocks, alone, *([Note(sentence)] if sentence else [])]
+
+
+def repeat(report: Mapping[str, Any]) -> list[Block]:
+    """The command, the recipe, the machine, the data, and the files that came out."""
+    blocks: list[Block] = [Code("Command", shlex.join(typed_command(report)))]
+    if report["recipe"].get("text"):
+        blocks.append(Code(f"Recipe {report['recipe'].get('name') or ''}".strip(), report["recipe"]["text"]))
+    if report["artifacts"]:
+        blocks.append(_files(report))
+    model = {key: value for key, value in report["model"].items() if key != "name"}
+    blocks.append(Facts("Machine and versions", facts(report["environment"])))
+    blocks.append(Facts("Model", facts(model)))
+    if report["data"]:
+        blocks.append(Facts("Pictures", facts(report["data"])))
+    return blocks
+
+
+def _files(report: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (
+            Cell(one["path"]),
+            Cell(f"{one['runtime']} {one['precision']}"),
+            Cell(figures.size(one["bytes"]), one["bytes"]),
+            Cell(figures.milliseconds(one["latency_ms"]), one["latency_ms"]),
+            Cell(difference(one["max_abs_diff"]), one["max_abs_diff"]),
+            Cell(one["sha256"][:16] + "…"),
+        )
+        for one in report["artifacts"]
+    )
+    headings = ("file", "runs in", "size", "latency p50", "max. difference", "SHA-256")
+    return Table("The files that came out", headings, rows, frozenset({0, 1, 5}))
+
+
+def facts(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """A mapping as names and values in words; long lists are cut and say so."""
+    return tuple(
+        (str(key).replace("_", " "), figures.size(value) if _is_size(key, value) else _words(value))
+        for key, value in values.items()
+    )
+
+
+def _is_size(key: Any, value: Any) -> bool:
+    return str(key).endswith("_bytes") and isinstance(value, int)
+
+
+def _words(value: Any) -> str:
+    if value is None or value == []:
+        return figures.NOT_MEASURED if value is None else "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        more = f" … and {len(value) - 20} more" if len(value) > 20 else ""
+        return ", ".join(map(_words, value[:20])) + more
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:,}"
+    return str(value)

@@ -1,0 +1,124 @@
+"""Pages as text: everything is there, everything is escaped, nothing is fetched."""
+
+import json
+import re
+
+import pytest
+
+from slimcv.errors import SlimcvError
+from slimcv.report.charts.plane import Point
+from slimcv.report.html import accuracy, render_html
+from slimcv.report.html.classes import blocks
+from slimcv.report.html.several import titles
+from slimcv.report.reading import read
+
+LIMIT_BYTES = 3_000_000
+
+
+def text_of(page):
+    """What a reader sees of a page, roughly."""
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", body))
+
+
+def test_a_run_is_shown_with_everything_it_knows(make_run):
+    page = render_html([read(make_run())])
+    assert re.findall(r'<section id="([\w-]+)"', page) == [
+        "before-after", "steps", "accuracy", "classes", "layers", "latency", "size", "training", "repeat",
+    ]  # fmt: skip
+    seen = text_of(page)
+    for words in (
+        "62.5× faster", "95 % interval 61.0 to 64.2×", "−99.8 %", "+1.5 points", "gate met".capitalize(),
+        "nothing to fuse in", "slimcv optimize",
+    ):  # fmt: skip
+        assert words in seen, words
+
+
+def test_nothing_is_fetched_and_no_name_becomes_markup(make_run, results):
+    pages = [render_html([read(make_run())])]
+    pages += [render_html([read(results(kind))]) for kind in ("ladder", "bench", "profile", "training")]
+    for page in pages:
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+        assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
+        assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_a_run_of_an_older_version_has_fewer_sections(make_report, tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps(make_report()), "utf-8")
+    page = render_html([read(tmp_path)])
+    assert "layers" not in re.findall(r'<section id="([\w-]+)"', page)
+    assert "spread of the samples" in text_of(page)
+
+
+def test_a_page_of_many_classes_and_layers_stays_small(make_run):
+    classes = tuple(f"class number {at}" for at in range(1000))
+    page = render_html([read(make_run(classes=classes, pictures=50_000, layers=400))])
+    assert len(page.encode()) < LIMIT_BYTES
+    assert "Drawn are the 24 of 1000 classes" in text_of(page)
+
+
+def test_runs_side_by_side_are_named_apart_and_told_where_they_differ(make_run, make_report):
+    runs = [read(make_run("one")), read(make_run("two", environment={"cpu": "another CPU"}))]
+    assert titles(runs) == ["one", "two"]
+    seen = text_of(render_html(runs))
+    assert "2 runs side by side" in seen
+    assert "on other machines" in seen
+
+
+def test_only_runs_stand_side_by_side(make_run, results):
+    with pytest.raises(SlimcvError, match=r"only runs of slimcv optimize can stand side by side"):
+        render_html([read(make_run()), read(results("bench"))])
+
+
+def test_the_front_holds_what_nothing_beats():
+    points = [Point(x, y, "", "", "") for x, y in ((10, 0), (2, -1), (4, -2), (1, -5), (10, -3), (1, -6))]
+    assert accuracy.front(points) == [(1, -5), (2, -1), (10, 0)]
+
+
+def test_flips_and_confusions_are_counted():
+    said = {
+        "classes": ["cat", "dog"],
+        "pictures": [f"{at}.png" for at in range(6)],
+        "labels": [0, 0, 0, 1, 1, 1],
+        "original": [0, 0, 1, 1, 1, 0],
+        "optimized": [0, 1, 1, 1, 1, 1],
+        "examples": [{"picture": 1, "thumbnail": "https://example.org/x.jpg"}, {"picture": 9}],
+    }
+    flips, chart, confusions = blocks(said)
+    assert "1 were answered right by the original and are answered wrong now, 1 the other way" in flips.text
+    assert [[cell.text for cell in row] for row in chart.table.rows] == [
+        ["cat", "3", "66.7 %", "33.3 %", "−33.3"],
+        ["dog", "3", "66.7 %", "100.0 %", "+33.3"],
+    ]
+    assert [[cell.text for cell in row] for row in confusions.rows] == [["cat", "dog", "1", "2", "+1"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json", "not JSON"),
+        ("[]", "not a report of slimcv"),
+        ('{"a": 1}', "not a report of slimcv"),
+        ('{"ratios": {}, "steps": [], "artifacts": []}', "Field required"),
+    ],
+)
+def test_what_is_no_report_is_refused(tmp_path, content, message):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(SlimcvError, match=message):
+        read(tmp_path)
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    (tmp_path / "journal.jsonl").write_text("{}\n")
+    with pytest.raises(SlimcvError, match="there is no report") as refused:
+        read(tmp_path)
+    assert "same command" in refused.value.hint
+
+
+def test_predictions_that_do_not_fit_are_left_away(make_run):
+    folder = make_run()
+    said = json.loads((folder / "predictions.json").read_text())
+    for changes in ({"labels": [0]}, {"original": [99] * 40}, {"classes": None}):
+        (folder / "predictions.json").write_text(json.dumps({**said, **changes}))
+        assert read(folder).predictions is None
