@@ -69,18 +69,28 @@ def unmodified(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return lines
 
 
-def bake_off(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Every way of running the optimised network: (name, precision, latency p50, what became of it).
+@dataclass(frozen=True)
+class Way:
+    """One way of running the optimised network, and what became of it; None where it was not timed."""
+
+    name: str
+    precision: str
+    p50_ms: float | None
+    outcome: str
+
+
+def bake_off(report: Mapping[str, Any]) -> list[Way]:
+    """Every way of running the optimised network.
 
     Empty where the final measurement was a quick one or the runtime was given.
     """
     steps = report["steps"]
     rows = steps[-1]["details"].get("bake_off") or [] if steps else []
     return [
-        (
+        Way(
             row["name"].replace("_", " ").replace(":", ", "),
             row["precision"] or figures.NOT_MEASURED,
-            figures.milliseconds(row["p50_ms"]),
+            row["p50_ms"],
             row["outcome"],
         )
         for row in rows

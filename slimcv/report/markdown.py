@@ -45,7 +45,10 @@ def render_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _ways(report: Mapping[str, Any]) -> list[str]:
-    rows = comparison.bake_off(report)
+    rows = [
+        (way.name, way.precision, figures.milliseconds(way.p50_ms), way.outcome)
+        for way in comparison.bake_off(report)
+    ]
     headings = ("the optimised network in", "precision", "latency p50", "")
     return ["## Every way to run it", grid(headings, rows, left=2)] if rows else []
 

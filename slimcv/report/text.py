@@ -134,10 +134,11 @@ def _unmodified(report: Mapping[str, Any]) -> Table:
     return drawn
 
 
-def _ways(rows: Iterable[tuple[str, ...]]) -> Table:
+def _ways(ways: Iterable[comparison.Way]) -> Table:
     drawn = table("every way to run it", "precision", "latency p50", "", right=frozenset({2}))
-    for row in rows:
-        drawn.add_row(*(_plain(one_line(text)) for text in row))
+    for way in ways:
+        latency = figures.milliseconds(way.p50_ms)
+        drawn.add_row(*(_plain(one_line(text)) for text in (way.name, way.precision, latency, way.outcome)))
     return drawn
 
 

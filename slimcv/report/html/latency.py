@@ -6,12 +6,28 @@ from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from slimcv.report import figures
+from slimcv.report import comparison, figures
 from slimcv.report.charts import rows, scale
-from slimcv.report.html.parts import Block, Cell, Chart, Table
+from slimcv.report.html.parts import Block, Cell, Chart, Table, milliseconds
 
 
 def blocks(report: Mapping[str, Any]) -> list[Block]:
+    """Every way to run the network, and how its calls spread."""
+    return [*ways(report), *spread(report)]
+
+
+def ways(report: Mapping[str, Any]) -> list[Block]:
+    """The table of the bake-off, empty where there was none."""
+    lines = [
+        (Cell(way.name), Cell(way.precision), milliseconds(way.p50_ms), Cell(way.outcome))
+        for way in comparison.bake_off(report)
+    ]
+    headings = ("runtime", "precision", "latency p50", "what became of it")
+    table = Table("Every way to run the optimised network", headings, tuple(lines), frozenset({0, 1, 3}))
+    return [table] if lines else []
+
+
+def spread(report: Mapping[str, Any]) -> list[Block]:
     """Every call of the final measurement, where the run kept them, else the percentiles."""
     details = report["steps"][-1]["details"] if report["steps"] else {}
     samples = {name: values for name, values in (details.get("samples_ms") or {}).items() if len(values) > 1}

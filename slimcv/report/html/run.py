@@ -23,7 +23,7 @@ def page(found: Finished) -> Page:
     sections.add("accuracy", "Accuracy against latency", accuracy.blocks(report))
     sections.add("classes", "Accuracy class by class", classes.blocks(found.predictions))
     sections.add("layers", "Where the work is", costs.layers(report))
-    sections.add("latency", "How the latencies spread", latency.blocks(report))
+    sections.add("latency", "Runtimes, and how the latencies spread", latency.blocks(report))
     sections.add("size", "What the bytes are", costs.sizes(report))
     sections.add("training", "Training", training.blocks(report))
     sections.add("repeat", "How to repeat it", repeat(report))
