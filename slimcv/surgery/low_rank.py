@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from slimcv.surgery.graph import called, calls, tidy
-from slimcv.surgery.moments import Factors, factorise, fit_towards, moments, principal, rank_for
-from slimcv.surgery.refitting import means_of, rows_of_batches, split
+from slimcv.surgery.moments import Factors, factorise, fit_towards, moments, principal, rank_for, shrinkage
+from slimcv.surgery.refitting import LARGEST, means_of, rows_of_batches, split
 from slimcv.surgery.sweep import Sweep
 
 
@@ -73,8 +73,9 @@ def factorise_layers(
     `model` is a copy of `original`. The rank is the smallest that keeps the share `energy` of the variance of
     the layer's outputs on normalised pictures `(n, C, H, W)`, or `rank`, rounded up to a multiple of
     `round_to`; a layer stays where its weights would not become fewer by the share `min_gain`. With `correct`
-    the layer is first fitted to the original's outputs from what it reads behind the layers factorised before
-    (Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks for Classification and Detection").
+    a layer that does not read too many values is first fitted to the original's outputs from what it reads
+    behind the layers factorised before (Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks for
+    Classification and Detection").
     """
     generator = torch.Generator().manual_seed(seed)
     targets = {node.name: node for node in original.graph.nodes}
@@ -88,13 +89,12 @@ def factorise_layers(
         given, wanted = after.inputs_of(node), before.outputs_of(targets[node.name])
         pairs = rows_of_batches(layer, given, wanted, generator=generator)
         about = means_of(pairs) if layer.bias is not None else (torch.zeros(()), torch.zeros(()))
-        parts = [moments(x.flatten(1), y, about=about) for x, y in pairs]
-        fitting, held_out = split(parts)
         weight = layer.weight.detach().flatten(1)
-        whole = fitting if held_out is None else fitting + held_out
-        if correct and found:
-            weight = fit_towards(fitting, held_out, prior=weight)
-        directions, shares = principal(weight, whole.gram)
+        if correct and found and weight.shape[1] <= LARGEST:
+            parts = [moments(x.flatten(1), y, about=about) for x, y in pairs]
+            weight = fit_towards(*split(parts), prior=weight)
+        features = torch.cat([x.flatten(1) for x, _ in pairs]) - about[0]
+        directions, shares = principal(weight, features, shrinkage=shrinkage(features))
         wanted_rank = rank or rank_for(shares, energy)
         chosen = -(-wanted_rank // round_to) * round_to
         size = chosen * (weight.shape[0] + weight.shape[1])

@@ -78,14 +78,33 @@ class Factors:
     energy: float
 
 
-def principal(weight: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
+def shrinkage(features: Tensor) -> float:
+    """How far to trust second moments of features `(n, D)`: 0 for entirely, 1 for their mean variance alone.
+
+    From the features themselves: few pictures say little about many values (Ledoit & Wolf 2004, "A
+    Well-Conditioned Estimator for Large-Dimensional Covariance Matrices").
+    """
+    count, values = features.shape
+    products = features @ features.T if count < values else features.T @ features
+    norm = float(products.double().square().sum()) / count**2
+    lengths = features.double().square().sum(1)
+    distance = norm - float(lengths.mean()) ** 2 / values
+    noise = float(lengths.square().mean() - norm) / count
+    return min(1.0, max(0.0, noise / distance)) if distance > 0 else 1.0
+
+
+def principal(weight: Tensor, features: Tensor, *, shrinkage: float) -> tuple[Tensor, Tensor]:
     """Directions `(O, O)` of the outputs of `weight` `(O, D)`, as columns, and the energy `(O,)` of each.
 
-    The largest first. `gram` are the moments of what the layer reads: a singular value decomposition of the
-    weight alone would count directions that no input ever takes.
+    The largest first. `features` `(n, D)` are what the layer reads, about their mean: a singular value
+    decomposition of the weight alone would count directions that no input ever takes. It has the share
+    `shrinkage` in the outcome, for what so few features do not show.
     """
-    transposed = weight.double().T
-    energy, directions = torch.linalg.eigh(transposed.T @ gram @ transposed)
+    outputs = (features @ weight.T).double()
+    variance = features.double().square().mean()
+    alone = weight.double() @ weight.double().T * variance
+    seen = outputs.T @ outputs / len(features)
+    energy, directions = torch.linalg.eigh((1 - shrinkage) * seen + shrinkage * alone)
     return directions.flip(1), energy.flip(0).clamp(min=0)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from slimcv.surgery.moments import factorise, fit_towards, moments, principal, rank_for
+from slimcv.surgery.moments import factorise, fit_towards, moments, principal, rank_for, shrinkage
 
 ZERO = (torch.zeros(()), torch.zeros(()))
 
@@ -31,8 +31,7 @@ def test_factors_keep_what_the_inputs_reach_and_not_what_the_weight_alone_shows(
     weight = torch.diag(torch.tensor([100.0, 3.0, 2.0, 1.0]))
     x = torch.randn(500, 4)
     x[:, 0] = 0.0
-    gram = (x.T @ x).double()
-    directions, energy = principal(weight, gram)
+    directions, energy = principal(weight, x, shrinkage=0.0)
     factors = factorise(weight, directions, energy, rank=3)
     torch.testing.assert_close(x @ factors.reduce.T @ factors.expand.T, x @ weight.T, rtol=1e-3, atol=1e-3)
     assert factors.energy > 0.9999
@@ -41,7 +40,7 @@ def test_factors_keep_what_the_inputs_reach_and_not_what_the_weight_alone_shows(
 
 def test_no_factors_of_the_rank_are_nearer():
     weight, x = torch.randn(8, 12), torch.randn(400, 12) * torch.linspace(0.1, 3, 12)
-    directions, energy = principal(weight, (x.T @ x).double())
+    directions, energy = principal(weight, x, shrinkage=0.0)
     factors = factorise(weight, directions, energy, rank=3)
     wanted = x @ weight.T
     error = (x @ factors.reduce.T @ factors.expand.T - wanted).square().sum()
@@ -53,3 +52,12 @@ def test_no_factors_of_the_rank_are_nearer():
         rtol=1e-4,
         atol=0.0,
     )
+
+
+def test_few_features_are_trusted_less():
+    many, few = torch.randn(4000, 20) * torch.linspace(0.1, 3, 20), torch.randn(10, 200)
+    assert shrinkage(many) < 0.02
+    assert shrinkage(few) > 0.8
+    weight = torch.randn(50, 200)
+    _, energy = principal(weight, few, shrinkage=shrinkage(few))
+    assert rank_for(energy, 0.9) > 10
