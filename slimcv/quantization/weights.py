@@ -23,7 +23,7 @@ from slimcv.step import Gain
 
 aten = torch.ops.aten
 
-_TRIED, _NARROWEST = 60, 0.4
+_TRIED, _NARROWEST = 80, 0.15
 """Scales tried for a channel, and the smallest of them as a share of what the largest weight needs."""
 
 
