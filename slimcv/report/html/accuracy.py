@@ -25,12 +25,13 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     if gate["min_speedup"] is not None and base:
         name = f"gate: {gate['min_speedup']:g}× faster"
         bounds.append(Bound(base["p50"] / gate["min_speedup"], name, across=True))
+    labelled = report["original"]["top1"] is not None
+    measure = "top-1" if labelled else "agreement"
     told = (
-        "Points lie by latency and by how far their top-1 is from the original's on the same pictures. "
-        "Squares are the final measurement on val/, which the gate judges; circles were measured on the "
-        "tuning "
-        "split during the run; numbers are those of the steps. The line is the Pareto front: nothing "
-        "measured is both faster and more accurate."
+        f"Points lie by latency and by how far their {measure} is from the original's on the same pictures. "
+        f"Squares are the final measurement{' on val/' if labelled else ''}, which the gate judges; circles "
+        f"were measured during the run{', on the tuning split' if labelled else ''}; numbers are those of "
+        "the steps. The line is the Pareto front: nothing measured is both faster and more accurate."
     )
     key = (
         ("accepted", "accepted, or final"),
@@ -49,14 +50,14 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     )
     table = Table(
         "Latency and accuracy of every variant",
-        ("variant", "accuracy on", "latency p50", "top-1 against the original"),
+        ("variant", "accuracy on", "latency p50", f"{measure} against the original"),
         lines,
         frozenset({0, 1}),
     )
     return [
         chart(
-            "Top-1 against latency", told, points, table, bounds=bounds, key=key,
-            upward="top-1 against the original, points", y_tick=_signed,
+            f"{measure.capitalize()} against latency", told, points, table, bounds=bounds, key=key,
+            upward=f"{measure} against the original, points", y_tick=_signed,
         )
     ]  # fmt: skip
 

@@ -56,12 +56,16 @@ def _flips(labels: Sequence[int], before: Sequence[int], after: Sequence[int]) -
 def _classes(
     names: Sequence[str], labels: Sequence[int], before: Sequence[int], after: Sequence[int]
 ) -> list[_Class]:
-    found = []
-    for at, name in enumerate(names):
-        own = [(old, new) for label, old, new in zip(labels, before, after, strict=True) if label == at]
-        if own:
-            right = [100.0 * sum(pair[side] == at for pair in own) / len(own) for side in (0, 1)]
-            found.append(_Class(name, len(own), *right))
+    pictures = Counter(labels)
+    right = [
+        Counter(label for label, answer in zip(labels, answers, strict=True) if label == answer)
+        for answers in (before, after)
+    ]
+    found = [
+        _Class(name, pictures[at], *(100.0 * side[at] / pictures[at] for side in right))
+        for at, name in enumerate(names)
+        if pictures[at]
+    ]
     return sorted(found, key=lambda one: (one.after - one.before, one.name))
 
 
@@ -148,8 +152,10 @@ def _confusions(
 def _examples(said: Mapping[str, Any]) -> list[Block]:
     names, pictures = said["classes"], []
     for example in said["examples"]:
-        at, source = example.get("picture"), example.get("thumbnail")
         # The file may come from anywhere: what is no small picture is left away.
+        if not isinstance(example, dict):
+            continue
+        at, source = example.get("picture"), example.get("thumbnail")
         if not isinstance(at, int) or not 0 <= at < len(said["labels"]) or not isinstance(source, str):
             continue
         if not _THUMBNAIL.fullmatch(source):
@@ -174,5 +180,5 @@ def _examples(said: Mapping[str, Any]) -> list[Block]:
     return [Pictures("Pictures whose answer changed", told, tuple(pictures))]
 
 
-def _file(path: str) -> str:
-    return PurePath(path).name
+def _file(path: object) -> str:
+    return PurePath(str(path)).name
