@@ -278,7 +278,17 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_accuracy(
     )
 
     def words(out):
-        given = ["optimize", task / "model.pt", "--recipe", recipe, "--out", out, "--cache", task / "cache", "--quick"]
+        given = [
+            "optimize",
+            task / "model.pt",
+            "--recipe",
+            recipe,
+            "--out",
+            out,
+            "--cache",
+            task / "cache",
+            "--quick",
+        ]
         return [*map(str, given), "--threads", "1", "--format", "json"]
 
     def here(out):

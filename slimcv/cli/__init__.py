@@ -24,6 +24,7 @@ from slimcv.cli.optimize import optimize
 from slimcv.cli.pack import pack, unpack
 from slimcv.cli.predict import predict
 from slimcv.cli.profile import profile
+from slimcv.cli.sensitivity import sensitivity
 from slimcv.cli.verify import verify
 from slimcv.errors import SlimcvError
 
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 app.command()(optimize)
 app.command()(profile)
+app.command()(sensitivity)
 app.command()(bench)
 app.command()(predict)
 app.command()(verify)
