@@ -25,13 +25,7 @@ def test_a_network_in_memory_becomes_a_bundle_and_stays_as_it_was(recipe, tmp_pa
     net = network().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     result = slimcv.optimize(
-        net,
-        recipe=recipe,
-        input="3x16x16",
-        out=tmp_path / "out",
-        threads=1,
-        classes=("cat", "dog"),
-        quick=True,
+        net, recipe=recipe, input="3x16x16", out=tmp_path / "out", threads=1, classes=("cat", "dog"), quick=True
     )
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

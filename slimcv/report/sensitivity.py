@@ -128,10 +128,11 @@ def _notes(found: Mapping[str, Any]) -> Iterator[str]:
         f"{data['measured_images']} training pictures; ranges and fits come from {data['fitted_images']}. "
         "Each layer is changed alone, nothing is trained."
     )
+    threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
     yield (
         "Bytes: the layer's part of a packed file, estimated. Milliseconds: the layer alone in eager "
-        f"PyTorch, one picture, {found['threads']} thread{'s' if found['threads'] != 1 else ''}, channels_last, INT8 "
-        "by oneDNN's kernel; pruned and clustered weights save none."
+        f"PyTorch, one picture, {threads}, channels_last, INT8 by oneDNN's kernel; pruned and clustered "
+        "weights save none."
     )
     yield f"{UNCHANGED}: the outputs stay the same. {figures.NOT_MEASURED}: does not apply:"
     for one in found["treatments"]:
