@@ -85,23 +85,22 @@ def analyse(context: Context, run: Run, *, images: int) -> Iterator[Record]:
     analysis = _Analysis(model, context, images)
     if not analysis.walk.layers:
         raise NotApplicable("the network has no convolution and no linear layer in floats")
-    with torch.no_grad():
+    record = run.replay()
+    if record is None:
+        record = analysis.original()
+        run.commit(record)
+    yield record
+    count = len(analysis.walk.layers)
+    for number, (node, layer) in enumerate(analysis.walk.layers, start=1):
         record = run.replay()
         if record is None:
-            record = analysis.original()
+            log.info("layer %d of %d: %s", number, count, node.target, extra={"live": True})
+            begun = time.perf_counter()
+            row = analysis.row(node, layer, chosen)
+            seconds = time.perf_counter() - begun
+            record = Record(number, -1, str(node.target), "measured", "", seconds, details=row)
             run.commit(record)
         yield record
-        count = len(analysis.walk.layers)
-        for number, (node, layer) in enumerate(analysis.walk.layers, start=1):
-            record = run.replay()
-            if record is None:
-                log.info("layer %d of %d: %s", number, count, node.target, extra={"live": True})
-                begun = time.perf_counter()
-                row = analysis.row(node, layer, chosen)
-                seconds = time.perf_counter() - begun
-                record = Record(number, -1, str(node.target), "measured", "", seconds, details=row)
-                run.commit(record)
-            yield record
 
 
 def levels() -> int:
@@ -152,6 +151,7 @@ class _Analysis:
         }
         return Record(0, -1, ORIGINAL, "measured", "", time.perf_counter() - begun, details=figures)
 
+    @torch.no_grad()
     def row(self, node: fx.Node, layer: Layer, chosen: Sequence[Treatment]) -> dict[str, Any]:
         """The layer with a cell for each treatment, as plain data."""
         name = str(node.target)

@@ -38,10 +38,11 @@ class Rounded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives with integers on both sides."""
-        return self.layer(
-            torch.fake_quantize_per_tensor_affine(x, self.input_scale, self.input_zero, 0, _LEVELS)
-        )
+        rounded = torch.fake_quantize_per_tensor_affine(x, self.input_scale, self.input_zero, 0, _LEVELS)
+        found: Tensor = self.layer(rounded)
+        return found
 
+    @torch.no_grad()
     def kernel(self, x: Tensor) -> Callable[[], Any]:
         """A call of oneDNN's INT8 kernel on this input, from integers to integers.
 

@@ -45,7 +45,7 @@ def rank(
     """
     costs = {macs.layer_name(node): cost for node, cost in macs.by_node(model, input).items()}
     whole = max(1, sum(costs.values()))
-    batches = pictures.split(_BATCH)
+    batches = [pictures[at : at + _BATCH] for at in range(0, len(pictures), _BATCH)]
     walk = Walk(model, measured=batches, fitted=batches)
     weights = max(1, sum(layer.weight.numel() for _, layer in walk.layers))
     found = []
