@@ -25,6 +25,7 @@ from slimcv.cli.pack import pack, unpack
 from slimcv.cli.predict import predict
 from slimcv.cli.profile import profile
 from slimcv.cli.report import report
+from slimcv.cli.sensitivity import sensitivity
 from slimcv.cli.verify import verify
 from slimcv.errors import SlimcvError
 
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 app.command()(optimize)
 app.command()(profile)
+app.command()(sensitivity)
 app.command()(bench)
 app.command()(predict)
 app.command()(verify)

@@ -31,7 +31,7 @@ def best(elements: Elements, *, rows: int = 1) -> Encoded:
         return encodings.raw(elements)
     if (elements == elements[0]).all():
         return encodings.constant(elements)
-    return min(_ways(elements, rows), key=_estimated)
+    return min(_ways(elements, rows), key=estimated_bytes)
 
 
 def alike(tensors: Sequence[Elements]) -> list[Encoded]:
@@ -47,7 +47,7 @@ def alike(tensors: Sequence[Elements]) -> list[Encoded]:
     common = min(families if tensors[0].dtype.itemsize > 1 else families[:1], key=_together)
     own = [best(elements) for elements in tensors]
     return [
-        alone if _estimated(alone) < elements.nbytes / 2 else shared
+        alone if estimated_bytes(alone) < elements.nbytes / 2 else shared
         for elements, alone, shared in zip(tensors, own, common, strict=True)
     ]
 
@@ -59,7 +59,7 @@ def _ways(elements: Elements, rows: int) -> Iterator[Encoded]:
     found = encodings.indices(elements, most=min(encodings.LARGEST_BOOK, max(2, len(elements) // 2)))
     if found is not None:
         book, places = found
-        yield encodings.codebook(book, min(_leaves(places), key=_estimated))
+        yield encodings.codebook(book, min(_leaves(places), key=estimated_bytes))
     if rows > 1:
         yield from _by_row(elements.reshape(rows, -1))
         if len(elements) > rows:
@@ -79,7 +79,7 @@ def _by_row(matrix: Elements) -> Iterator[Encoded]:
         into[:] = found[1]
         entries += len(found[0])
     if entries * width < matrix.nbytes // 2:
-        yield encodings.row_codebooks(books, min(_leaves(places.ravel()), key=_estimated))
+        yield encodings.row_codebooks(books, min(_leaves(places.ravel()), key=estimated_bytes))
 
 
 def _few(elements: Elements) -> bool:
@@ -92,7 +92,7 @@ def _leaves(elements: Elements) -> Iterator[Encoded]:
     yield from _plain(elements)
     present = elements[elements != 0]
     if 0 < len(present) < _DENSE * len(elements):
-        child = min(_plain(present), key=_estimated)
+        child = min(_plain(present), key=estimated_bytes)
         yield encodings.masked(elements, child)
         yield encodings.gaps(elements, child)
 
@@ -111,7 +111,8 @@ def _plain(elements: Elements) -> Iterator[Encoded]:
             yield encodings.narrow(elements, count)
 
 
-def _estimated(encoded: Encoded) -> float:
+def estimated_bytes(encoded: Encoded) -> float:
+    """Bytes of all its streams when they are compressed."""
     return sum(_STREAM_BYTES + estimated(stream.content) for stream in encoded.every_stream())
 
 

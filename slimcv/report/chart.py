@@ -36,9 +36,9 @@ def accuracy_against_latency(points: Sequence[Point], *, title: str) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         'font-family="sans-serif" font-size="12">',
-        f"<title>{_safe(title)}: top-1 against latency</title>",
+        f"<title>{safe(title)}: top-1 against latency</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        _text(LEFT, 28, title, size=16),
+        drawn_text(LEFT, 28, title, size=16),
         *_axes(across, upward),
         f'<polyline points="{path}" fill="none" stroke="#9db4c8" stroke-width="1.5"/>',
         *_dots(points, places),
@@ -88,13 +88,13 @@ def _axes(across: _Scale, upward: _Scale) -> Iterator[str]:
     for tick in across.ticks:
         x = across.place(tick)
         yield f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{floor}" stroke="#e6e6e6"/>'
-        yield _text(x, floor + 18, f"{figures.significant(10**tick, 1)} ms", anchor="middle")
+        yield drawn_text(x, floor + 18, f"{figures.significant(10**tick, 1)} ms", anchor="middle")
     for tick in upward.ticks:
         y = upward.place(tick)
         yield f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e6e6e6"/>'
-        yield _text(LEFT - 8, y + 4, f"{tick:g} %", anchor="end")
-    yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 15, "latency p50, batch 1", anchor="middle")
-    yield _text(LEFT, TOP - 8, "top-1")
+        yield drawn_text(LEFT - 8, y + 4, f"{tick:g} %", anchor="end")
+    yield drawn_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 15, "latency p50, batch 1", anchor="middle")
+    yield drawn_text(LEFT, TOP - 8, "top-1")
 
 
 def _dots(points: Sequence[Point], places: Sequence[tuple[float, float]]) -> Iterator[str]:
@@ -103,10 +103,8 @@ def _dots(points: Sequence[Point], places: Sequence[tuple[float, float]]) -> Ite
         left, baseline = x + 9, _free(x + 9, y + 4, len(point.label), taken)
         taken.append((left, baseline, len(point.label)))
         told = f"{point.label}: {figures.milliseconds(point.latency_ms)}, {figures.percent(point.top1)}"
-        yield (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#1f6fb2"><title>{_safe(told)}</title></circle>'
-        )
-        yield _text(left, baseline, point.label)
+        yield (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#1f6fb2"><title>{safe(told)}</title></circle>')
+        yield drawn_text(left, baseline, point.label)
 
 
 def _free(left: float, baseline: float, letters: int, taken: Sequence[tuple[float, float, int]]) -> float:
@@ -123,12 +121,16 @@ def _free(left: float, baseline: float, letters: int, taken: Sequence[tuple[floa
     return next((at for at in wanted if TOP < at < HEIGHT - BOTTOM and not covers(at)), baseline)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12) -> str:
+def drawn_text(
+    x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, colour: str = "#333"
+) -> str:
+    """A line of text as an SVG element, at its baseline."""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="#333">'
-        f"{_safe(text)}</text>"
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">'
+        f"{safe(text)}</text>"
     )
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Foreign text for an SVG document."""
     return escape("".join(letter if letter.isprintable() else "\ufffd" for letter in text))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from slimcv.errors import NotApplicable
 from slimcv.step import Context, Stage, Step, Variant
+
+log = logging.getLogger("slimcv")
 
 SWEEP_BYTES = 2**30
 """Memory that the values of both networks may take while layers are fitted."""
@@ -37,7 +40,11 @@ class LowRank(Step):
     round_to: int = Field(default=8, ge=1, description="ranks are rounded up to a multiple of this")
     convolutions: bool = Field(default=True, description="1×1 convolutions too, not only dense layers")
     include: tuple[str, ...] = Field(default=("*",), description="globs on the layers' names to convert")
-    exclude: tuple[str, ...] = Field(default=(), description="globs on the layers' names to leave")
+    exclude: tuple[str, ...] | Literal["auto"] = Field(
+        default=(),
+        description="globs on the layers' names to leave; auto: those that bear half the rank worst (slimcv "
+        "sensitivity), a tenth of the weights at most",
+    )
     correct: bool = Field(
         default=True, description="fit each layer to what it gave before, behind those converted before it"
     )
@@ -47,13 +54,17 @@ class LowRank(Step):
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with every layer factorised that is worth it."""
-        from slimcv import surgery
+        from slimcv import sensitivity, surgery
         from slimcv.models import capture
 
-        model = variant.model
+        model, exclude = variant.model, self.exclude
         capture.set_training(model, False)
+        if exclude == "auto":
+            treatment = sensitivity.low_rank()
+            exclude = tuple(sensitivity.spared(model, context, variant.input, treatment=treatment))
+            log.info("low_rank: %s stay as they are", ", ".join(exclude) or "no layers")
         found = surgery.factorisable(
-            model, include=self.include, exclude=self.exclude, convolutions=self.convolutions
+            model, include=self.include, exclude=exclude, convolutions=self.convolutions
         )
         if not found:
             raise NotApplicable("no dense layer or 1×1 convolution is asked for")

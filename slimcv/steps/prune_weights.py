@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from slimcv.errors import NotApplicable
 from slimcv.step import Context, Gain, Stage, Step, Variant
@@ -25,6 +27,12 @@ class PruneWeights(Step, PruningSettings):
     enabling: ClassVar[bool] = True
     gains: ClassVar[Gain | None] = "sparsity"
 
+    exclude: tuple[str, ...] | Literal["auto"] = Field(  # type: ignore[assignment]
+        (),
+        description="globs on the layers' names to leave; auto: those that bear it worst (slimcv "
+        "sensitivity), a tenth of the weights at most",
+    )
+
     @property
     def trains(self) -> bool:  # type: ignore[override]
         """Not with no epochs."""
@@ -39,23 +47,37 @@ class PruneWeights(Step, PruningSettings):
         from slimcv.surgery import magnitude
         from slimcv.train import finetune, kept
 
-        weights = kept.prunable(variant.model, self)
+        settings = self._settings(variant, context)
+        weights = kept.prunable(variant.model, settings)
         if not weights:
             raise NotApplicable("no convolution or linear layer is chosen by include and exclude")
         at_once = context.data is None or not self.trains
         if at_once or self.sparsity_schedule == "constant":
-            kept.prune(weights, self)
+            kept.prune(weights, settings)
         if not at_once:
-            variant = finetune(variant, context, PruningSettings(**self.model_dump())).variant
-            weights = kept.prunable(variant.model, self)
+            variant = finetune(variant, context, settings).variant
+            weights = kept.prunable(variant.model, settings)
             # Where time ran out before the schedule did, the rest goes now.
-            kept.prune(weights, self)
+            kept.prune(weights, settings)
         reached = magnitude.sparsity(list(weights.values()))
         log.info("prune_weights: %.1f %% of %d layers' weights are zero", 100 * reached, len(weights))
         details = {
             "sparsity": reached,
             "pattern": self.pattern,
             "at_once": at_once,
+            "exclude": list(settings.exclude),
             "layers": {name: round(magnitude.sparsity([weight]), 4) for name, weight in weights.items()},
         }
         return replace(variant, artifacts={}, details={**variant.details, "prune_weights": details})
+
+    def _settings(self, variant: Variant, context: Context) -> PruningSettings:
+        """How to prune, with the layers named that `auto` leaves."""
+        from slimcv import sensitivity
+
+        exclude = self.exclude
+        if exclude == "auto":
+            exclude = tuple(
+                sensitivity.spared(variant.model, context, variant.input, treatment=sensitivity.prune())
+            )
+            log.info("prune_weights: %s stay as they are", ", ".join(exclude) or "no layers")
+        return PruningSettings(**{**self.model_dump(), "exclude": exclude})

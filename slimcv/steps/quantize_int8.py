@@ -155,7 +155,8 @@ class QuantizeInt8(Step):
             if error <= self.max_error:
                 return found, []
             levels = (quantization.REDUCED if reduce_range else quantization.FULL)[1]
-            ranked = sensitivity.rank(model, sample, variant.input, levels=levels)
+            treatment = sensitivity.int8(levels)
+            ranked = sensitivity.rank(model, sample, variant.input, treatment=treatment, seed=seed)
             allowed = 1.0 - self.min_int8_share
             left = sensitivity.to_leave(ranked, error=self.max_error, mac_share=allowed)
             if not left:

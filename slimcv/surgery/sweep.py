@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 
@@ -16,6 +17,7 @@ class Sweep:
     """
 
     def __init__(self, model: GraphModule, batches: Sequence[Tensor]) -> None:
+        self._model = model
         self._nodes = list(model.graph.nodes)
         self._position = 0
         self._runs = [Interpreter(model, garbage_collect_values=True) for _ in batches]
@@ -35,6 +37,25 @@ class Sweep:
         return [run.env[node] for run in self._runs]
 
     @torch.no_grad()
+    def outputs_with(self, node: Node, module: nn.Module) -> list[Tensor]:
+        """The graph's outputs, one a batch, with `module` in the place of what `node` calls, from there on.
+
+        The walk itself stays at `node`, and the model as it is.
+        """
+        start = self._nodes.index(node)
+        self._advance(start)
+        found = []
+        for run in self._runs:
+            rest = _Changed(self._model, str(node.target), module)
+            rest.env = dict(run.env)
+            for later in self._nodes[start:]:
+                rest.env[later] = rest.run_node(later)
+                for finished in rest.user_to_last_uses.get(later, []):
+                    del rest.env[finished]
+            found.append(rest.env[self._nodes[-1]])
+        return found
+
+    @torch.no_grad()
     def _advance(self, position: int) -> None:
         if position < self._position:
             raise ValueError("a sweep does not go back")
@@ -44,6 +65,19 @@ class Sweep:
                 for finished in run.user_to_last_uses.get(node, []):
                     del run.env[finished]
         self._position = position
+
+
+class _Changed(Interpreter):
+    """Runs a graph in which another module stands at one qualified name."""
+
+    def __init__(self, model: GraphModule, name: str, module: nn.Module) -> None:
+        super().__init__(model, garbage_collect_values=True)
+        self._name, self._changed = name, module
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target == self._name:
+            return self._changed(*args, **kwargs)
+        return super().call_module(target, args, kwargs)
 
 
 def peak_bytes(model: GraphModule, shapes: dict[str, tuple[int, ...]]) -> int:

@@ -95,7 +95,7 @@ def test_clustered_weights_take_about_the_bits_of_their_indices():
     random = np.random.default_rng(0)
     clustered = random.normal(size=16).astype(np.float32)[random.integers(0, 16, 40_000)]
     best = choosing.best(clustered.view(np.uint32), rows=40)
-    assert choosing._estimated(best) < 1.02 * 40_000 / 2 + 100
+    assert choosing.estimated_bytes(best) < 1.02 * 40_000 / 2 + 100
 
 
 def test_a_codebook_a_row_is_found():
@@ -104,7 +104,7 @@ def test_a_codebook_a_row_is_found():
     rows = np.take_along_axis(books, random.integers(0, 4, (32, 500)), axis=1)
     best = choosing.best(rows.view(np.uint32).ravel(), rows=32)
     assert best.way is Way.ROW_CODEBOOKS
-    assert choosing._estimated(best) < 1.02 * 32 * 500 / 4 + 700
+    assert choosing.estimated_bytes(best) < 1.02 * 32 * 500 / 4 + 700
     columns = np.ascontiguousarray(rows.T)
     best = choosing.best(columns.view(np.uint32).ravel(), rows=500)
     assert (best.way, best.child.way) == (Way.TRANSPOSED, Way.ROW_CODEBOOKS)

@@ -1,0 +1,185 @@
+"""Which layer bears what, drawn: strict JSON, tables on a terminal and in Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from slimcv.report import figures
+from slimcv.report.document import as_plain
+from slimcv.report.markdown import facts, grid
+from slimcv.report.quoting import cell, fenced, one_line
+from slimcv.report.text import WIDTH, draw, table
+from slimcv.results import SCHEMA_VERSION, Record
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+UNCHANGED = "∞"
+_NAMED = 3
+
+_Cell = Mapping[str, Any]
+
+
+def build(
+    records: Sequence[Record],
+    *,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    threads: int,
+    seed: int,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """The analysis as strict JSON data, from the records of slimcv.sensitivity.analysis.
+
+    `layers` are in order of execution; each has a cell (see slimcv.sensitivity.analysis.Cell) by the key of
+    every treatment. `most_sensitive` names the layers of each treatment, the most sensitive first.
+    """
+    from slimcv.sensitivity import treatments
+
+    original, *rest = records
+    rows = [record.details for record in rest]
+    known = [{"key": one.key, "title": one.title, "says": one.says} for one in treatments(levels=1)]
+    plain: dict[str, Any] = as_plain(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "model": model,
+            "data": {
+                **data,
+                "measured_images": original.details["measured_images"],
+                "fitted_images": original.details["fitted_images"],
+            },
+            "top1": original.details["top1"],
+            "threads": threads,
+            "seed": seed,
+            "treatments": known,
+            "layers": rows,
+            "most_sensitive": {one["key"]: _ranked(rows, one["key"]) for one in known},
+            "environment": original.details["environment"],
+            "command": command,
+            "seconds": sum(record.seconds for record in records),
+        }
+    )
+    return plain
+
+
+def _ranked(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    errors = {row["name"]: row["treatments"][key]["error"] for row in rows}
+    known = {name: error for name, error in errors.items() if error is not None}
+    return sorted(known, key=known.__getitem__, reverse=True)
+
+
+def render_sensitivity(found: Mapping[str, Any], format: str, *, colour: bool = False) -> str:
+    """What `build` made as text, JSON or Markdown. Raises SlimcvError on an unknown format."""
+    from slimcv.report import as_json, check_format
+
+    check_format(format)
+    if format == "json":
+        return as_json(found)
+    return _markdown(found) if format == "markdown" else _text(found, colour=colour)
+
+
+def decibels(cell: _Cell) -> str:
+    """The SQNR of a cell as a number; a sign where it is infinite or not measured."""
+    if cell["error"] is None:
+        return figures.NOT_MEASURED
+    return UNCHANGED if cell["sqnr_db"] is None else f"{cell['sqnr_db']:.1f}".replace("-", "−")
+
+
+def _loss(cell: _Cell) -> str:
+    """SQNR, and the points of top-1 lost where there are any."""
+    text, drop = decibels(cell), cell["top1_drop"]
+    return f"{text} {-drop:+.1f}".replace("-", "−") if drop else text
+
+
+def _gain(cell: _Cell) -> str:
+    if cell["bytes"] is None:
+        return figures.NOT_MEASURED
+    text = figures.size(cell["bytes_saved"]).replace("-", "−")
+    if not cell["ms_saved"]:
+        return text
+    return f"{text} {cell['ms_saved']:+.2f} ms".replace("-", "−")
+
+
+def _headings(found: Mapping[str, Any]) -> list[str]:
+    return [one["title"] for one in found["treatments"]]
+
+
+def _losses(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row in found["layers"]:
+        yield row["name"], *(_loss(row["treatments"][one["key"]]) for one in found["treatments"])
+
+
+def _gains(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for row in found["layers"]:
+        cells = (row["treatments"][one["key"]] for one in found["treatments"])
+        yield row["name"], figures.size(row["bytes"]), *map(_gain, cells)
+
+
+def _notes(found: Mapping[str, Any]) -> Iterator[str]:
+    """How the figures came about, which layers are worst, and why cells are empty."""
+    for one in found["treatments"]:
+        worst = ", ".join(found["most_sensitive"][one["key"]][:_NAMED])
+        yield f"{one['title']}: {one['says']}" + (f"; most sensitive: {worst}" if worst else "")
+    data = found["data"]
+    yield (
+        f"Outputs and top-1 ({figures.percent(found['top1'])} as it is) are those of "
+        f"{data['measured_images']} training pictures; ranges and fits come from {data['fitted_images']}. "
+        "Each layer is changed alone, nothing is trained."
+    )
+    threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
+    yield (
+        "Bytes: the layer's part of a packed file, estimated. Milliseconds: the layer alone in eager "
+        f"PyTorch, one picture, {threads}, channels_last, INT8 by oneDNN's kernel; pruned and clustered "
+        "weights save none."
+    )
+    yield f"{UNCHANGED}: the outputs stay the same. {figures.NOT_MEASURED}: does not apply:"
+    for one in found["treatments"]:
+        reasons: dict[str, int] = {}
+        for row in found["layers"]:
+            cell = row["treatments"][one["key"]]
+            silent = cell["ms_saved"] is None and cell["ms_reason"]
+            reason = cell["reason"] or (f"no ms: {cell['ms_reason']}" if silent else None)
+            if reason:
+                reasons[reason] = reasons.get(reason, 0) + 1
+        for reason, count in reasons.items():
+            layers = f"{count} layer{'s' if count != 1 else ''}"
+            yield f"  {one['title']}, {layers}: {reason}"
+
+
+_LOSS = "Loss: SQNR of the outputs in dB (higher is better), points of top-1 where it changed"
+_GAIN = "Gain: bytes and milliseconds saved"
+
+
+def _text(found: Mapping[str, Any], *, colour: bool) -> str:
+    from rich.text import Text
+
+    title = f"{one_line(found['model']['name'])} · {figures.duration(found['seconds'])}"
+    parts: list[RenderableType] = [Text(title), ""]
+    for heading, more, lines in ((_LOSS, (), _losses(found)), (_GAIN, ("packed",), _gains(found))):
+        drawn = table("layer", *more, *_headings(found), right=frozenset(range(1, 7)))
+        for line in lines:
+            drawn.add_row(*(Text(one_line(text)) for text in line))
+        parts += [Text(heading, style="bold"), drawn]
+    parts += [Text(one_line(line) if line[0] != " " else f"  {one_line(line)}") for line in _notes(found)]
+    return draw(parts, colour=colour, width=WIDTH)
+
+
+def _markdown(found: Mapping[str, Any]) -> str:
+    sections = [
+        f"# {cell(found['model']['name'])}: which layer bears what",
+        f"## {cell(_LOSS)}",
+        grid(("layer", *_headings(found)), _losses(found)),
+        "![SQNR by layer and treatment](sensitivity.svg)",
+        f"## {cell(_GAIN)}",
+        grid(("layer", "packed", *_headings(found)), _gains(found)),
+        "\n".join(f"- {cell(line.strip())}" for line in _notes(found)),
+        "## Data",
+        facts(found["data"]),
+        "## Machine and versions",
+        facts(found["environment"]),
+        "## How to repeat",
+        fenced(shlex.join(found["command"]), "sh"),
+    ]
+    return "\n\n".join(sections) + "\n"
