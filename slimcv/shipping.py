@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimcv import bakeoff, bundle, runtimes
+from slimcv import bakeoff, bundle, paired, runtimes
 from slimcv.bakeoff import form_of, runtime_of
 from slimcv.errors import SlimcvError
 from slimcv.gate import Gate, Verdict, judge
@@ -117,11 +117,15 @@ def ship(
     original = _timed(original, timings[ORIGINAL])
     if "finetune" in variant.details:
         original = replace(original, train_seconds_per_epoch=_original_pace(context, run))
-    verdict = judge(gate, candidate=optimized, original=original)
+    speed = latency.ratio(timings[ORIGINAL], timings[best], confidence=gate.confidence or paired.CONFIDENCE)
+    verdict = judge(gate, candidate=optimized, original=original, speed=speed)
     accuracy = judge(accuracy_gate, candidate=optimized, original=original)
     table = [] if heat is None else bakeoff.rows(heat, timings, best=best, refused=refused)
     details = {
         "gate_met": verdict.accepted,
+        "gate_decided": verdict.decided,
+        "undecided": verdict.undecided,
+        "pictures_needed": verdict.pictures_needed,
         "accuracy_met": accuracy.accepted,
         "serve": optimized.runtime,
         "quantizer": form_of(best) or None,
@@ -133,6 +137,7 @@ def ship(
             original, timings.get(DEFAULT_ALLOCATOR, timings[ORIGINAL])
         ).as_json(),
         "environment": environment.describe().as_json(),
+        "intervals": _intervals(timings, unmodified, best),
         "best_unmodified": _best_unmodified(original, unmodified, timings, run).as_json(),
         "artifacts": [
             asdict(part)
@@ -268,8 +273,10 @@ def _original_answers(context: Context, run: Run) -> Answers:
     if kept is None:
         found = _answers(_original_file(run), "eager", context.teacher, context)
         kept = {"predictions": found.predictions.tolist(), "top1": found.top1, "top5": found.top5}
+        kept["right"] = None if found.right is None else found.right.tolist()
         run.remember("original-answers", kept)
-    return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"])
+    right = None if kept["right"] is None else np.asarray(kept["right"], bool)
+    return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"], right)
 
 
 def _original_pace(context: Context, run: Run) -> float | None:
@@ -291,15 +298,38 @@ def _answers(path: Path, runtime: str, variant: Variant, context: Context) -> An
     )
 
 
+def _fastest_unmodified(unmodified: dict[str, Path], timings: dict[str, latency.Timing]) -> str:
+    """The contender that is the original in the runtime that is fastest with it as it is."""
+    alone = [_alone(name) for name in unmodified if _alone(name) in timings]
+    return min(alone or [ORIGINAL], key=lambda name: timings[name].latency.p50)
+
+
+def _intervals(
+    timings: dict[str, latency.Timing], unmodified: dict[str, Path], best: str
+) -> dict[str, dict[str, float]]:
+    """The report's ratios of latencies with the bounds of their 95 % intervals."""
+    alone = _fastest_unmodified(unmodified, timings)
+    pairs = {
+        "latency_p50": (ORIGINAL, best),
+        "allocator_alone": (DEFAULT_ALLOCATOR, ORIGINAL),
+        "runtime_alone": (ORIGINAL, alone),
+        "beyond_runtime": (alone, best),
+    }
+    return {
+        key: asdict(latency.ratio(timings[before], timings[after]))
+        for key, (before, after) in pairs.items()
+        if before in timings and before != after
+    }
+
+
 def _best_unmodified(
     original: Measurement, unmodified: dict[str, Path], timings: dict[str, latency.Timing], run: Run
 ) -> Measurement:
     """The original in the runtime that is fastest with it as it is."""
-    alone = {name: timings[_alone(name)] for name in unmodified if _alone(name) in timings}
-    alone = alone or {"eager": timings[ORIGINAL]}
-    fastest = min(alone, key=lambda name: alone[name].latency.p50)
+    contender = _fastest_unmodified(unmodified, timings)
+    fastest = next((name for name in unmodified if _alone(name) == contender), "eager")
     return replace(
-        _retimed(original, alone[fastest]),
+        _retimed(original, timings[contender]),
         runtime=fastest,
         size_bytes=size.artifact_bytes(unmodified.get(fastest, _original_file(run))),
     )
@@ -346,8 +376,11 @@ def _placed(
 
 
 def _reason(verdict: Verdict, *, last_resort: bool) -> str:
+    reason = verdict.reason
+    if verdict.doubt and verdict.doubt not in reason:
+        reason = f"{reason} ({verdict.doubt})"
     if verdict.accepted:
-        return f"gate met: {verdict.reason}" if verdict.reason else "gate met"
+        return f"gate met: {reason}" if reason else "gate met"
     if last_resort:
-        return f"no variant met the gate, the lossless one is shipped: {verdict.reason}"
-    return f"gate missed: {verdict.reason}"
+        return f"no variant met the gate, the lossless one is shipped: {reason}"
+    return f"gate missed: {reason}"
