@@ -55,6 +55,10 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads a prediction may use. Default: what the container allows.")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(help="Log the result to MLflow too: mlflow, or mlflow: and a folder or a server's URI."),
+]
 InputOption = Annotated[str | None, typer.Option("--input", help="Input shape, such as 3x224x224.")]
 DataOption = Annotated[
     str | None,
