@@ -29,6 +29,12 @@ class Result:
         return bool(self.report["gate"]["met"])
 
     @property
+    def gate_decided(self) -> bool | None:
+        """Whether other pictures and calls would hardly turn `gate_met`; None where that is not known."""
+        found: bool | None = self.report["gate"]["decided"]
+        return found
+
+    @property
     def speedup(self) -> float | None:
         """Median latency of the original in eager PyTorch over that of the optimised network."""
         found: float | None = self.report["ratios"].get("latency_p50")
@@ -61,6 +67,7 @@ def optimize(
     quick: bool = False,
     overwrite: bool = False,
     license: str | None = None,
+    track: str | None = None,
 ) -> Result:
     """Apply a recipe to a model, keep what measurement proves, write a folder that can be deployed.
 
@@ -69,15 +76,16 @@ def optimize(
     `overrides` are `step.key=value` and `gate.key=value`; `runtime` is the only one to optimise for; `budget`
     seconds or text such as "15m"; `quick` ends with a short measurement of the recipe's exports alone. `out`
     is by default `<model>-slim`, and has to be given with a network. The same call goes on with a run that
-    was interrupted. Progress is logged to the logger "slimcv". Raises SlimcvError for what the caller can
-    mend.
+    was interrupted. `track` logs the result to MLflow too, such as "mlflow:runs/". Progress is logged to the
+    logger "slimcv". Raises SlimcvError for what the caller can mend.
     """
-    from slimcv import bundle, optimization, sidecar
+    from slimcv import bundle, optimization, sidecar, tracking
     from slimcv.measure import allocator
     from slimcv.optimization import Caching, Named
     from slimcv.recipe import load as load_recipe
     from slimcv.train.settings import seconds as parsed
 
+    tracker = tracking.find(track)
     plan = load_recipe(recipe, overrides=overrides)
     if runtime is not None:
         plan = plan.with_runtime(runtime)
@@ -109,6 +117,8 @@ def optimize(
     with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
         found = list(optimization.records(plan, run, context, seconds=limit, quick=quick))
         report = optimization.finish(found, plan, run, context, named=named)
+    if tracker is not None:
+        tracking.track(tracker, tracking.of_run(folder))
     return Result(folder, report)
 
 

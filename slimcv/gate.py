@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from slimcv import paired
+
 if TYPE_CHECKING:
+    from slimcv.measure.latency import Ratio
     from slimcv.results import Measurement
 
 
@@ -19,6 +23,8 @@ class Gate(BaseModel):
     pictures in training, which the original did not.
     `min_speedup`: the least ratio of the original's median latency to the variant's.
     `max_size`: the most bytes on disk.
+    `confidence`: how sure it must be that `max_drop` and `min_speedup` are kept, such as 0.95. None judges by
+    what was measured, however few pictures there were.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +33,7 @@ class Gate(BaseModel):
     max_step_drop: float | None = Field(default=None, ge=0, le=100)
     min_speedup: float | None = Field(default=None, gt=0)
     max_size: int | None = Field(default=None, gt=0)
+    confidence: float | None = Field(default=None, ge=0.5, lt=1)
 
 
 @dataclass(frozen=True)
@@ -34,32 +41,89 @@ class Verdict:
     """Whether a gate is met, and why in the words of the report.
 
     `repairable` says of what was rejected that it is a gain, so that training it may be worth the while.
+    `decided` says whether another sample of pictures and calls would hardly turn the verdict: every bound is
+    kept by its whole interval, or one is broken by its whole interval. None where a bound has no interval.
+    `undecided` names the bounds that lie inside theirs, `doubt` says so in words, and `pictures_needed` how
+    many would decide `max_drop`.
     """
 
     accepted: bool
     reason: str
     repairable: bool = False
+    decided: bool | None = None
+    undecided: tuple[str, ...] = ()
+    doubt: str = ""
+    pictures_needed: int | None = None
 
 
 def judge(
-    gate: Gate, *, candidate: Measurement, original: Measurement, before: Measurement | None = None
+    gate: Gate,
+    *,
+    candidate: Measurement,
+    original: Measurement,
+    before: Measurement | None = None,
+    speed: Ratio | None = None,
 ) -> Verdict:
     """Judge `candidate` against `original` and, for `max_step_drop`, against `before`.
 
     Accuracy that was not measured is judged by agreement with the original where that is known (100 %
     agreement is no drop); a bound whose figures are missing is named as not measured and not held against the
-    candidate.
+    candidate. `speed` is the speed-up over the original with its interval. With the gate's `confidence` a
+    bound on top-1 or speed that is not shown to be kept counts as missed.
     """
+    level = gate.confidence or paired.CONFIDENCE
     reasons: list[str] = []
+    bounds: list[tuple[bool, bool | None]] = []
+    undecided: list[str] = []
     accepted = True
     for name, bound, value, text in _figures(gate, candidate, original, before):
+        shown = _shown(name, bound, candidate, speed=speed, level=level)
+        if shown is False:
+            undecided.append(name)
         if value is None:
             reasons.append(f"{name} not measured")
+            bounds.append((True, None))
+            accepted = accepted and gate.confidence is None
             continue
         met = value >= bound if name == "min_speedup" else value <= bound
-        accepted = accepted and met
+        bounds.append((met, shown))
         reasons.append(text if met else f"{text}, {name} is {bound:.12g}")
-    return Verdict(accepted, "; ".join(reasons))
+        accepted = accepted and met and not (gate.confidence is not None and shown is not True)
+    needed = _needed(gate, candidate, level) if "max_drop" in undecided else None
+    pictures = None if candidate.paired is None else candidate.paired.pictures
+    doubt = doubted(undecided, pictures=pictures, needed=needed)
+    reason = "; ".join(reasons)
+    if gate.confidence is not None and not accepted and all(met for met, _ in bounds):
+        reason = f"{reason}; not shown with {100 * level:g} % confidence{doubt and f': {doubt}'}"
+    return Verdict(
+        accepted,
+        reason,
+        decided=_decided(bounds),
+        undecided=tuple(undecided),
+        doubt=doubt,
+        pictures_needed=needed,
+    )
+
+
+def doubted(undecided: Sequence[str], *, pictures: int | None, needed: int | None) -> str:
+    """Why the bounds in `undecided` are not decided, in words; "" where there are none."""
+    parts = []
+    if "max_drop" in undecided and pictures is not None:
+        enough = "no number of them would do" if needed is None else f"about {_about(needed)} are needed"
+        parts.append(f"not decidable with n = {pictures:,} pictures ({enough})")
+    if "min_speedup" in undecided:
+        parts.append("the speed-up's interval holds its bound")
+    return ", ".join(parts)
+
+
+def pictures_to_show(gate: Gate) -> int | None:
+    """The fewest pictures that can show of a variant with the original's answers that it keeps the gate.
+
+    None where it asks for no confidence or no accuracy, and where no number of pictures is enough.
+    """
+    if gate.confidence is None or gate.max_drop is None:
+        return None
+    return paired.fewest_pictures(gate.max_drop / 100, confidence=gate.confidence)
 
 
 def drop(candidate: Measurement, original: Measurement) -> float | None:
@@ -76,6 +140,45 @@ def speedup(candidate: Measurement, original: Measurement) -> float | None:
     if candidate.latency_ms is None or original.latency_ms is None:
         return None
     return original.latency_ms.p50 / candidate.latency_ms.p50
+
+
+def _shown(
+    name: str, bound: float, candidate: Measurement, *, speed: Ratio | None, level: float
+) -> bool | None:
+    """Whether a bound lies outside the interval of what it bounds; None without an interval."""
+    if name == "max_size":
+        return True
+    if name == "min_speedup" and speed is not None:
+        return not speed.low < bound <= speed.high
+    told = candidate.paired
+    if name == "max_drop" and told is not None:
+        low, high = paired.interval(told.lost, told.gained, told.pictures, confidence=level)
+        return not 100 * low < -bound <= 100 * high
+    return None
+
+
+def _decided(bounds: Sequence[tuple[bool, bool | None]]) -> bool | None:
+    """From (met, shown) of each bound: one shown to be broken decides, and so do all shown to be kept."""
+    if any(shown and not met for met, shown in bounds):
+        return True
+    known = [shown for _, shown in bounds]
+    if False in known:
+        return False
+    return True if known and None not in known else None
+
+
+def _needed(gate: Gate, candidate: Measurement, level: float) -> int | None:
+    told = candidate.paired
+    if told is None or gate.max_drop is None:
+        return None
+    bound = -gate.max_drop / 100
+    needed = paired.pictures_needed(told.lost, told.gained, told.pictures, bound=bound, confidence=level)
+    return None if needed is None else max(needed, told.pictures + 1)
+
+
+def _about(count: int) -> str:
+    """Two digits of a count."""
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def _figures(

@@ -128,7 +128,34 @@ def records(
 
     deadline = None if seconds is None else time.perf_counter() + seconds - run.seconds
     context = replace(context, workdir=run.workdir, deadline=deadline)
+    _warn_of_few_pictures(plan, context)
     yield from session.optimize(plan, context, run, quick=quick)
+
+
+def _warn_of_few_pictures(plan: Recipe, context: Context) -> None:
+    """Before the work starts: a gate that asks for confidence may be out of reach of so few pictures.
+
+    Raises SlimcvError where there are none.
+    """
+    from slimcv.errors import SlimcvError
+    from slimcv.gate import pictures_to_show
+
+    if plan.gate.confidence is not None and plan.gate.max_drop is not None and context.data is None:
+        raise SlimcvError(
+            "the gate asks how sure it is that top-1 is kept, and there are no pictures",
+            "give labelled ones with --data DIR",
+        )
+    needed = pictures_to_show(plan.gate)
+    pictures = len(context.data.val) if context.data else 0
+    if needed is not None and pictures < needed:
+        logging.getLogger("slimcv").warning(
+            "the gate asks for %g %% confidence that top-1 drops by at most %g points: with %d pictures in "
+            "val/ only a variant better than the original can show that, with %d one that answers as it does",
+            100 * (plan.gate.confidence or 0),
+            plan.gate.max_drop,
+            pictures,
+            needed,
+        )
 
 
 def finish(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from slimcv import paired
+
 SCHEMA_VERSION = 1
 
 
@@ -23,12 +25,44 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """Top-1 against the original's on the same labelled pictures (see slimcv.paired).
+
+    `lost` counts the pictures that the original gets right and the variant wrong, `gained` those the other
+    way round. `difference` is in percentage points, below 0 for a loss, `low` and `high` bound its 95 %
+    interval; `p_value` is that of McNemar's test.
+    """
+
+    pictures: int
+    lost: int
+    gained: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    @classmethod
+    def counted(cls, lost: int, gained: int, pictures: int) -> Paired:
+        """With everything that follows from the counts."""
+        low, high = paired.interval(lost, gained, pictures)
+        return cls(
+            pictures=pictures,
+            lost=lost,
+            gained=gained,
+            difference=100.0 * (gained - lost) / pictures,
+            low=100.0 * low,
+            high=100.0 * high,
+            p_value=paired.p_value(lost, gained),
+        )
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One variant, measured. None means "not measured", never zero.
 
     Accuracies and agreement are percentages, sizes bytes, `macs` multiply-accumulates for one input,
     `throughput_ips` images a second, `int8_mac_share` the fraction (0 to 1) of the MACs done on 8-bit
-    integers.
+    integers. `paired` sets top-1 against the original's, picture by picture.
     """
 
     parameters: int
@@ -47,6 +81,7 @@ class Measurement:
     agreement: float | None = None
     train_seconds_per_epoch: float | None = None
     int8_mac_share: float | None = None
+    paired: Paired | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Measurement:
@@ -55,6 +90,8 @@ class Measurement:
         kept = {key: value for key, value in values.items() if key in known}
         if kept.get("latency_ms") is not None:
             kept["latency_ms"] = Latency(**kept["latency_ms"])
+        if kept.get("paired") is not None:
+            kept["paired"] = Paired(**kept["paired"])
         return cls(**kept)
 
     def as_json(self) -> dict[str, Any]:

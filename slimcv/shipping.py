@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimcv import bakeoff, bundle, runtimes
+from slimcv import bakeoff, bundle, paired, runtimes
 from slimcv.bakeoff import form_of, runtime_of
 from slimcv.errors import SlimcvError
 from slimcv.gate import Gate, Verdict, judge
@@ -123,11 +123,15 @@ def ship(
     original = _timed(original, timings[ORIGINAL])
     if "finetune" in variant.details:
         original = replace(original, train_seconds_per_epoch=_original_pace(context, run))
-    verdict = judge(gate, candidate=optimized, original=original)
+    speed = latency.ratio(timings[ORIGINAL], timings[best], confidence=gate.confidence or paired.CONFIDENCE)
+    verdict = judge(gate, candidate=optimized, original=original, speed=speed)
     accuracy = judge(accuracy_gate, candidate=optimized, original=original)
     table = [] if heat is None else bakeoff.rows(heat, timings, best=best, refused=refused)
     details = {
         "gate_met": verdict.accepted,
+        "gate_decided": verdict.decided,
+        "undecided": verdict.undecided,
+        "pictures_needed": verdict.pictures_needed,
         "accuracy_met": accuracy.accepted,
         "serve": optimized.runtime,
         "quantizer": form_of(best) or None,
@@ -280,8 +284,10 @@ def _original_answers(context: Context, run: Run) -> Answers:
     if kept is None:
         found = _answers(_original_file(run), "eager", context.teacher, context)
         kept = {"predictions": found.predictions.tolist(), "top1": found.top1, "top5": found.top5}
+        kept["right"] = None if found.right is None else found.right.tolist()
         run.remember(ORIGINAL_ANSWERS, kept)
-    return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"])
+    right = None if kept["right"] is None else np.asarray(kept["right"], bool)
+    return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"], right)
 
 
 def _original_pace(context: Context, run: Run) -> float | None:
@@ -381,8 +387,11 @@ def _placed(
 
 
 def _reason(verdict: Verdict, *, last_resort: bool) -> str:
+    reason = verdict.reason
+    if verdict.doubt and verdict.doubt not in reason:
+        reason = f"{reason} ({verdict.doubt})"
     if verdict.accepted:
-        return f"gate met: {verdict.reason}" if verdict.reason else "gate met"
+        return f"gate met: {reason}" if reason else "gate met"
     if last_resort:
-        return f"no variant met the gate, the lossless one is shipped: {verdict.reason}"
-    return f"gate missed: {verdict.reason}"
+        return f"no variant met the gate, the lossless one is shipped: {reason}"
+    return f"gate missed: {reason}"

@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from slimcv.gate import Gate, drop, judge, speedup
-from slimcv.results import Latency, Measurement
+from slimcv.gate import Gate, drop, judge, pictures_to_show, speedup
+from slimcv.measure.latency import Ratio
+from slimcv.results import Latency, Measurement, Paired
 
 
 def measured(top1=None, p50=None, agreement=None, size=None):
@@ -66,3 +67,83 @@ def test_speedup_is_the_ratio_of_medians_or_unknown():
 def test_bounds_out_of_range_are_refused(values):
     with pytest.raises(ValidationError):
         Gate(**values)
+
+
+def compared(lost, gained, pictures, top1=90.0):
+    """The original, and a variant that differs from it on so many pictures."""
+    paired = Paired.counted(lost, gained, pictures)
+    variant = Measurement(10, 0, 100, top1=top1 + paired.difference, paired=paired)
+    return {"candidate": variant, "original": measured(top1)}
+
+
+@pytest.mark.parametrize(
+    ("counts", "accepted", "decided"),
+    [
+        ((3, 2, 200), True, False),
+        ((5, 2, 200), False, False),
+        ((4, 3, 5000), True, True),
+        ((60, 2, 1000), False, True),
+        ((2, 20, 200), True, True),
+    ],
+)
+def test_a_gate_is_decided_where_the_whole_interval_lies_on_one_side_of_its_bound(counts, accepted, decided):
+    verdict = judge(Gate(max_drop=1), **compared(*counts))
+    assert (verdict.accepted, verdict.decided) == (accepted, decided)
+    assert verdict.undecided == (() if decided else ("max_drop",))
+    assert (verdict.pictures_needed is None) == decided
+    assert bool(verdict.doubt) != decided
+
+
+def test_an_undecided_gate_says_how_many_pictures_there_were_and_how_many_are_needed():
+    verdict = judge(Gate(max_drop=2), **compared(3, 2, 200))
+    assert verdict.pictures_needed > 200
+    assert verdict.doubt.startswith("not decidable with n = 200 pictures (about ")
+    assert verdict.reason == "top-1 0.5 points below the original"
+
+
+def test_a_bound_of_zero_that_is_just_kept_is_not_decided_by_any_number_of_pictures():
+    verdict = judge(Gate(max_drop=0), **compared(4, 4, 200))
+    assert verdict.accepted
+    assert verdict.doubt == "not decidable with n = 200 pictures (no number of them would do)"
+
+
+def test_with_a_confidence_what_is_not_decided_is_missed():
+    strict = Gate(max_drop=1, confidence=0.95)
+    verdict = judge(strict, **compared(3, 2, 200))
+    assert not verdict.accepted
+    assert "not shown with 95 % confidence: not decidable with n = 200" in verdict.reason
+    assert judge(strict, **compared(4, 3, 5000)).accepted
+    assert not judge(strict, candidate=measured(agreement=100.0), original=measured()).accepted
+    assert not judge(strict, candidate=measured(), original=measured(95.0)).accepted
+
+
+def test_more_confidence_asks_for_more_pictures():
+    sure, surer = (
+        judge(Gate(max_drop=1, confidence=level), **compared(3, 2, 200)).pictures_needed
+        for level in (0.9, 0.99)
+    )
+    assert sure < surer
+
+
+def test_the_interval_of_the_speedup_decides_its_bound():
+    speeds = {"candidate": measured(p50=2), "original": measured(p50=10)}
+    gate = Gate(min_speedup=4)
+    assert judge(gate, **speeds).decided is None
+    assert judge(gate, **speeds, speed=Ratio(5, 4.5, 5.5)).decided is True
+    assert judge(gate, **speeds, speed=Ratio(5, 3.9, 6.1)).undecided == ("min_speedup",)
+    strict = Gate(min_speedup=4, confidence=0.95)
+    assert not judge(strict, **speeds, speed=Ratio(5, 3.9, 6.1)).accepted
+    assert judge(strict, **speeds, speed=Ratio(5, 4.5, 5.5)).accepted
+
+
+def test_one_bound_that_is_clearly_broken_decides_whatever_the_others_say():
+    gate = Gate(max_drop=1, max_size=10)
+    sides = compared(3, 2, 200)
+    big = Measurement.from_json({**sides["candidate"].as_json(), "size_bytes": 11})
+    verdict = judge(gate, candidate=big, original=sides["original"])
+    assert (verdict.accepted, verdict.decided) == (False, True)
+
+
+def test_too_few_pictures_for_a_confidence_are_known_beforehand():
+    assert pictures_to_show(Gate(max_drop=1)) is None
+    assert pictures_to_show(Gate(max_drop=1, confidence=0.95)) == 381

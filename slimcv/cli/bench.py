@@ -23,6 +23,7 @@ from slimcv.cli.options import (
     MeanOption,
     SeedOption,
     StdOption,
+    TrackOption,
 )
 from slimcv.cli.page import write_html
 from slimcv.errors import SlimcvError
@@ -67,6 +68,7 @@ def bench(
     seed: SeedOption = 0,
     cache: CacheOption = None,
     html: HtmlOption = None,
+    track: TrackOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Time TARGETs in turns on this machine, all against the first, with top-1 where --data is given.
@@ -77,6 +79,9 @@ def bench(
     counts, batches = _counts("--threads", threads), _counts("--batch", batch)
     if streams is not None and mode is Mode.LATENCY:
         raise SlimcvError("--streams belongs to throughput", "add --mode throughput")
+    from slimcv import tracking
+
+    tracker = tracking.find(track)
     log_to_stderr()
 
     from slimcv import bench as benching
@@ -121,6 +126,8 @@ def bench(
         document = benching.Comparison(mode.value, tuple(rows)).as_json()
     write_html(html, document)
     print(render_bench(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
+    if tracker is not None:
+        tracking.track(tracker, tracking.of_bench(document))
     if all(row["problem"] is not None for row in document["rows"]):
         raise typer.Exit(2)
 

@@ -25,6 +25,7 @@ from slimcv.cli.options import (
     SeedOption,
     StdOption,
     ThreadsOption,
+    TrackOption,
 )
 from slimcv.errors import SlimcvError
 from slimcv.optimization import Caching, make_context
@@ -58,6 +59,7 @@ def ladder(
     cache: CacheOption = None,
     cache_limit: CacheLimitOption = None,
     no_cache: NoCacheOption = False,
+    track: TrackOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out holds.")] = False,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
@@ -66,9 +68,10 @@ def ladder(
     Writes ladder.json, ladder.md, ladder.svg, report.html and each row's recipe and weights. The same
     command goes on at the row where it stopped.
     """
-    from slimcv import sidecar
+    from slimcv import sidecar, tracking
     from slimcv.ladder.rows import chosen, plan
 
+    tracker = tracking.find(track)
     names = chosen(rows)
     beside = sidecar.find(model)
     source = data or beside.folder()
@@ -96,6 +99,8 @@ def ladder(
 
     print(render_ladder(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     say(f"written to {folder}/")
+    if tracker is not None:
+        tracking.track(tracker, tracking.of_ladder(folder))
 
 
 def _has_compiler() -> bool:

@@ -30,6 +30,7 @@ from slimcv.cli.options import (
     SeedOption,
     StdOption,
     ThreadsOption,
+    TrackOption,
 )
 from slimcv.optimization import Named
 
@@ -64,6 +65,10 @@ def optimize(
     min_speedup: Annotated[
         float | None, typer.Option(help="Least speed-up over the original in eager PyTorch.")
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="A gate that the pictures and calls do not decide counts as missed."),
+    ] = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="step.key=value, over the recipe's.")
     ] = None,
@@ -114,6 +119,7 @@ def optimize(
         str | None, typer.Option(help="Licence of MODEL, such as apache-2.0, for the model card.")
     ] = None,
     junit: JunitOption = None,
+    track: TrackOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and exit.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out holds.")] = False,
     output_format: FormatOption = Format.TEXT,
@@ -130,10 +136,13 @@ def optimize(
             together.follow(group, data, kept)
             return
 
-        from slimcv import sidecar
+        from slimcv import sidecar, tracking
         from slimcv.recipe import load as load_recipe
 
+        tracker = tracking.find(track)
         plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
+        if strict:
+            plan = plan.strict()
         if runtime is not None:
             plan = plan.with_runtime(runtime)
         everywhere = {"input_format": input_format and input_format.value, "target_isa": target_isa}
@@ -179,6 +188,8 @@ def optimize(
     say(f"written to {folder}/")
     if zip_too:
         say(f"and to {bundle.archive(folder.resolve())}")
+    if tracker is not None:
+        tracking.track(tracker, tracking.of_run(folder))
     if not document["gate"]["met"]:
         raise typer.Exit(EXIT_GATE_MISSED)
 

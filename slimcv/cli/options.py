@@ -58,6 +58,10 @@ HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write the result here too, as one HTML page.")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(help="Log the result to MLflow too: mlflow, or mlflow: and a folder or a server's URI."),
+]
 InputOption = Annotated[str | None, typer.Option("--input", help="Input shape, such as 3x224x224.")]
 DataOption = Annotated[
     str | None,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Accuracy:
     """Percentages over `n` pictures; `top5` is None below six classes, where it would say nothing.
 
-    `logits` (n, classes) are the model's outputs, `predictions` (n,) the index of the largest.
+    `logits` (n, classes) are the model's outputs, `predictions` (n,) the index of the largest, `right` (n,)
+    whether that is the label.
     """
 
     top1: float
@@ -29,6 +30,7 @@ class Accuracy:
     n: int
     predictions: NDArray[np.int64]
     logits: NDArray[np.float32]
+    right: NDArray[np.bool_]
 
 
 def evaluate(prepared: Prepared, split: Split, input: InputSpec, *, batch_size: int = 32) -> Accuracy:
@@ -71,7 +73,7 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
     if logits.shape[1] > 5:
         best = np.argpartition(-usable, 4, axis=1)[:, :5]
         top5 = 100.0 * float(((best == labels[:, None]).any(axis=1) & ~failed).mean())
-    return Accuracy(100.0 * float(correct.mean()), top5, len(labels), predictions, logits)
+    return Accuracy(100.0 * float(correct.mean()), top5, len(labels), predictions, logits, correct)
 
 
 def agreement(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

@@ -62,7 +62,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster one contender is than another, with the bounds of the 95 % interval."""
+    """How many times faster one contender is than another, with the bounds of an interval."""
 
     value: float
     low: float
@@ -144,7 +144,7 @@ def peak_memory(
         return seat.memory(batch)
 
 
-def ratio(before: Timing, after: Timing, *, seed: int = 0) -> Ratio:
+def ratio(before: Timing, after: Timing, *, seed: int = 0, confidence: float = 0.95) -> Ratio:
     """The ratio of median latencies, above 1 where `after` is faster.
 
     The interval is a bootstrap over whole rounds (Künsch 1989), the same rounds for both, because
@@ -160,7 +160,7 @@ def ratio(before: Timing, after: Timing, *, seed: int = 0) -> Ratio:
         np.median(rounds[chosen].reshape(_RESAMPLES, -1), axis=1)
         for rounds, chosen in ((first, picks), (second, paired))
     ]
-    low, high = np.percentile(medians[0] / medians[1], [2.5, 97.5])
+    low, high = np.quantile(medians[0] / medians[1], [(1 - confidence) / 2, (1 + confidence) / 2])
     return Ratio(before.latency.p50 / after.latency.p50, float(low), float(high))
 
 

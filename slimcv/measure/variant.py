@@ -12,7 +12,7 @@ from slimcv import runtimes
 from slimcv.data import synthetic
 from slimcv.measure import accuracy, size
 from slimcv.measure.macs import count
-from slimcv.results import Measurement
+from slimcv.results import Measurement, Paired
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,16 +28,25 @@ SYNTHETIC_PICTURES = 64
 class Answers:
     """What a variant said to a fixed list of pictures.
 
-    `top1` and `top5` are percentages, None without labels.
+    `top1` and `top5` are percentages, `right` (n,) says which predictions are; None without labels.
     """
 
     predictions: NDArray[np.int64]
     top1: float | None = None
     top5: float | None = None
+    right: NDArray[np.bool_] | None = None
 
     def agreement(self, other: Answers) -> float:
         """The percentage of pictures for which both name the same class."""
         return 100.0 * float(np.mean(self.predictions == other.predictions))
+
+    def against(self, original: Answers) -> Paired | None:
+        """Top-1 against the original's on the same pictures; None without labels."""
+        if self.right is None or original.right is None:
+            return None
+        lost = int(np.sum(original.right & ~self.right))
+        gained = int(np.sum(self.right & ~original.right))
+        return Paired.counted(lost, gained, len(self.right))
 
 
 def answers(
@@ -49,7 +58,7 @@ def answers(
         pixels = synthetic.pictures(SYNTHETIC_PICTURES, input, seed=seed)
         return Answers(accuracy.predict_pixels(prepared, pixels, input).argmax(axis=1))
     found = accuracy.evaluate(prepared, split, input)
-    return Answers(found.predictions, found.top1, found.top5)
+    return Answers(found.predictions, found.top1, found.top5, found.right)
 
 
 def measurement(
@@ -83,4 +92,5 @@ def measurement(
         agreement=given.agreement(original) if given and original else None,
         train_seconds_per_epoch=(variant.details.get("finetune") or {}).get("seconds_per_epoch"),
         int8_mac_share=variant.int8_mac_share,
+        paired=given.against(original) if given and original else None,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimcv import paired
 from slimcv.errors import SlimcvError, nearest
 from slimcv.gate import Gate
 from slimcv.recipe import order
@@ -127,6 +128,23 @@ class Recipe:
             entries.append(replace(entry, step=changed(entry.step, known)) if known else entry)
         return replace(self, entries=tuple(entries))
 
+    def strict(self) -> Recipe:
+        """The same recipe, its gate met only where that is shown: with 95 % confidence or its own."""
+        confidence = self.gate.confidence or paired.CONFIDENCE
+        return replace(self, gate=self.gate.model_copy(update={"confidence": confidence}))
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The resolved entries for report.json: step, its parameters, training and gate where it has them."""
+        return [
+            {
+                "step": entry.name,
+                "parameters": entry.step.model_dump(mode="json"),
+                "recover": entry.recover and entry.recover.model_dump(mode="json", exclude_unset=True),
+                "gate": entry.gate and entry.gate.model_dump(mode="json", exclude_none=True),
+            }
+            for entry in self.entries
+        ]
+
     def with_runtime(self, runtime: str) -> Recipe:
         """The same recipe for one runtime alone: its exports, as the recipe has them or a plain one.
 
@@ -193,12 +211,13 @@ def _entry(raw: dict[str, Any], path: Path, number: int) -> Entry:
         from slimcv.train.settings import FinetuneSettings
 
         recover = checked(FinetuneSettings, recover, f"{where}: recover")
-    gate = raw.get("gate")
+    gate = None if raw.get("gate") is None else checked(Gate, raw["gate"], f"{where}: gate")
+    if gate is not None and gate.confidence is not None:
+        raise SlimcvError(
+            f"{where}: gate: confidence is asked of what is shipped, on val/", "give it to the recipe's gate"
+        )
     return Entry(
-        name=name,
-        step=checked(step_class(name), raw[name] or {}, where),
-        recover=recover,
-        gate=None if gate is None else checked(Gate, gate, f"{where}: gate"),
+        name=name, step=checked(step_class(name), raw[name] or {}, where), recover=recover, gate=gate
     )
 
 

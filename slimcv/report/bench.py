@@ -42,15 +42,16 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["problem"] is not None:
         return (*head, str(row["threads"]), str(row["batch"]), row["problem"], *[""] * 9)
     ratio = row["ratio"]
-    against = f"{ratio['value']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f})" if ratio else ""
+    spread = row["spread"]
+    against = figures.between(ratio["value"], ratio["low"], ratio["high"]) if ratio else ""
     load = row["load_seconds"]
     return (
         *head,
         str(row["threads"]),
         str(row["batch"]),
-        figures.milliseconds(row["p50_ms"]),
-        figures.milliseconds(row["p90_ms"]),
-        figures.milliseconds(row["p99_ms"]),
+        figures.milliseconds(row["p50_ms"], spread=spread),
+        figures.milliseconds(row["p90_ms"], spread=spread),
+        figures.milliseconds(row["p99_ms"], spread=spread),
         against,
         f"{row['throughput_ips']:,.0f}",
         figures.duration(load) if load is not None else "",

@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slimcv.gate import doubted
 from slimcv.report import figures
 from slimcv.report.document import within_spread
 from slimcv.report.figures import NOT_MEASURED
 from slimcv.results import Latency, Measurement
+
+WITHIN = "within the spread"
+"""What stands for a ratio of latencies that may as well be 1."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,14 @@ def unmodified(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     ]
     default = report.get("original_default_allocator")
-    worth = _against_base(report, default, _inverse(ratios.get("allocator_alone")))
+    between = interval(report, "allocator_alone")
+    worth = _against_base(
+        report, default, _inverse(ratios.get("allocator_alone")), between and (1 / between[1], 1 / between[0])
+    )
     lines.append(("original, default allocator", _latency_words(default), worth))
     best = report.get("best_unmodified")
     name = f" ({best['runtime']} {best['precision']})" if best else ""
-    worth = _against_base(report, best, ratios.get("runtime_alone"))
+    worth = _against_base(report, best, ratios.get("runtime_alone"), interval(report, "runtime_alone"))
     lines.append((f"best unmodified runtime{name}", _latency_words(best), worth))
     return lines
 
@@ -105,17 +112,24 @@ def beyond_runtime(report: Mapping[str, Any]) -> str | None:
     best = report["best_unmodified"]
     against = f"the unmodified network in {best['runtime']} {best['precision']}"
     before, after = Measurement.from_json(best), Measurement.from_json(report["optimized"])
-    if before.latency_ms and after.latency_ms and within_spread(before.latency_ms, after.latency_ms):
+    told = _speed(ratio, before.latency_ms, after.latency_ms, interval(report, "beyond_runtime"))
+    if told == WITHIN:
         return f"The optimised model is as fast as {against}, within the measured spread."
-    return f"The optimised model is {figures.times(ratio, 'faster', 'slower')} than {against}."
+    return f"The optimised model is {told} than {against}."
+
+
+def interval(report: Mapping[str, Any], ratio: str) -> tuple[float, float] | None:
+    """The bounds of a ratio of latencies; None where they are not known."""
+    low, high = (report["ratios"].get(f"{ratio}_{bound}") for bound in ("low", "high"))
+    return None if low is None or high is None else (low, high)
 
 
 def headline(report: Mapping[str, Any]) -> str:
     """Speed, size and accuracy in one line."""
     words = []
-    speed = next(row for row in rows(report) if row.label == "latency p50")
-    if speed.change != NOT_MEASURED:
-        words.append(speed.change)
+    speed = next(row for row in rows(report) if row.label == "latency p50").change.partition(" (")[0]
+    if speed != NOT_MEASURED:
+        words.append(speed)
     words.append(
         f"parameters {figures.reduction(report['original']['parameters'], report['optimized']['parameters'])}"
     )
@@ -135,12 +149,13 @@ def gate(report: Mapping[str, Any]) -> str:
     if bounds["max_drop"] is not None:
         lost = ratios.get("top1")
         found = "accuracy not measured" if lost is None else f"measured: {figures.points(lost)}"
+        found += _paired_words(report["optimized"].get("paired"))
         if lost is None and report["optimized"]["agreement"] is not None:
             found += f", same answer as the original on {figures.percent(report['optimized']['agreement'])}"
         unit = "point" if bounds["max_drop"] == 1 else "points"
         words.append(f"top-1 may drop by at most {bounds['max_drop']:g} {unit} ({found})")
     if bounds["min_speedup"] is not None:
-        found = figures.times(ratios.get("latency_p50"), "faster", "slower")
+        found = next(row for row in rows(report) if row.label == "latency p50").change
         words.append(f"at least {bounds['min_speedup']:g}× faster (measured: {found})")
     if bounds["max_size"] is not None:
         found = figures.size(report["optimized"]["size_bytes"])
@@ -148,7 +163,23 @@ def gate(report: Mapping[str, Any]) -> str:
     if not words:
         return "gate: none given"
     verdict = {True: "gate met", False: "gate NOT met", None: "gate not judged"}[bounds["met"]]
+    doubt = doubted(
+        bounds.get("undecided") or (), pictures=bounds.get("pictures"), needed=bounds.get("pictures_needed")
+    )
+    if doubt:
+        verdict += f", {'because it is' if bounds.get('confidence') and not bounds['met'] else 'but'} {doubt}"
     return f"{verdict}: {'; '.join(words)}"
+
+
+def _paired_words(paired: Mapping[str, Any] | None) -> str:
+    """How sure the difference of top-1 is, and what it comes from."""
+    if paired is None:
+        return ""
+    return (
+        f", 95 % interval {figures.points_between(paired['low'], paired['high'])}; of "
+        f"{paired['pictures']:,} pictures {paired['lost']:,} only the original gets right, "
+        f"{paired['gained']:,} only the optimised, p = {figures.probability(paired['p_value'])}"
+    )
 
 
 def method(report: Mapping[str, Any]) -> str:
@@ -162,6 +193,8 @@ def method(report: Mapping[str, Any]) -> str:
         return "latency not measured"
     after = report["optimized"]
     threads = f"{after['threads']} thread{'s' if after['threads'] != 1 else ''}"
+    if interval(report, "latency_p50"):
+        parts.append("in brackets the 95 % interval")
     return f"latency: batch {after['batch']}, {threads}, warm-up discarded, interleaved; {'; '.join(parts)}"
 
 
@@ -211,7 +244,12 @@ def _seen(memory_bytes: int | None) -> int | None:
 def _latencies(report: Mapping[str, Any], before: Measurement, after: Measurement) -> list[Row]:
     lines = []
     for name in ("p50", "p90", "p99"):
-        change = _speed(report["ratios"].get(f"latency_{name}"), before.latency_ms, after.latency_ms)
+        change = _speed(
+            report["ratios"].get(f"latency_{name}"),
+            before.latency_ms,
+            after.latency_ms,
+            interval(report, f"latency_{name}"),
+        )
         lines.append(
             Row(
                 f"latency {name}",
@@ -223,21 +261,33 @@ def _latencies(report: Mapping[str, Any], before: Measurement, after: Measuremen
     return lines
 
 
-def _speed(ratio: float | None, before: Latency | None, after: Latency | None) -> str:
+def _speed(
+    ratio: float | None,
+    before: Latency | None,
+    after: Latency | None,
+    between: tuple[float, float] | None = None,
+) -> str:
+    """A ratio of latencies in words; without the bounds of its interval the spreads of both say how sure."""
     if ratio is None or before is None or after is None:
         return NOT_MEASURED
+    if between is not None:
+        low, high = between
+        return WITHIN if low <= 1 <= high else figures.factor(ratio, low, high, "faster", "slower")
     if within_spread(before, after):
-        return "within the spread"
+        return WITHIN
     return figures.times(ratio, "faster", "slower", digits=figures.digits(before.spread, after.spread))
 
 
 def _against_base(
-    report: Mapping[str, Any], measurement: Mapping[str, Any] | None, ratio: float | None
+    report: Mapping[str, Any],
+    measurement: Mapping[str, Any] | None,
+    ratio: float | None,
+    between: tuple[float, float] | None,
 ) -> str:
     if measurement is None:
         return NOT_MEASURED
     base, other = Measurement.from_json(report["original"]), Measurement.from_json(dict(measurement))
-    return _speed(ratio, base.latency_ms, other.latency_ms)
+    return _speed(ratio, base.latency_ms, other.latency_ms, between)
 
 
 def _milliseconds(latency: Latency | None, name: str) -> str:

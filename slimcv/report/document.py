@@ -11,6 +11,9 @@ from typing import Any
 from slimcv.report.schema import Report
 from slimcv.results import SCHEMA_VERSION, Artifact, Latency, Measurement, Record
 
+INTERVALS = ("latency_p50", "allocator_alone", "runtime_alone", "beyond_runtime")
+"""The ratios that are known with an interval."""
+
 
 def build(
     *,
@@ -25,6 +28,7 @@ def build(
     seconds: float,
     original_default_allocator: Measurement | None = None,
     best_unmodified: Measurement | None = None,
+    intervals: Mapping[str, Mapping[str, float]] | None = None,
     data: Mapping[str, Any] | None = None,
     command: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -33,7 +37,9 @@ def build(
     model: `source`, `sha256`, `arch`, `input` ("3x224x224"), `mean`, `std`, `classes`: whatever is known.
     recipe: `name`, `text`, and what `--set` changed.
     environment: what slimcv.measure tells of machine and versions.
-    gate: `max_drop` (points), `min_speedup`, `max_size` (bytes), `met` (null where it could not be judged).
+    gate: `max_drop` (points), `min_speedup`, `max_size` (bytes), `met` (null where it could not be judged),
+    `confidence`, and what slimcv.gate.Verdict says of `decided`, `undecided` and `pictures_needed`.
+    intervals: `low` and `high` of ratios of latencies, by the ratio's name.
     original: eager PyTorch with the allocator tuned, base of every ratio; `original_default_allocator`: the
     same as its user runs it; `best_unmodified`: the fastest runtime the untouched network was tried in.
     data: `source`, pictures in each split, `broken` pictures; None without `--data`.
@@ -44,15 +50,18 @@ def build(
         "model": model,
         "recipe": recipe,
         "environment": environment,
-        "gate": {key: gate.get(key) for key in ("max_drop", "min_speedup", "max_size", "met")},
+        "gate": _gate(gate, optimized),
         "original": original,
         "optimized": optimized,
-        "ratios": ratios(
-            original,
-            optimized,
-            original_default_allocator=original_default_allocator,
-            best_unmodified=best_unmodified,
-        ),
+        "ratios": {
+            **ratios(
+                original,
+                optimized,
+                original_default_allocator=original_default_allocator,
+                best_unmodified=best_unmodified,
+            ),
+            **_bounds(intervals or {}),
+        },
         "steps": [step_entry(record) for record in records],
         "artifacts": artifacts,
         "original_default_allocator": original_default_allocator,
@@ -107,6 +116,26 @@ def ratios(
         "allocator_alone": _quotient(_p50(original_default_allocator), _p50(original)),
         "runtime_alone": _quotient(_p50(original), alone),
         "beyond_runtime": _quotient(alone, _p50(optimized)),
+    }
+
+
+def _gate(gate: Mapping[str, Any], optimized: Measurement) -> dict[str, Any]:
+    known = {key: gate.get(key) for key in ("max_drop", "min_speedup", "max_size", "met", "confidence")}
+    return {
+        **known,
+        "decided": gate.get("decided"),
+        "undecided": gate.get("undecided") or (),
+        "pictures": optimized.paired.pictures if optimized.paired else None,
+        "pictures_needed": gate.get("pictures_needed"),
+    }
+
+
+def _bounds(intervals: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
+    """`latency_p50_low`, `latency_p50_high` and so on, None where there is no interval."""
+    return {
+        f"{name}_{bound}": intervals.get(name, {}).get(bound)
+        for name in INTERVALS
+        for bound in ("low", "high")
     }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
+from slimcv.gate import doubted
+
 Outcome = Literal["passed", "failed", "skipped"]
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -57,9 +59,11 @@ def of_report(report: Mapping[str, Any]) -> list[Case]:
     A step that was rejected or skipped is a skipped test: the run is judged by its gate alone.
     """
     gate, before, after = report["gate"], report["original"], report["optimized"]
-    cases = [
-        Case("gate", "passed" if gate["met"] else "failed", f"gate {'met' if gate['met'] else 'missed'}")
-    ]
+    doubt = doubted(
+        gate.get("undecided") or (), pictures=gate.get("pictures"), needed=gate.get("pictures_needed")
+    )
+    said = f"gate {'met' if gate['met'] else 'missed'}{doubt and f', {doubt}'}"
+    cases = [Case("gate", "passed" if gate["met"] else "failed", said)]
     cases += [_bound(name, gate.get(name), value) for name, value in _measured(before, after)]
     for step in report["steps"]:
         kept = step["outcome"] in ("accepted", "measured")

@@ -24,6 +24,22 @@ class LatencyPart(_Part):
     spread: float = Field(ge=0)
 
 
+class PairedPart(_Part):
+    """Top-1 against the original's on the same pictures; a difference in points with its 95 % interval.
+
+    `lost` counts the pictures that the original alone gets right, `gained` those that it alone gets wrong;
+    `p_value` is that of McNemar's test.
+    """
+
+    pictures: int = Field(ge=1)
+    lost: int = Field(ge=0)
+    gained: int = Field(ge=0)
+    difference: float = Field(ge=-100, le=100)
+    low: float = Field(ge=-100, le=100)
+    high: float = Field(ge=-100, le=100)
+    p_value: float = Field(ge=0, le=1)
+
+
 class MeasurementPart(_Part):
     """The object M: one variant, measured; accuracies in percent, sizes in bytes, shares 0 to 1."""
 
@@ -43,15 +59,26 @@ class MeasurementPart(_Part):
     agreement: float | None = Field(ge=0, le=100)
     train_seconds_per_epoch: float | None
     int8_mac_share: float | None = Field(ge=0, le=1)
+    paired: PairedPart | None = None
 
 
 class GatePart(_Part):
-    """The contract for the output; `max_size` in bytes, `met` is null where it could not be judged."""
+    """The contract for the output; `max_size` in bytes, `met` is null where it could not be judged.
+
+    `decided` says whether the bounds lie outside the intervals of what they bound, null where that is not
+    known; `undecided` names those that do not. `pictures` were asked about, `pictures_needed` would decide
+    `max_drop`. With a `confidence` an undecided gate is not met.
+    """
 
     max_drop: float | None
     min_speedup: float | None
     max_size: int | None
     met: bool | None
+    confidence: float | None = None
+    decided: bool | None = None
+    undecided: list[str] = Field(default_factory=list)
+    pictures: int | None = None
+    pictures_needed: int | None = None
 
 
 class RatiosPart(_Part):
@@ -59,6 +86,7 @@ class RatiosPart(_Part):
 
     `allocator_alone` is what tuning the allocator gives the unmodified model, `runtime_alone` what the best
     unmodified runtime gives over that, `beyond_runtime` how much faster the optimised model is than that one.
+    `…_low` and `…_high` bound the 95 % interval (a bootstrap over rounds of calls).
     """
 
     latency_p50: float | None
@@ -75,6 +103,14 @@ class RatiosPart(_Part):
     allocator_alone: float | None
     runtime_alone: float | None
     beyond_runtime: float | None
+    latency_p50_low: float | None = None
+    latency_p50_high: float | None = None
+    allocator_alone_low: float | None = None
+    allocator_alone_high: float | None = None
+    runtime_alone_low: float | None = None
+    runtime_alone_high: float | None = None
+    beyond_runtime_low: float | None = None
+    beyond_runtime_high: float | None = None
 
 
 class StepPart(_Part):

@@ -1,6 +1,8 @@
 """Numbers as words."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slimcv.report import figures
 
@@ -73,3 +75,32 @@ def test_a_share_is_whole_only_when_it_is(value, words):
 )
 def test_durations_are_in_the_unit_that_suits_them(seconds, words):
     assert figures.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "words"),
+    [(78.126, 0.9, "78.1"), (78.126, 6.2, "78"), (78.126, 2.1, "78.1"), (78.126, 21, "78"),
+     (78.126, 60, "80"), (1.2345, 0.0001, "1.23"), (0.0123, 0.002, "0.0123"), (5, 0, "5.00"), (0, 1, "0")],
+)  # fmt: skip
+def test_a_number_keeps_the_digits_that_its_uncertainty_leaves(value, uncertainty, words):
+    assert figures.rounded(value, uncertainty) == words
+
+
+@given(st.floats(0.01, 1e4), st.floats(1e-4, 1.0))
+def test_rounding_never_moves_a_number_by_more_than_its_uncertainty(value, share):
+    shown = float(figures.rounded(value, share * value).replace(",", ""))
+    assert abs(shown - value) <= max(share * value, 0.006 * value)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "words"),
+    [(43.21, 42.85, 43.93, "43.2× faster (42.9–43.9)"), (1.5, 1.1, 1.9, "1.5× faster (1.1–1.9)"),
+     (0.5, 0.4, 0.6, "2.0× slower (1.7–2.5)"), (2.0, 2.0, 2.0, "2.00× faster (2.00–2.00)")],
+)  # fmt: skip
+def test_a_factor_and_its_interval_are_rounded_alike(ratio, low, high, words):
+    assert figures.factor(ratio, low, high, "faster", "slower") == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0004, "< 0.001"), (0.0391, "0.039"), (1.0, "1.0")])
+def test_a_p_value_has_two_digits(value, words):
+    assert figures.probability(value) == words
