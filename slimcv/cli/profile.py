@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,28 +21,49 @@ from slimcv.cli.options import (
     HtmlOption,
     InputOption,
     MeanOption,
-    ModelArgument,
     NoCacheOption,
     SeedOption,
     StdOption,
     ThreadsOption,
 )
 from slimcv.cli.page import write_html
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, nearest
 from slimcv.optimization import make_context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from slimcv.step import Variant
     from slimcv.train.settings import FinetuneSettings
 
 
+_RUNTIMES = ("eager", "openvino", "onnxruntime", "inductor")
+
+
 def profile(
-    model: ModelArgument,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="A .pt, .pth, .pt2 or .safetensors file, timm:NAME, torchvision:NAME or a bundle; "
+            "two with --diff.",
+        ),
+    ],
     arch: ArchOption = None,
     code: CodeOption = None,
     input_shape: InputOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
     threads: ThreadsOption = None,
+    runtime: Annotated[
+        str, typer.Option(help="Where layers are timed: eager, openvino, onnxruntime or inductor.")
+    ] = "eager",
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Two models or bundles, layer by layer against each other.")
+    ] = False,
+    roofline: Annotated[
+        Path | None, typer.Option(help="Draw the layers under this machine's roofline into this SVG file.")
+    ] = None,
     training: Annotated[
         bool, typer.Option("--training", help="Profile training steps on --data instead of predictions.")
     ] = False,
@@ -69,6 +90,8 @@ def profile(
     """
     from slimcv import sidecar
 
+    _check_asked(models, runtime, diff=diff, training=training, roofline=roofline)
+    model = models[0]
     given = {"--data": data, "--batch": batch, "--recipe": recipe, "--set": overrides}
     used = next((option for option, value in given.items() if value), None)
     if used is not None and not training:
@@ -84,13 +107,24 @@ def profile(
     from slimcv import report
     from slimcv.measure.threads import available
 
-    variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
+    def load(name: str) -> Variant:
+        file = _inside(name)
+        return load_model(
+            file, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=sidecar.find(file)
+        )
+
     colour = report.wants_colour(sys.stdout)
+    if diff:
+        print(_difference(models, load, threads or available(), runtime, output_format.value), end="")
+        return
+    variant = load(model)
     if settings is None:
         from slimcv import profile as profiling
 
-        found = profiling.profile(variant, threads=threads or available(), name=model)
+        found = profiling.profile(variant, threads=threads or available(), name=model, runtime=runtime)
         write_html(html, found.as_json())
+        if roofline is not None:
+            _draw(found.as_json(), roofline)
         print(report.render_profile(found.as_json(), output_format.value, colour=colour), end="")
         return
 
@@ -104,6 +138,62 @@ def profile(
     trained = profile_training(variant, context, settings=settings, name=model)
     write_html(html, trained.as_json())
     print(render_training(trained.as_json(), output_format.value, colour=colour), end="")
+
+
+def _check_asked(
+    models: list[str], runtime: str, *, diff: bool, training: bool, roofline: Path | None
+) -> None:
+    """Raises SlimcvError for what does not go together, before torch is paid for."""
+    if len(models) != (2 if diff else 1):
+        wanted = "two models or bundles" if diff else "one model"
+        hint = "slimcv profile --diff A B" if diff else "compare two with --diff"
+        raise SlimcvError(f"{wanted} wanted, {len(models)} given", hint)
+    if runtime not in _RUNTIMES:
+        raise SlimcvError(f"layers are not timed in '{runtime}'", nearest(runtime, _RUNTIMES))
+    other = "--diff" if diff else "--roofline" if roofline else "--runtime" if runtime != "eager" else None
+    if training and other is not None:
+        raise SlimcvError(f"{other} is not for a training", "leave --training away")
+    if diff and roofline is not None:
+        raise SlimcvError("--roofline is for one model", "leave --diff away")
+
+
+def _inside(model: str) -> str:
+    """The network of a bundle, or the model itself. Raises SlimcvError for a bundle without."""
+    if not Path(model, "slimcv.json").is_file():
+        return model
+    if not Path(model, "model.pt2").is_file():
+        raise SlimcvError(
+            f"the bundle {model} has no model.pt2, whose layers have names", "optimise with --keep onnx,pt2"
+        )
+    return str(Path(model, "model.pt2"))
+
+
+def _difference(
+    models: list[str], load: Callable[[str], Variant], threads: int, runtime: str, output_format: str
+) -> str:
+    from slimcv import profile as profiling
+    from slimcv import report
+    from slimcv.profile.difference import difference
+    from slimcv.report.difference import render_difference
+
+    first, second = (
+        profiling.profile(
+            load(model), threads=threads, name=model, runtime=runtime, allocators=False, extras=False
+        ).as_json()
+        for model in models
+    )
+    found = difference(first, second).as_json()
+    return render_difference(found, output_format, colour=report.wants_colour(sys.stdout))
+
+
+def _draw(profile: Mapping[str, Any], path: Path) -> None:
+    from slimcv.report.roofline import roofline
+    from slimcv.writing import write_text
+
+    try:
+        write_text(path, roofline(profile))
+    except OSError as error:
+        raise SlimcvError(f"cannot write {path}: {error.strerror}", "give another --roofline") from error
 
 
 def _settings(recipe: str | None, overrides: tuple[str, ...], *, batch: int | None) -> FinetuneSettings:

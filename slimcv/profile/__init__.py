@@ -2,57 +2,103 @@
 
 from __future__ import annotations
 
-import torch
-from torch import fx
+from dataclasses import asdict
 
-from slimcv.measure import environment, macs, size
+from slimcv import recipe
+from slimcv.measure import environment, size
 from slimcv.models import capture
-from slimcv.profile import kinds
+from slimcv.profile import counters, gathering
 from slimcv.profile.advice import Findings, advise
-from slimcv.profile.layers import SCHEMA_VERSION, Advice, Check, Kind, Layer, Profile, Totals, gather
+from slimcv.profile.layers import (
+    SCHEMA_VERSION,
+    Advice,
+    Check,
+    Kind,
+    Layer,
+    Profile,
+    Totals,
+    gather,
+    gather_blocks,
+)
 from slimcv.profile.lint import Subject, lint
-from slimcv.profile.timing import Timed, time_layers
+from slimcv.profile.prediction import Network, Prediction, predict_all
+from slimcv.profile.roofline import Limits, measured
+from slimcv.profile.timing import time_layers
 from slimcv.profile.whole import compare_allocators
 from slimcv.report import render_profile
 from slimcv.step import Variant
 
-__all__ = ["SCHEMA_VERSION", "Advice", "Check", "Kind", "Layer", "Profile", "Totals", "profile", "render"]
+__all__ = [
+    "RUNTIMES",
+    "SCHEMA_VERSION",
+    "Advice",
+    "Check",
+    "Kind",
+    "Layer",
+    "Prediction",
+    "Profile",
+    "Totals",
+    "profile",
+    "render",
+]
 
-_CALLS = ("call_module", "call_function", "call_method")
+RUNTIMES = ("eager", *counters.COUNTED)
+"""Where layers can be timed."""
 
 
 def profile(
-    variant: Variant, *, threads: int, repeats: int = 5, name: str = "model", allocators: bool = True
+    variant: Variant,
+    *,
+    threads: int,
+    repeats: int = 5,
+    name: str = "model",
+    allocators: bool = True,
+    runtime: str = "eager",
+    limits: Limits | None = None,
+    extras: bool = True,
 ) -> Profile:
-    """Profile `variant` in eager PyTorch, one picture at a time, as its user runs it.
+    """Profile `variant` one picture at a time, its layers in a runtime of `RUNTIMES`.
 
-    Every layer is timed in this process, with the allocator as it is, at least `repeats` times and for 0.3 s;
-    so is what the lint looks at (see slimcv.profile.lint), some seconds for a large network.
+    In eager PyTorch every layer is timed in this process, with the allocator as it is, at least `repeats`
+    times and for 0.3 s; the other runtimes count themselves (see slimcv.profile.counters). So is what the
+    lint looks at (see slimcv.profile.lint), always in eager PyTorch, some seconds for a large network.
     `allocators` also times whole calls in a process of their own, with the default and with the tuned
-    allocator (some seconds, and a temporary file as large as the model). `name` is for the report.
+    allocator (some seconds, and a temporary file as large as the model). `limits` are this machine's, by
+    default those in the user's cache, or measured now. Without `extras` there is neither lint nor advice nor
+    prediction, which takes eight seconds at most. `name` is for the report. Raises SlimcvError where the
+    runtime does not take the network.
     """
     model = variant.model
     capture.set_training(model, False)
     picture = capture.example(variant.input, batch=1)
+    limits = limits or measured(threads=threads)
     timed = time_layers(model, picture, threads=threads, repeats=repeats)
-    layers = _layers(variant, timed)
-    weight_bytes = _weight_bytes(model)
+    eager = gathering.layers_of(variant, timed)
+    ran = None if runtime == "eager" else counters.count(variant, runtime, threads=threads)
+    layers = eager if ran is None else gathering.counted(eager, ran)
+    precision = _precision(variant) if ran is None else ran.precision
+    needs = gathering.demands(model, eager, timed)
+    layers = gathering.against_limits(layers, needs, limits, ran, precision=precision)
+    weight_bytes = gathering.weight_bytes(model)
     whole = compare_allocators(variant, threads=threads) if allocators else None
     totals = Totals(
         parameters=size.parameters(model),
         buffers=size.buffers(model),
-        macs=macs.count(model, variant.input),
+        macs=sum(layer.macs for layer in eager),
         weight_bytes=weight_bytes,
         peak_activation_bytes=timed.peak_activation_bytes,
-        peak_activation_layer=_names(model)[timed.peak_node],
+        peak_activation_layer=gathering.names(model)[timed.peak_node],
         layers_ms=sum(layer.ms for layer in layers),
-        call_ms=timed.whole_ms,
-        between_layers=timed.between_layers,
-        repeats=timed.repeats,
+        call_ms=timed.whole_ms if ran is None else ran.call_ms,
+        between_layers=timed.between_layers if ran is None else 0.0,
+        repeats=timed.repeats if ran is None else ran.calls,
         threads=threads,
         default_allocator_ms=whole.default_ms if whole else None,
         tuned_allocator_ms=whole.tuned_ms if whole else None,
         peak_rss_bytes=None if timed.call_rss_bytes is None else timed.call_rss_bytes + weight_bytes,
+        runtime=runtime,
+        precision=precision,
+        mapped_share=1.0 if ran is None else ran.mapped_share,
     )
     findings = Findings(
         model=model,
@@ -62,6 +108,8 @@ def profile(
         input=variant.input.shape,
         has_int8_instructions=environment.has_int8_instructions(),
     )
+    by_node = {layer.node: layer for layer in layers if layer.node}
+    network = Network(variant, by_node, timed.shapes, runtime, weight_bytes)
     return Profile(
         model={
             "name": name,
@@ -72,8 +120,11 @@ def profile(
         layers=layers,
         totals=totals,
         by_kind=gather(layers),
-        advice=advise(findings),
-        lint=lint(Subject(model, picture, layers, timed.shapes, threads, whole)),
+        advice=advise(findings) if extras else (),
+        lint=lint(Subject(model, picture, eager, timed.shapes, threads, whole, limits)) if extras else (),
+        by_block=gather_blocks(layers),
+        limits=asdict(limits),
+        predictions=tuple(asdict(one) for one in _predictions(network, threads)) if extras else (),
     )
 
 
@@ -82,64 +133,12 @@ def render(profile: Profile, format: str, *, colour: bool = False) -> str:
     return render_profile(profile.as_json(), format, colour=colour)
 
 
-def _layers(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
-    model = variant.model
-    parameters = _parameters(model)
-    costs = {node.name: cost for node, cost in macs.by_node(model, variant.input).items()}
-    total_ms = sum(timed.node_ms.values())
-    return tuple(
-        Layer(
-            name=macs.layer_name(node),
-            node=node.name,
-            kind=kinds.kind_of(node, timed.shapes),
-            output=timed.shapes[node.name][1:] if node.name in timed.shapes else None,
-            parameters=parameters[node.name],
-            macs=costs.get(node.name, 0),
-            ms=timed.node_ms[node.name],
-            share=timed.node_ms[node.name] / total_ms,
-        )
-        for node in model.graph.nodes
-        if node.op in _CALLS
-    )
+def _predictions(network: Network, threads: int) -> tuple[Prediction, ...]:
+    """For every step there is, with its defaults; third parties' steps cannot be foretold."""
+    steps = [(name, recipe.step_class(name)()) for name in recipe.step_names()]
+    return predict_all(network, steps, threads=threads)
 
 
-def _names(model: fx.GraphModule) -> dict[str, str]:
-    return {
-        node.name: macs.layer_name(node) if node.op in _CALLS else node.name for node in model.graph.nodes
-    }
-
-
-def _parameters(model: fx.GraphModule) -> dict[str, int]:
-    """Parameters by node; what several nodes share counts at the first."""
-    counted: set[int] = set()
-    found = {}
-    for node in model.graph.nodes:
-        if node.op not in _CALLS:
-            continue
-        tensors: list[torch.Tensor] = []
-        if node.op == "call_module":
-            tensors = list(model.get_submodule(str(node.target)).parameters())
-        for source in node.all_input_nodes:
-            if source.op == "get_attr":
-                tensors += _attribute(model, str(source.target))
-        new = [tensor for tensor in tensors if id(tensor) not in counted and _is_weight(tensor)]
-        counted.update(id(tensor) for tensor in new)
-        found[node.name] = sum(tensor.numel() for tensor in new)
-    return found
-
-
-def _attribute(model: fx.GraphModule, target: str) -> list[torch.Tensor]:
-    value: object = model
-    for part in target.split("."):
-        value = getattr(value, part)
-    return [value] if isinstance(value, torch.Tensor) else []
-
-
-def _is_weight(tensor: torch.Tensor) -> bool:
-    """A parameter, or a weight that quantisation folded into 8 bits."""
-    return isinstance(tensor, torch.nn.Parameter) or tensor.dtype in (torch.int8, torch.uint8)
-
-
-def _weight_bytes(model: fx.GraphModule) -> int:
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def _precision(variant: Variant) -> str:
+    """What eager PyTorch computes in: on dequantised values in an INT8 graph."""
+    return "bf16" if variant.precision == "bf16" else "fp32"

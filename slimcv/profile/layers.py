@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Layer:
-    """One call in the graph. `output` is its shape without the batch, `share` of all the layers' time."""
+    """One call in the graph. `output` is its shape without the batch, `share` of all the layers' time.
+
+    `block` is the part of the network it belongs to, by its qualified name. Where a runtime runs the layer
+    merged into another one, `merged_into` is that layer's name, and its time is there; `runs_as` is what the
+    runtime calls what it runs. `activation_bytes` are read and written, `weight_bytes` read, both in the
+    precision computed in; `intensity` is operations (two for a MAC) a byte, `gflops` 10^9 operations a
+    second reached, `roofline_ms` the least time that this machine's limits allow and `roofline_share` that
+    over the time taken; `bound` says which limit it is. None is not known.
+    """
 
     name: str
     node: str
@@ -21,6 +29,16 @@ class Layer:
     macs: int
     ms: float
     share: float
+    block: str = ""
+    runs_as: str | None = None
+    merged_into: str | None = None
+    activation_bytes: int | None = None
+    weight_bytes: int | None = None
+    intensity: float | None = None
+    gflops: float | None = None
+    roofline_ms: float | None = None
+    roofline_share: float | None = None
+    bound: Literal["compute", "memory"] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +85,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Totals:
-    """Times are medians in milliseconds for one picture in eager PyTorch.
+    """Times are medians in milliseconds for one picture in `runtime`, which computes in `precision`.
 
     `layers_ms` is the sum over the layers, `call_ms` a whole call in the same process, `between_layers` the
     fraction (0 to 1) of a call spent outside the layers, a median over pairs of runs. `peak_rss_bytes` is the
     weights and what a call adds to the resident memory of the process, None where the system does not tell.
     `default_allocator_ms` and `tuned_allocator_ms` are whole calls in a process of their own, one after the
-    other; None where they were not asked for.
+    other, in eager PyTorch; None where they were not asked for. `mapped_share` is the fraction (0 to 1) of
+    the time that a runtime counted and that belongs to a layer of the network.
     """
 
     parameters: int
@@ -90,13 +109,18 @@ class Totals:
     default_allocator_ms: float | None = None
     tuned_allocator_ms: float | None = None
     peak_rss_bytes: int | None = None
+    runtime: str = "eager"
+    precision: str = "fp32"
+    mapped_share: float = 1.0
 
 
 @dataclass(frozen=True)
 class Profile:
     """Where time and memory go, in the network's order, and what to do about it, the largest share first.
 
-    `lint` is what was checked about the network on this CPU, faults first.
+    `lint` is what was checked about the network on this CPU, faults first. `by_block` are the layers by the
+    part of the network they belong to, `limits` what this machine can do at most (see
+    slimcv.profile.roofline), `predictions` what each step would save (see slimcv.profile.prediction).
     """
 
     model: dict[str, Any]
@@ -105,6 +129,9 @@ class Profile:
     by_kind: tuple[Kind, ...]
     advice: tuple[Advice, ...]
     lint: tuple[Check, ...] = ()
+    by_block: tuple[Kind, ...] = ()
+    limits: dict[str, Any] | None = None
+    predictions: tuple[dict[str, Any], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The object `slimcv profile --format json` prints."""
@@ -116,26 +143,38 @@ class Profile:
             "by_kind": [asdict(kind) for kind in self.by_kind],
             "advice": [asdict(advice) for advice in self.advice],
             "lint": [asdict(check) for check in self.lint],
+            "by_block": [asdict(block) for block in self.by_block],
+            "limits": self.limits,
+            "predictions": list(self.predictions),
         }
 
 
 def gather(layers: Iterable[Layer]) -> tuple[Kind, ...]:
     """The layers by kind, the slowest kind first."""
-    kinds: dict[str, list[Layer]] = {}
+    return tuple(sorted(_together(layers, lambda layer: layer.kind), key=lambda kind: -kind.ms))
+
+
+def gather_blocks(layers: Iterable[Layer]) -> tuple[Kind, ...]:
+    """The layers by the block they belong to, in the network's order; none where there is but one."""
+    blocks = _together(layers, lambda layer: layer.block)
+    return blocks if len(blocks) > 1 else ()
+
+
+def _together(layers: Iterable[Layer], of: Callable[[Layer], str]) -> tuple[Kind, ...]:
+    groups: dict[str, list[Layer]] = {}
     for layer in layers:
-        kinds.setdefault(layer.kind, []).append(layer)
-    gathered = [
+        groups.setdefault(of(layer), []).append(layer)
+    return tuple(
         Kind(
-            kind=kind,
+            kind=name,
             layers=len(members),
             parameters=sum(layer.parameters for layer in members),
             macs=sum(layer.macs for layer in members),
             ms=sum(layer.ms for layer in members),
             share=sum(layer.share for layer in members),
         )
-        for kind, members in kinds.items()
-    ]
-    return tuple(sorted(gathered, key=lambda kind: -kind.ms))
+        for name, members in groups.items()
+    )
 
 
 def _listed(shape: tuple[int, ...] | None) -> list[int] | None:

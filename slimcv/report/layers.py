@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slimcv.report import figures
+from slimcv.report import figures, predictions
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
 from slimcv.report.text import WIDTH, draw, table
@@ -13,10 +13,18 @@ from slimcv.report.text import WIDTH, draw, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+PREDICTED = "What each step would give, one at a time"
+
 _WORTH_A_ROW = 0.001
 """A layer with less than a thousandth of the time and of the parameters gets no row in a drawn table."""
 
-_LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share")
+_RUNTIMES = {
+    "eager": "eager PyTorch",
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
+    "inductor": "Inductor",
+}
+_LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share", "GFLOP/s", "of limit")
 _KIND_HEADINGS = ("kind", "layers", "parameters", "MACs", "ms", "share")
 
 
@@ -25,15 +33,20 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
     from rich.padding import Padding
     from rich.text import Text
 
-    layers = table(*_LAYER_HEADINGS, right=frozenset({3, 4, 5, 6}))
+    layers = table(*_LAYER_HEADINGS, right=frozenset({3, 4, 5, 6, 7, 8}))
     for line in _layers(profile):
         layers.add_row(*(Text(one_line(text)) for text in line))
+    by_block = table("block", *_KIND_HEADINGS[1:], right=frozenset({1, 2, 3, 4, 5}))
+    for line in _groups(profile["by_block"]):
+        by_block.add_row(*(Text(one_line(text)) for text in line))
     by_kind = table(*_KIND_HEADINGS, right=frozenset({1, 2, 3, 4, 5}))
-    for line in _kinds(profile):
+    for line in _groups(profile["by_kind"]):
         by_kind.add_row(*(Text(one_line(text)) for text in line))
     parts: list[RenderableType] = [Text(_title(profile)), layers]
     parts += [Text(_left_out(profile))] if _left_out(profile) else []
+    parts += [by_block] if profile["by_block"] else []
     parts += [by_kind, *(Text(f"{label}: {value}") for label, value in totals(profile)), ""]
+    parts += _predictions_text(profile)
     parts.append(Text("What dominates, and what to do about it", style="bold"))
     for number, advice in enumerate(profile["advice"], start=1):
         parts.append(Padding(Text(f"{number}. {one_line(advice['text'])}"), (0, 0, 0, 2)))
@@ -46,11 +59,41 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
     return draw(parts, colour=colour, width=WIDTH)
 
 
+def _predictions_text(profile: Mapping[str, Any]) -> list[RenderableType]:
+    from rich.text import Text
+
+    lines = predictions.rows(profile)
+    if not lines:
+        return []
+    drawn = table(*predictions.HEADINGS, right=frozenset({1, 3}))
+    for line in lines:
+        drawn.add_row(*(Text(one_line(text)) for text in line))
+    parts: list[RenderableType] = [Text(PREDICTED, style="bold"), drawn]
+    parts += [Text(f"not foretold: {predictions.left_out(profile)}")] if predictions.left_out(profile) else []
+    if predictions.recipe(profile):
+        parts += ["", Text("for a recipe:"), Text(predictions.recipe(profile))]
+    return [*parts, ""]
+
+
+def _predictions_markdown(profile: Mapping[str, Any]) -> list[str]:
+    lines, left_out = predictions.rows(profile), predictions.left_out(profile)
+    if not lines:
+        return []
+    pasted = predictions.recipe(profile)
+    return [
+        f"## {PREDICTED}",
+        grid(predictions.HEADINGS, lines, left=predictions.LEFT),
+        cell(f"not foretold: {left_out}") if left_out else "",
+        f"```yaml\n{pasted}\n```" if pasted else "",
+    ]
+
+
 def render_profile_markdown(profile: Mapping[str, Any]) -> str:
     """The profile as GitHub-flavoured Markdown."""
     advice = [f"{number}. {cell(one['text'])}" for number, one in enumerate(profile["advice"], start=1)]
     sections = [
         f"# {cell(_title(profile))}",
+        *_predictions_markdown(profile),
         "## What dominates, and what to do about it",
         "\n".join(advice) or "nothing stands out",
         "## What this CPU makes of it",
@@ -59,7 +102,9 @@ def render_profile_markdown(profile: Mapping[str, Any]) -> str:
         "## Totals",
         grid(("", "value"), totals(profile), left=2),
         "## By kind",
-        grid(_KIND_HEADINGS, _kinds(profile)),
+        grid(_KIND_HEADINGS, _groups(profile["by_kind"])),
+        "## By block" if profile["by_block"] else "",
+        grid(("block", *_KIND_HEADINGS[1:]), _groups(profile["by_block"])) if profile["by_block"] else "",
         "## Layers",
         grid(_LAYER_HEADINGS, _layers(profile), left=3),
         cell(_left_out(profile)),
@@ -98,12 +143,23 @@ def _layers(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
             _shape(layer["output"]),
             figures.count(layer["parameters"]),
             figures.count(layer["macs"]),
-            _milliseconds(layer["ms"]),
+            f"in {layer['merged_into']}" if layer["merged_into"] else _milliseconds(layer["ms"]),
             figures.share(layer["share"]),
+            figures.NOT_MEASURED if layer["gflops"] is None else figures.significant(layer["gflops"], 2),
+            _of_limit(layer),
         )
         for layer in profile["layers"]
         if _worth_a_row(layer, parameters)
     ]
+
+
+def _of_limit(layer: Mapping[str, Any]) -> str:
+    """The share of the roofline reached, and which limit that is."""
+    if layer["roofline_share"] is None or layer["bound"] is None:
+        return figures.NOT_MEASURED
+    return f"{layer['roofline_share']:.0%} {'memory' if layer['bound'] == 'memory' else 'CPU'}".replace(
+        "%", " %"
+    )
 
 
 def _left_out(profile: Mapping[str, Any]) -> str:
@@ -112,17 +168,17 @@ def _left_out(profile: Mapping[str, Any]) -> str:
     return f"not shown: {hidden} calls with under 0.1 % of the time and of the parameters" if hidden else ""
 
 
-def _kinds(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _groups(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
-            kind["kind"],
+            kind["kind"] or "(network)",
             str(kind["layers"]),
             figures.count(kind["parameters"]),
             figures.count(kind["macs"]),
             _milliseconds(kind["ms"]),
             figures.share(kind["share"]),
         )
-        for kind in profile["by_kind"]
+        for kind in groups
     ]
 
 
@@ -134,6 +190,7 @@ def totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("parameters", f"{totals['parameters']:,} ({figures.size(totals['weight_bytes'])} with buffers)"),
         ("MACs", figures.count(totals["macs"])),
+        *_limits(profile),
         ("peak memory of the tensors between layers", peak),
         (
             "peak memory while predicting, weights included",
@@ -142,7 +199,7 @@ def totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
             else "not measured",
         ),
         (
-            f"time, eager PyTorch, {threads}",
+            f"time, {_RUNTIMES.get(totals['runtime'], totals['runtime'])} {totals['precision']}, {threads}",
             f"{figures.milliseconds(totals['layers_ms'])} in the layers, "
             f"{figures.milliseconds(totals['call_ms'])} for a whole call (medians of {totals['repeats']})",
         ),
@@ -156,6 +213,18 @@ def totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     return lines
+
+
+def _limits(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+    limits = profile["limits"]
+    if limits is None:
+        return []
+    peaks = ", ".join(
+        f"{name} {figures.significant(limits[f'{name}_gflops'])} GFLOP/s"
+        for name in ("fp32", "bf16", "int8")
+        if limits[f"{name}_gflops"]
+    )
+    return [("this machine at most", f"{peaks}, memory {figures.significant(limits['memory_gbytes'])} GB/s")]
 
 
 def _milliseconds(value: float) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch.fx import GraphModule
 
     from slimcv.step import InputSpec, Variant
 
@@ -36,9 +37,11 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     A quantised graph becomes QuantizeLinear and DequantizeLinear around float operators (QDQ). Raises
     SlimcvError for a model that holds more than 2 GB or an operator that ONNX does not have.
     """
-    _require_size(variant)
-    model = _exported(variant)
-    _tidy(model)
+    from slimcv.models import capture
+
+    require_size(variant)
+    model = exported(capture.deterministic(variant.model), variant.input)
+    tidy(model)
     pixels = variant.details.get("input_format") == PIXELS
     return save(
         model, folder / f"{name}.onnx", precision=variant.precision, takes=variant.input if pixels else None
@@ -83,7 +86,7 @@ def prepare(path: Path | bytes, *, threads: int) -> OnnxModel:
     try:
         session = onnxruntime.InferenceSession(
             path if isinstance(path, bytes) else os.fspath(path),
-            _options(threads),
+            options(threads),
             providers=["CPUExecutionProvider"],
         )
     except refusals as error:
@@ -111,7 +114,7 @@ def load_libraries(*, threads: int) -> None:
     """Import the library and start its threads with a session of one operator."""
     import onnxruntime
 
-    onnxruntime.InferenceSession(_one_relu(), _options(threads), providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(_one_relu(), options(threads), providers=["CPUExecutionProvider"])
 
 
 class OnnxModel:
@@ -141,22 +144,26 @@ class OnnxModel:
         return outputs
 
 
-def _options(threads: int) -> Any:
+def options(threads: int) -> Any:
+    """How sessions are made: so many threads, denormal numbers as zero."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    chosen = onnxruntime.SessionOptions()
+    chosen.intra_op_num_threads = threads
+    chosen.inter_op_num_threads = 1
+    chosen.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    chosen.log_severity_level = 3
+    chosen.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Threads that keep spinning after a call take the cores from whatever is measured next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return options
+    chosen.add_session_config_entry("session.force_spinning_stop", "1")
+    return chosen
 
 
-def _exported(variant: Variant) -> Any:
-    """The model as an ONNX protocol buffer, straight from torch's exporter."""
+def exported(model: GraphModule, input: InputSpec) -> Any:
+    """A graph in eval mode as an ONNX protocol buffer, with the notes of torch's exporter on each node.
+
+    Raises SlimcvError for an operator that ONNX does not have.
+    """
     import torch
     from torch.onnx import OnnxExporterError
 
@@ -165,7 +172,7 @@ def _exported(variant: Variant) -> Any:
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                capture.exported(capture.deterministic(variant.model), variant.input),
+                capture.exported(model, input),
                 (),
                 dynamo=True,
                 input_names=[INPUT],
@@ -182,7 +189,7 @@ def _exported(variant: Variant) -> Any:
         ) from error
 
 
-def _tidy(model: Any) -> None:
+def tidy(model: Any) -> None:
     """Name the free dimension "batch" and drop the exporter's notes, which hold paths of the user's code."""
     graph = model.graph
     symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
@@ -236,7 +243,8 @@ def _take_pixels(model: Any, input: InputSpec) -> None:
     graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
 
 
-def _require_size(variant: Variant) -> None:
+def require_size(variant: Variant) -> None:
+    """Raise SlimcvError for a model that one ONNX file cannot hold."""
     tensors = (*variant.model.parameters(), *variant.model.buffers())
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if size > _LARGEST_FILE:

@@ -66,7 +66,7 @@ def prepare(path: Path | bytes, *, threads: int, inference_precision: str | None
     `inference_precision` stands for what an `.xml` may say itself.
     """
     openvino = import_library()
-    settings = _settings(threads)
+    settings = settings_for(threads)
     try:
         model = openvino.Core().read_model(_source(path))
         if inference_precision is not None:
@@ -185,7 +185,8 @@ def _fed(port: Any) -> InputFormat:
     return PIXELS if port.get_element_type().get_type_name() == "u8" else PLANES
 
 
-def _settings(threads: int) -> dict[str, Any]:
+def settings_for(threads: int) -> dict[str, Any]:
+    """How models are compiled: one request at a time on so many threads."""
     return {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",

@@ -6,6 +6,7 @@ import torch
 
 from slimcv.profile.layers import Check
 from slimcv.profile.lint import denormals, layout, machine, precision
+from slimcv.profile.lint.inplace import inplace
 from slimcv.profile.lint.subject import Subject
 from slimcv.profile.timing import threads_set
 
@@ -15,16 +16,12 @@ _STATES = {"fault": 0, "note": 1, "fine": 2}
 
 
 def lint(subject: Subject) -> tuple[Check, ...]:
-    """Every rule's finding, faults first. The network, thread count and flushing are left as they were.
-
-    In-place operations have no rule: they save memory in eager PyTorch, where nothing is fused, and every
-    compiler and exporter takes them out before it fuses.
-    """
+    """Every rule's finding, faults first. The network, thread count and flushing are left as they were."""
     found = list(machine.threads(subject, asked=torch.get_num_threads()))
     with threads_set(subject.threads):
-        for rule in (denormals.weights, layout.memory_format, layout.channels, precision.bf16):
+        for rule in (denormals.weights, layout.memory_format, layout.channels, inplace, precision.bf16):
             found += rule(subject)
-    found += [*machine.allocator(subject), *machine.int8(), *machine.compiler()]
+    found += [*machine.allocator(subject), *machine.int8(subject), *machine.compiler()]
     return tuple(sorted(found, key=lambda check: (_STATES[check.state], -_saved(check))))
 
 

@@ -9,13 +9,14 @@ from functools import partial
 import torch
 from torch import nn
 
+from slimcv.measure import environment
 from slimcv.profile.contest import Contest, Way, contest
 from slimcv.profile.layers import Check
 from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, called, noise
 from slimcv.report import figures
 
-LANES = 8
-"""Floats in a vector of AVX2; oneDNN's blocked layouts hold 8 or 16 channels and pad what is over."""
+LANES, WIDE_LANES = 8, 16
+"""Floats in a vector of AVX2 and of AVX-512: oneDNN's blocks of channels, the last of which is padded."""
 
 HEAVY = 0.02
 """The share of the time from which a layer's channels are looked at."""
@@ -52,7 +53,8 @@ def memory_format(subject: Subject) -> Iterator[Check]:
 def channels(subject: Subject) -> Iterator[Check]:
     """Dense convolutions that would do more in the same time with a few channels more."""
     heavy = [one for one in subject.convolutions() if one[0].share >= HEAVY]
-    odd = [(layer, module, shape, widened(module)) for layer, module, shape in heavy]
+    lanes = WIDE_LANES if "avx512f" in environment.isa() else LANES
+    odd = [(layer, module, shape, widened(module, lanes=lanes)) for layer, module, shape in heavy]
     timed = [
         (layer, module, wide, _contest(module, wide, shape))
         for layer, module, shape, wide in [one for one in odd if one[3] is not None][:TIMED_LAYERS]
@@ -66,19 +68,19 @@ def channels(subject: Subject) -> Iterator[Check]:
             f"'{layer.name}' has {_width(module)} channels and takes {figures.milliseconds(now)}; "
             f"with {_width(wide)}, {figures.significant(more)} times the work, {figures.milliseconds(widest)}"
         )
-        fix = f"prune it to a multiple of {LANES} channels, or train it with one" if slow else None
+        fix = f"prune it to a multiple of {lanes} channels, or train it with one" if slow else None
         yield Check("channels", "fault" if slow else "fine", text, fix, now, widest)
     if not timed:
-        yield Check("channels", "fine", f"every heavy convolution has a multiple of {LANES} channels")
+        yield Check("channels", "fine", f"every heavy convolution has a multiple of {lanes} channels")
 
 
-def widened(module: nn.Conv2d) -> nn.Conv2d | None:
-    """The same convolution with a multiple of 8 channels; None where it has one, or for groups.
+def widened(module: nn.Conv2d, *, lanes: int = LANES) -> nn.Conv2d | None:
+    """The same convolution with a multiple of `lanes` channels; None where it has one, or for groups.
 
     What a picture has, 1 or 3 channels, cannot be changed and stays.
     """
-    reads = module.in_channels if module.in_channels in (1, 3) else _rounded_up(module.in_channels)
-    writes = _rounded_up(module.out_channels)
+    reads = module.in_channels if module.in_channels in (1, 3) else _rounded_up(module.in_channels, lanes)
+    writes = _rounded_up(module.out_channels, lanes)
     if module.groups != 1 or (reads, writes) == (module.in_channels, module.out_channels):
         return None
     return nn.Conv2d(
@@ -104,8 +106,8 @@ def _width(module: nn.Conv2d) -> str:
     return f"{module.in_channels} → {module.out_channels}"
 
 
-def _rounded_up(number: int) -> int:
-    return -(-number // LANES) * LANES
+def _rounded_up(number: int, lanes: int) -> int:
+    return -(-number // lanes) * lanes
 
 
 @contextmanager

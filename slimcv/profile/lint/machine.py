@@ -64,12 +64,18 @@ def allocator(subject: Subject) -> Iterator[Check]:
     yield Check("allocator", "fault", text, fix, default, tuned)
 
 
-def int8() -> Iterator[Check]:
-    """Whether the CPU multiplies 8-bit integers."""
+def int8(subject: Subject) -> Iterator[Check]:
+    """Whether the CPU multiplies 8-bit integers, and what large products reach with and without."""
+    limits = subject.limits
+    reached = ""
+    if limits is not None and limits.int8_gflops is not None:
+        reached = f"; large products reach {figures.significant(limits.int8_gflops / limits.fp32_gflops, 2)} "
+        reached += "times the speed of fp32"
     if environment.has_int8_instructions():
-        yield Check("int8", "fine", "this CPU sums 8-bit products in 32 bits (VNNI, AMX or dot product)")
+        text = f"this CPU sums 8-bit products in 32 bits (VNNI, AMX or dot product){reached}"
+        yield Check("int8", "fine", text)
         return
-    text = "this CPU has no instructions for 8-bit products (VNNI): INT8 gains less speed here"
+    text = f"this CPU has no instructions for 8-bit products (VNNI): INT8 gains less speed here{reached}"
     yield Check("int8", "note", text, "expect a quarter of the size; slimcv optimize measures the speed")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimcv.profile.layers import Layer
+from slimcv.profile.roofline.limits import Limits
 from slimcv.profile.whole import Whole
 
 SECONDS = 0.4
@@ -23,7 +24,7 @@ class Subject:
     """The network in eval mode, its layers as timed, and one picture for it.
 
     `shapes` are those of the graph's tensors by node name; `whole` compares the allocators, None where that
-    was not asked for.
+    was not asked for; `limits` are this machine's, None where they are not known.
     """
 
     model: fx.GraphModule
@@ -32,6 +33,7 @@ class Subject:
     shapes: dict[str, tuple[int, ...]]
     threads: int
     whole: Whole | None
+    limits: Limits | None = None
 
     def run(self) -> Tensor:
         """One call."""

@@ -1,0 +1,176 @@
+"""From the times of nodes to layers: names, kinds, shapes, costs, and whose time a runtime's node is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+
+import torch
+from torch import fx
+
+from slimcv.measure import macs
+from slimcv.profile import kinds
+from slimcv.profile.counters import Executed, Ran, owner
+from slimcv.profile.layers import Layer
+from slimcv.profile.roofline import Demand, Limits, drawn_upon
+from slimcv.profile.timing import Timed
+from slimcv.step import Variant
+
+CALLS = ("call_module", "call_function", "call_method")
+OWN = "runtime's own"
+"""The kind of what a runtime does for itself: changes of layout and precision at the borders."""
+
+_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
+
+
+def layers_of(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
+    """Every call of the graph with what it takes in eager PyTorch."""
+    model = variant.model
+    held = parameters(model)
+    costs = {node.name: cost for node, cost in macs.by_node(model, variant.input).items()}
+    total_ms = sum(timed.node_ms.values())
+    blocks = _blocks(model)
+    return tuple(
+        Layer(
+            name=macs.layer_name(node),
+            node=node.name,
+            kind=kinds.kind_of(node, timed.shapes),
+            output=timed.shapes[node.name][1:] if node.name in timed.shapes else None,
+            parameters=held[node.name],
+            macs=costs.get(node.name, 0),
+            ms=timed.node_ms[node.name],
+            share=timed.node_ms[node.name] / total_ms,
+            block=blocks[node.name],
+        )
+        for node in model.graph.nodes
+        if node.op in CALLS
+    )
+
+
+def counted(layers: Sequence[Layer], ran: Ran) -> tuple[Layer, ...]:
+    """The layers with the times a runtime counted; what is its own comes last, a row for each kind."""
+    costs = {layer.node: layer.macs for layer in layers}
+    names = {layer.node: layer.name for layer in layers}
+    total_ms = sum(node.ms for node in ran.nodes) or 1.0
+    owned: dict[str, list[Executed]] = {}
+    merged: dict[str, str] = {}
+    own: dict[str, float] = {}
+    for node in ran.nodes:
+        first = owner([name for name in node.sources if name in names], costs)
+        if first is None:
+            own[node.kind] = own.get(node.kind, 0.0) + node.ms
+            continue
+        owned.setdefault(first, []).append(node)
+        merged |= {name: first for name in node.sources if name != first}
+    found = [
+        _counted(layer, owned.get(layer.node, []), names.get(merged.get(layer.node, ""))) for layer in layers
+    ]
+    found += [
+        Layer(f"({kind})", "", OWN, None, 0, 0, ms, 0.0, runs_as=kind) for kind, ms in own.items() if ms > 0
+    ]
+    return tuple(replace(layer, share=layer.ms / total_ms) for layer in found)
+
+
+def _counted(layer: Layer, nodes: Sequence[Executed], merged_into: str | None) -> Layer:
+    if not nodes:
+        return replace(layer, ms=0.0, merged_into=merged_into)
+    slowest = max(nodes, key=lambda node: node.ms)
+    return replace(layer, ms=sum(node.ms for node in nodes), runs_as=slowest.kind)
+
+
+def against_limits(
+    layers: Sequence[Layer], needs: Mapping[str, Demand], limits: Limits, ran: Ran | None, *, precision: str
+) -> tuple[Layer, ...]:
+    """The layers with what they reach of this machine's limits."""
+    computed = _precisions(layers, ran) if ran is not None else {}
+    return tuple(
+        drawn_upon(layer, needs[layer.node], limits, precision=computed.get(layer.node, precision))
+        if layer.node in needs
+        else layer
+        for layer in layers
+    )
+
+
+def _precisions(layers: Sequence[Layer], ran: Ran) -> dict[str, str]:
+    costs = {layer.node: layer.macs for layer in layers}
+    found = {}
+    for node in ran.nodes:
+        first = owner(node.sources, costs)
+        if first is not None and node.precision in _PRECISIONS:
+            found[first] = _PRECISIONS[node.precision]
+    return found
+
+
+def demands(model: fx.GraphModule, layers: Sequence[Layer], timed: Timed) -> dict[str, Demand]:
+    """What every layer must read, write and compute for one picture, by node."""
+    costs = {layer.node: layer.macs for layer in layers}
+    found = {}
+    for node in model.graph.nodes:
+        if node.op not in CALLS:
+            continue
+        read = [source.name for source in node.all_input_nodes if source.op != "get_attr"]
+        moved = sum(prod(timed.shapes[name]) for name in [*read, node.name] if name in timed.shapes)
+        if kinds.kind_of(node, timed.shapes) == kinds.RESHAPE and node.op == "call_function":
+            moved = 0
+        weights = sum(tensor.numel() for tensor in _tensors(model, node))
+        found[node.name] = Demand(2 * costs.get(node.name, 0), moved, weights)
+    return found
+
+
+def names(model: fx.GraphModule) -> dict[str, str]:
+    """What each node of the graph is called in a table."""
+    return {node.name: macs.layer_name(node) if node.op in CALLS else node.name for node in model.graph.nodes}
+
+
+def parameters(model: fx.GraphModule) -> dict[str, int]:
+    """Parameters by node; what several nodes share counts at the first."""
+    seen: set[int] = set()
+    found = {}
+    for node in model.graph.nodes:
+        if node.op in CALLS:
+            new = [one for one in _tensors(model, node) if id(one) not in seen and _is_weight(one)]
+            seen.update(map(id, new))
+            found[node.name] = sum(tensor.numel() for tensor in new)
+    return found
+
+
+def weight_bytes(model: fx.GraphModule) -> int:
+    """Bytes of all parameters and buffers."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _tensors(model: fx.GraphModule, node: fx.Node) -> list[torch.Tensor]:
+    """The parameters that a call reads."""
+    found: list[torch.Tensor] = []
+    if node.op == "call_module":
+        found = list(model.get_submodule(str(node.target)).parameters())
+    for source in node.all_input_nodes:
+        if source.op == "get_attr":
+            found += _attribute(model, str(source.target))
+    return found
+
+
+def _attribute(model: fx.GraphModule, target: str) -> list[torch.Tensor]:
+    value: object = model
+    for part in target.split("."):
+        value = getattr(value, part)
+    return [value] if isinstance(value, torch.Tensor) else []
+
+
+def _is_weight(tensor: torch.Tensor) -> bool:
+    """A parameter, or a weight that quantisation folded into 8 bits."""
+    return isinstance(tensor, torch.nn.Parameter) or tensor.dtype in (torch.int8, torch.uint8)
+
+
+def _blocks(model: fx.GraphModule) -> dict[str, str]:
+    """By node, the module that its layer is a part of; an operator belongs where what it reads is made."""
+    found: dict[str, str] = {}
+    for node in model.graph.nodes:
+        name = macs.layer_name(node) if node.op in CALLS else ""
+        read = [found[source.name] for source in node.all_input_nodes if found.get(source.name)]
+        found[node.name] = (
+            name.rpartition(".")[0] if "." in name else (read[-1] if read and name == node.name else "")
+        )
+    return found

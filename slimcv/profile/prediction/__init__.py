@@ -1,0 +1,212 @@
+"""What each step would save on this network and this machine, from the times of the layers it would make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from slimcv.errors import NotApplicable
+from slimcv.profile import kinds
+from slimcv.profile.layers import Layer
+from slimcv.profile.prediction.bench import Bench
+from slimcv.profile.prediction.changes import FLOAT_BYTES, Change, Network, change_of
+from slimcv.profile.prediction.pieces import Piece
+
+if TYPE_CHECKING:
+    from slimcv.step import Step
+
+__all__ = ["SECONDS", "Bench", "Network", "Prediction", "predict", "predict_all"]
+
+SECONDS = 8.0
+"""What predicting all steps may take; layers are timed the slowest first, so that the last matter least."""
+
+_LEAST_FACTOR, _MOST_FACTOR = 0.33, 3.0
+"""Between a layer in the network and the same alone, whose inputs and weights are still in the cache."""
+
+_WORTH, _MUCH = 1.05, 0.3
+"""A smaller gain is none that a prediction can tell; from a third of the time on a cause is named."""
+
+_FUSED = frozenset({kinds.ACTIVATION, kinds.BATCH_NORM, kinds.NORMALISATION, kinds.DROPOUT, kinds.RESHAPE})
+"""Kinds that runtimes merge into the layers around them, or that cost nothing there."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one step with these `settings` would do, all else as it is; None is not known.
+
+    Milliseconds are for one picture, the sum over the layers, in `runtime`; `before_ms` is the network as it
+    is, in the runtime that was profiled. Bytes are those of the weights. The milliseconds of training are a
+    picture's part of a training step in the convolutions and linear layers alone. `timed_share` (0 to 1) is
+    the part of the changed layers' time whose new form was really timed, the rest being taken for alike.
+    `verdict` says where it is not worth its while, and why. `problem` says why there is no prediction.
+    `recipe` is the line for a recipe, `stage` and `enabling` are the step's own (see slimcv.step).
+    """
+
+    step: str
+    runtime: str
+    before_ms: float
+    after_ms: float | None
+    before_bytes: int
+    after_bytes: int | None
+    training_before_ms: float | None
+    training_after_ms: float | None
+    timed_share: float
+    note: str
+    verdict: str
+    problem: str | None
+    recipe: str
+    stage: int
+    enabling: bool
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster."""
+        return self.before_ms / self.after_ms if self.after_ms else None
+
+
+def predict_all(
+    network: Network, steps: Iterable[tuple[str, Step]], *, threads: int, seconds: float = SECONDS
+) -> tuple[Prediction, ...]:
+    """A prediction for each of the steps by name, the largest saving of time first."""
+    bench = Bench(threads=threads, deadline=0.0)
+    ahead = list(steps)
+    end = perf_counter() + seconds
+    found = []
+    while ahead:
+        # An equal part of what is left for each: what was timed for one step is known to the next.
+        bench.deadline = perf_counter() + max(0.0, end - perf_counter()) / len(ahead)
+        found.append(predict(*ahead.pop(0), network, bench))
+    return tuple(sorted(found, key=lambda one: (one.after_ms is None, one.after_ms, one.after_bytes or 0)))
+
+
+def predict(name: str, step: Step, network: Network, bench: Bench) -> Prediction:
+    """What this step would do to the network, compared with the network as it is."""
+    before = sum(layer.ms for layer in network.layers.values())
+    after: float | None = None
+    change, problem, timed, training = Change(), None, 0.0, (None, None)
+    try:
+        change = change_of(name, step, network)
+        after, timed = _time(change, network, bench)
+        training = _training(change, network, bench)
+    except NotApplicable as error:
+        problem = error.message
+    return Prediction(
+        step=name,
+        runtime=change.runtime or network.runtime,
+        before_ms=before,
+        after_ms=after,
+        before_bytes=network.weight_bytes,
+        after_bytes=None if problem else _bytes(change, network),
+        training_before_ms=training[0],
+        training_after_ms=training[1],
+        timed_share=timed,
+        note=change.note,
+        verdict="" if problem else _verdict(change, network, before, after),
+        problem=problem,
+        recipe=recipe_lines(name, step),
+        stage=int(step.stage),
+        enabling=step.enabling,
+    )
+
+
+def recipe_lines(name: str, step: Step) -> str:
+    """An entry of a recipe's `steps`, with what differs from the step's defaults."""
+    chosen = step.model_dump(exclude_defaults=True, mode="json")
+    settings = ", ".join(f"{key}: {value}" for key, value in chosen.items())
+    return f"- {name}: {{{settings}}}" if settings else f"- {name}"
+
+
+def _verdict(change: Change, network: Network, before: float, after: float | None) -> str:
+    """Why there is no gain in time, by what time is spent on; empty where there is one or none is meant."""
+    if after is None:
+        return "no time left to time it"
+    if not after or before / after >= _WORTH or not (change.int8 or change.pieces):
+        return ""
+    waiting = [layer for layer in network.layers.values() if layer.bound == "memory"]
+    share = sum(layer.share for layer in waiting)
+    if share < _MUCH:
+        return "not worth it for speed"
+    spent: dict[str, float] = {}
+    for layer in waiting:
+        spent[layer.kind] = spent.get(layer.kind, 0.0) + layer.share
+    kind = max(spent, key=lambda kind: spent[kind])
+    return f"not worth it for speed: {share:.0%} of the time waits for memory, most in {kind}".replace(
+        "%", " %"
+    )
+
+
+def _time(change: Change, network: Network, bench: Bench) -> tuple[float | None, float]:
+    """Milliseconds of the whole network afterwards, and the share of the changed part that was timed."""
+    runtime = change.runtime or network.runtime
+    elsewhere = runtime != network.runtime
+    kept, rest, old, new = 0.0, 0.0, 0.0, 0.0
+    for layer in sorted(network.layers.values(), key=lambda layer: -layer.ms):
+        piece = network.pieces.get(layer.node)
+        if piece is None:
+            scale = change.scales.get(layer.node, 1.0)
+            kept += scale * (_elsewhere(layer) if elsewhere else layer.ms)
+        elif not (elsewhere or change.int8 or layer.node in change.pieces):
+            kept += layer.ms
+        else:
+            pieces = change.pieces.get(layer.node, (piece,))
+            after = _pieces_ms(piece, pieces, layer, change, network, bench)
+            if after is None:
+                rest += layer.ms
+            else:
+                old, new = old + layer.ms, new + after
+    if rest and not old:
+        return None, 0.0
+    share = old / (old + rest) if old + rest else 1.0
+    return kept + new + (rest * new / old if old else 0.0), share
+
+
+def _pieces_ms(
+    piece: Piece,
+    pieces: Sequence[Piece],
+    layer: Layer,
+    change: Change,
+    network: Network,
+    bench: Bench,
+) -> float | None:
+    """The new pieces' time, times what the layer takes in the network over what it takes alone."""
+    runtime = change.runtime or network.runtime
+    if not pieces:
+        return 0.0
+    times = [bench.ms(one, runtime, int8=change.int8) for one in pieces]
+    alone = bench.ms(piece, network.runtime)
+    if alone is None or any(time is None for time in times):
+        return None
+    factor = layer.ms / alone if runtime == network.runtime and alone else 1.0
+    return sum(filter(None, times)) * min(_MOST_FACTOR, max(_LEAST_FACTOR, factor))
+
+
+def _elsewhere(layer: Layer) -> float:
+    """A layer that is no piece, in another runtime: merged, or as fast as the memory."""
+    if layer.kind in _FUSED:
+        return 0.0
+    if layer.kind == kinds.ATTENTION or layer.roofline_ms is None:
+        return layer.ms
+    return min(layer.ms, layer.roofline_ms)
+
+
+def _training(change: Change, network: Network, bench: Bench) -> tuple[float | None, float | None]:
+    """A picture's training in the changed layers before and after, None where they are the same."""
+    before = after = 0.0
+    for node, pieces in change.pieces.items():
+        times = [bench.training_ms(piece) for piece in (network.pieces[node], *pieces)]
+        if any(time is None for time in times):
+            continue
+        first, *others = (time or 0.0 for time in times)
+        before, after = before + first, after + sum(others)
+    return (before, after) if before else (None, None)
+
+
+def _bytes(change: Change, network: Network) -> int:
+    if change.weight_bytes is not None:
+        return change.weight_bytes
+    left = network.weight_bytes
+    for node, pieces in change.pieces.items():
+        left += FLOAT_BYTES * (sum(piece.weights for piece in pieces) - network.pieces[node].weights)
+    return left

@@ -1,0 +1,95 @@
+"""Pieces timed on this machine, each shape once, in the runtime that is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from slimcv.errors import SlimcvError
+from slimcv.profile.named import Named
+from slimcv.profile.prediction.pieces import Piece, random_batch
+from slimcv.profile.timing import threads_set
+
+SECONDS = 0.04
+"""What the calls of one piece may take together, if three of them take no longer."""
+
+TRAINED_BATCH = 4
+"""Pictures at once when a piece is trained: the time of a picture, without the memory of a usual batch."""
+
+_WORK = ("Conv", "Gemm", "MatMul", "FullyConnected")
+"""Parts of the names of what a runtime may make of a piece; the rest is change of layout and precision."""
+
+
+class Bench:
+    """Milliseconds of pieces; after `deadline` (a `perf_counter` reading) only of those known by then."""
+
+    def __init__(self, *, threads: int, deadline: float) -> None:
+        self.deadline = deadline
+        self._threads = threads
+        self._known: dict[tuple[Piece, str, bool], float | None] = {}
+
+    def ms(self, piece: Piece, runtime: str, *, int8: bool = False) -> float | None:
+        """One picture through the piece; None where there was no time, or the runtime does not take it."""
+        key = (piece, runtime, int8)
+        if key not in self._known:
+            if perf_counter() > self.deadline:
+                return None
+            self._known[key] = self._eager(piece) if runtime == "eager" else self._counted(*key)
+        return self._known[key]
+
+    def training_ms(self, piece: Piece) -> float | None:
+        """A picture's part of a training step, forwards and backwards, as slimcv trains (channels_last)."""
+        key = (piece, "training", False)
+        if key not in self._known:
+            if perf_counter() > self.deadline:
+                return None
+            self._known[key] = self._trained(piece)
+        return self._known[key]
+
+    def _eager(self, piece: Piece) -> float:
+        module, batch = piece.module().eval(), random_batch(piece)
+        with threads_set(self._threads), torch.inference_mode():
+            return _median(lambda: module(batch))
+
+    def _counted(self, piece: Piece, runtime: str, int8: bool) -> float | None:
+        if runtime == "openvino":
+            from slimcv.profile.counters.openvino import run_onnx
+        else:
+            from slimcv.profile.counters.onnxruntime import run_onnx
+        model = Named(piece.onnx(int8=int8), ("piece",), {"at0_0out0": ()}, {})
+        try:
+            ran = run_onnx(model, random_batch(piece).numpy(), threads=self._threads, seconds=SECONDS)
+        except SlimcvError:
+            return None
+        return sum(node.ms for node in ran.nodes if any(word in node.kind for word in _WORK)) or None
+
+    def _trained(self, piece: Piece) -> float:
+        module: nn.Module = piece.module().train()
+        batch = random_batch(piece, batch=TRAINED_BATCH)
+        if not piece.is_linear:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        batch.requires_grad_()
+
+        def step() -> None:
+            module(batch).sum().backward()
+            module.zero_grad(set_to_none=True)
+            batch.grad = None
+
+        with threads_set(self._threads):
+            return _median(step) / TRAINED_BATCH
+
+
+def _median(call: Callable[[], object]) -> float:
+    call()
+    times: list[float] = []
+    begun = perf_counter()
+    while len(times) < 3 or (len(times) < 50 and perf_counter() - begun < SECONDS):
+        started = perf_counter()
+        call()
+        times.append(1000 * (perf_counter() - started))
+    return median(times)

@@ -1,0 +1,84 @@
+"""Two profiles drawn side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimcv.report import figures
+from slimcv.report.markdown import grid
+from slimcv.report.quoting import cell, one_line
+from slimcv.report.text import draw, table
+
+_HEADINGS = ("layer", "kind", "ms", "ms", "", "MACs", "MACs", "parameters", "parameters")
+_LEAST = 0.001
+"""A row with less than a thousandth of either profile's time, MACs and parameters is not drawn."""
+
+
+def render_difference(difference: Mapping[str, Any], format: str, *, colour: bool) -> str:
+    """A `Difference.as_json()` as text, JSON or Markdown. Raises SlimcvError on an unknown format."""
+    from slimcv.report import as_json, check_format
+
+    check_format(format)
+    if format == "json":
+        return as_json(difference)
+    lines = [_row(pair) for pair in difference["layers"] if _worth_a_row(pair, difference)]
+    lines.append(_whole(difference))
+    names = " → ".join(f"{one['name']} ({one['input']})" for one in difference["models"])
+    title = f"{names}, in {difference['totals'][0]['runtime']}"
+    if format == "markdown":
+        return f"# {cell(title)}\n\n{grid(_HEADINGS, lines, left=2)}\n"
+    from rich.text import Text
+
+    drawn = table(*_HEADINGS, right=frozenset({2, 3, 5, 6, 7, 8}))
+    for line in lines:
+        drawn.add_row(*(Text(one_line(text)) for text in line))
+    return draw([Text(one_line(title)), drawn], colour=colour)
+
+
+def _row(pair: Mapping[str, Any]) -> tuple[str, ...]:
+    before, after = pair["before"], pair["after"]
+    kinds = dict.fromkeys(kind for cost in (before, after) if cost for kind in cost["kinds"])
+    if before is None or after is None:
+        change = "new" if before is None else "gone"
+    else:
+        change = _faster(before["ms"], after["ms"])
+    return (
+        pair["name"],
+        ", ".join(kinds),
+        *(_or_none(cost, "ms", _ms) for cost in (before, after)),
+        change,
+        *(_or_none(cost, "macs", figures.count) for cost in (before, after)),
+        *(_or_none(cost, "parameters", figures.count) for cost in (before, after)),
+    )
+
+
+def _whole(difference: Mapping[str, Any]) -> tuple[str, ...]:
+    before, after = difference["totals"]
+    return (
+        "all layers",
+        "",
+        _ms(before["layers_ms"]),
+        _ms(after["layers_ms"]),
+        _faster(before["layers_ms"], after["layers_ms"]),
+        *(figures.count(one["macs"]) for one in (before, after)),
+        *(figures.count(one["parameters"]) for one in (before, after)),
+    )
+
+
+def _worth_a_row(pair: Mapping[str, Any], difference: Mapping[str, Any]) -> bool:
+    keys = (("ms", "layers_ms"), ("macs", "macs"), ("parameters", "parameters"))
+    sides = zip((pair["before"], pair["after"]), difference["totals"], strict=True)
+    return any(cost[key] > _LEAST * totals[whole] for cost, totals in sides if cost for key, whole in keys)
+
+
+def _or_none(cost: Mapping[str, Any] | None, key: str, written: Any) -> str:
+    return figures.NOT_MEASURED if cost is None else str(written(cost[key]))
+
+
+def _ms(value: float) -> str:
+    return "< 0.01" if value < 0.01 else figures.significant(value, 2)
+
+
+def _faster(before: float, after: float) -> str:
+    return figures.times(before / after, "faster", "slower", digits=2) if before and after else ""
