@@ -76,7 +76,7 @@ def test_a_run_with_pictures_keeps_what_its_page_shows(recipe, tmp_path):
             for number in range(count):
                 pixels = random.integers(0, 255, (16, 16, 3), np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "pictures" / split / name / f"{number}.png")
-    call = {"recipe": recipe, "input": "3x16x16", "out": tmp_path / "out", "threads": 1}
+    call = {"recipe": recipe, "input": "3x16x16", "out": tmp_path / "out", "threads": 1, "quick": True}
     result = slimcv.optimize(network(), data=tmp_path / "pictures", **call)
     said = predictions.read(result.folder)
     assert said["classes"] == ["cat", "dog"]

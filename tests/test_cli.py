@@ -365,7 +365,7 @@ class Interruption(logging.Filter):
     def filter(self, record):
         if self.name in record.getMessage():
             logging.getLogger("slimcv").removeFilter(self)
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return True
 
 

@@ -9,16 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from slimcv.doctor.findings import Runtime
 from slimcv.measure import threads
-from slimcv.runtimes import NAMES
 
 _SECONDS = 300.0
 
 _TORCH, _COMPILER = "pip install 'torch>=2.10'", "apt install g++ (or another C++ compiler on PATH)"
 _HINTS = {
     "eager": _TORCH,
-    "eager_channels_last": _TORCH,
     "inductor": _COMPILER,
-    "inductor_unfrozen": _COMPILER,
     "aotinductor": _COMPILER,
     "onnxruntime": "pip install onnx onnxscript onnxruntime",
     "openvino": "pip install openvino",
@@ -28,7 +25,7 @@ _HINTS = {
 def try_all() -> tuple[Runtime, ...]:
     """Every runtime, as many at a time as there are cores; the seconds are no measurement of speed."""
     with ThreadPoolExecutor(threads.available()) as pool:
-        return tuple(pool.map(tried, NAMES))
+        return tuple(pool.map(tried, _HINTS))
 
 
 def tried(name: str) -> Runtime:

@@ -77,9 +77,7 @@ def _openvino() -> tuple[tuple[str, ...], str]:
 
 _KNOWLEDGE = {
     "eager": _torch,
-    "eager_channels_last": _torch,
     "inductor": _inductor,
-    "inductor_unfrozen": _inductor,
     "aotinductor": _inductor,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
