@@ -43,8 +43,8 @@ class Verdict:
     `repairable` says of what was rejected that it is a gain, so that training it may be worth the while.
     `decided` says whether another sample of pictures and calls would hardly turn the verdict: every bound is
     kept by its whole interval, or one is broken by its whole interval. None where a bound has no interval.
-    `undecided` names the bounds that lie inside theirs, `doubt` says so in words, and `pictures_needed` how
-    many would decide `max_drop`.
+    `undecided` names the bounds that lie inside theirs, `doubt` says so in words where that leaves the
+    verdict open, and `pictures_needed` how many would decide `max_drop`.
     """
 
     accepted: bool
@@ -91,14 +91,15 @@ def judge(
         accepted = accepted and met and not (gate.confidence is not None and shown is not True)
     needed = _needed(gate, candidate, level) if "max_drop" in undecided else None
     pictures = None if candidate.paired is None else candidate.paired.pictures
-    doubt = doubted(undecided, pictures=pictures, needed=needed)
+    decided = _decided(bounds)
+    doubt = doubted(undecided, pictures=pictures, needed=needed) if decided is False else ""
     reason = "; ".join(reasons)
     if gate.confidence is not None and not accepted and all(met for met, _ in bounds):
         reason = f"{reason}; not shown with {100 * level:g} % confidence{doubt and f': {doubt}'}"
     return Verdict(
         accepted,
         reason,
-        decided=_decided(bounds),
+        decided=decided,
         undecided=tuple(undecided),
         doubt=doubt,
         pictures_needed=needed,
@@ -106,14 +107,14 @@ def judge(
 
 
 def doubted(undecided: Sequence[str], *, pictures: int | None, needed: int | None) -> str:
-    """Why the bounds in `undecided` are not decided, in words; "" where there are none."""
+    """Why a gate is not decided by the bounds in `undecided`, in words; "" where there are none."""
     parts = []
     if "max_drop" in undecided and pictures is not None:
         enough = "no number of them would do" if needed is None else f"about {_about(needed)} are needed"
-        parts.append(f"not decidable with n = {pictures:,} pictures ({enough})")
+        parts.append(f"not decidable with n = {pictures:,} pictures, {enough}")
     if "min_speedup" in undecided:
         parts.append("the speed-up's interval holds its bound")
-    return ", ".join(parts)
+    return "; ".join(parts)
 
 
 def pictures_to_show(gate: Gate) -> int | None:

@@ -286,7 +286,7 @@ def _original_answers(context: Context, run: Run) -> Answers:
         kept = {"predictions": found.predictions.tolist(), "top1": found.top1, "top5": found.top5}
         kept["right"] = None if found.right is None else found.right.tolist()
         run.remember(ORIGINAL_ANSWERS, kept)
-    right = None if kept["right"] is None else np.asarray(kept["right"], bool)
+    right = None if kept.get("right") is None else np.asarray(kept["right"], bool)
     return Answers(np.asarray(kept["predictions"]), kept["top1"], kept["top5"], right)
 
 

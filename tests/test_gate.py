@@ -97,14 +97,14 @@ def test_a_gate_is_decided_where_the_whole_interval_lies_on_one_side_of_its_boun
 def test_an_undecided_gate_says_how_many_pictures_there_were_and_how_many_are_needed():
     verdict = judge(Gate(max_drop=2), **compared(3, 2, 200))
     assert verdict.pictures_needed > 200
-    assert verdict.doubt.startswith("not decidable with n = 200 pictures (about ")
+    assert verdict.doubt.startswith("not decidable with n = 200 pictures, about ")
     assert verdict.reason == "top-1 0.5 points below the original"
 
 
 def test_a_bound_of_zero_that_is_just_kept_is_not_decided_by_any_number_of_pictures():
     verdict = judge(Gate(max_drop=0), **compared(4, 4, 200))
     assert verdict.accepted
-    assert verdict.doubt == "not decidable with n = 200 pictures (no number of them would do)"
+    assert verdict.doubt == "not decidable with n = 200 pictures, no number of them would do"
 
 
 def test_with_a_confidence_what_is_not_decided_is_missed():
@@ -141,7 +141,7 @@ def test_one_bound_that_is_clearly_broken_decides_whatever_the_others_say():
     sides = compared(3, 2, 200)
     big = Measurement.from_json({**sides["candidate"].as_json(), "size_bytes": 11})
     verdict = judge(gate, candidate=big, original=sides["original"])
-    assert (verdict.accepted, verdict.decided) == (False, True)
+    assert (verdict.accepted, verdict.decided, verdict.doubt) == (False, True, "")
 
 
 def test_too_few_pictures_for_a_confidence_are_known_beforehand():

@@ -311,3 +311,35 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_same_accuracy(
     steps = [[(step["name"], step["outcome"]) for step in report["steps"]] for report in (resumed, unbroken)]
     assert steps[0] == steps[1]
     assert not (broken / "work").exists()
+
+
+@pytest.mark.slow
+def test_a_strict_gate_is_missed_where_the_pictures_do_not_decide_it_and_the_run_is_tracked(
+    task, tmp_path, monkeypatch, capsys
+):
+    from mlflow.tracking import MlflowClient
+
+    (tmp_path / "mine.yaml").write_text("gate: {max_drop: 1}\nsteps: [fuse_conv_bn, export_onnx]\n")
+    folder, store = tmp_path / "out", (tmp_path / "runs").as_uri()
+    given = ["optimize", task / "model.pt", "--recipe", tmp_path / "mine.yaml", "--out", folder, "--strict"]
+    given += ["--cache", task / "cache", "--quick", "--threads", "1", "--format", "json"]
+    monkeypatch.setattr(sys, "argv", ["slimcv", *map(str, given), "--track", f"mlflow:{tmp_path / 'runs'}"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3
+    told = capsys.readouterr()
+    report = json.loads(told.out)
+    assert "only a variant better than the original can show that" in told.err
+    assert report == json.loads((folder / "report.json").read_text())
+    gate, paired = report["gate"], report["optimized"]["paired"]
+    assert (gate["met"], gate["decided"], gate["undecided"]) == (False, False, ["max_drop"])
+    assert gate["pictures"] == paired["pictures"] == 120
+    assert gate["pictures_needed"] > 120
+    assert (paired["lost"], paired["gained"], paired["p_value"]) == (0, 0, 1.0)
+    assert report["ratios"]["latency_p50_low"] <= report["ratios"]["latency_p50_high"]
+    assert "not decidable with n = 120 pictures" in report["steps"][-1]["reason"]
+    client = MlflowClient(tracking_uri=store)
+    (run,) = client.search_runs([client.get_experiment_by_name("slimcv").experiment_id])
+    assert run.data.metrics["ratios.latency_p50"] == pytest.approx(report["ratios"]["latency_p50"])
+    assert run.data.tags["slimcv.gate"] == "missed, not decided"
+    assert run.data.params["02.export_onnx.input_format"] == "uint8-nhwc"

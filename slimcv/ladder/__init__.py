@@ -176,6 +176,7 @@ def _timed(records: Sequence[Record], context: Context, run: Run) -> Record:
             "latency_ms": asdict(timing.latency),
             "peak_rss_bytes": timing.peak_rss_bytes,
             "precision": timing.precision,
+            "ratio": asdict(latency.ratio(timings[records[0].step], timing)),
         }
         for name, timing in timings.items()
     }
@@ -210,9 +211,8 @@ def measured_rows(records: Sequence[Record]) -> list[Record]:
         if record.measurement is not None and timing is not None:
             known = Measurement.from_json({**record.measurement.as_json(), **timing})
             beyond = record.step in last.details["slower"]
-            record = replace(
-                record, measurement=known, details={**record.details, "slower_beyond_spread": beyond}
-            )
+            told = {"slower_beyond_spread": beyond, "latency_ratio": timing.get("ratio")}
+            record = replace(record, measurement=known, details={**record.details, **told})
         if record.step in untimed:
             notes = [*record.details["notes"], f"not timed: {untimed[record.step]}"]
             record = replace(record, details={**record.details, "notes": notes})

@@ -163,12 +163,17 @@ def gate(report: Mapping[str, Any]) -> str:
     if not words:
         return "gate: none given"
     verdict = {True: "gate met", False: "gate NOT met", None: "gate not judged"}[bounds["met"]]
-    doubt = doubted(
-        bounds.get("undecided") or (), pictures=bounds.get("pictures"), needed=bounds.get("pictures_needed")
-    )
-    if doubt:
-        verdict += f", {'because it is' if bounds.get('confidence') and not bounds['met'] else 'but'} {doubt}"
+    open_question = doubt(bounds)
+    if open_question:
+        verdict += f" ({open_question})"
     return f"{verdict}: {'; '.join(words)}"
+
+
+def doubt(gate: Mapping[str, Any]) -> str:
+    """Why a report's gate is not decided by what was measured, in words; "" where it is or nobody knows."""
+    if gate.get("decided") is not False:
+        return ""
+    return doubted(gate["undecided"], pictures=gate["pictures"], needed=gate["pictures_needed"])
 
 
 def _paired_words(paired: Mapping[str, Any] | None) -> str:

@@ -77,6 +77,7 @@ def _row(record: Record, *, first: Record) -> dict[str, Any]:
             "train_images_per_second": _quotient(
                 training["images_per_second"], first.details["training"]["images_per_second"]
             ),
+            **_bounds(record.details.get("latency_ratio")),
             "train_peak_bytes": _quotient(first.details["training"]["peak_bytes"], training["peak_bytes"]),
         }
     return {
@@ -91,6 +92,11 @@ def _row(record: Record, *, first: Record) -> dict[str, Any]:
         "ratios": against,
         "recipe": record.details["recipe"],
     }
+
+
+def _bounds(ratio: Mapping[str, float] | None) -> dict[str, float]:
+    """The 95 % interval of the latency's ratio to the first row."""
+    return {} if ratio is None else {f"latency_p50_{bound}": ratio[bound] for bound in ("low", "high")}
 
 
 def _quotient(above: float | None, below: float | None) -> float | None:
@@ -198,6 +204,9 @@ def _cell(row: _Row, key: str, shown: Callable[[_Row], str], *, first: bool) -> 
     value = row["ratios"].get(key)
     if not first and key == "top1" and value is not None:
         text += f" {value:+.1f}".replace("-", "−")
+    elif not first and value is not None and f"{key}_low" in row["ratios"]:
+        spread = (row["ratios"][f"{key}_high"] - row["ratios"][f"{key}_low"]) / 2
+        text += f" {figures.rounded(value, spread)}×"
     elif not first:
         text += _ratio(value)
     marks = {"train_seconds_per_epoch": "training", "latency_p50": "latency"}

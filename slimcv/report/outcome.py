@@ -54,9 +54,9 @@ def from_records(
         gate={
             **recipe.gate.model_dump(),
             "met": details["gate_met"],
-            "decided": details["gate_decided"],
-            "undecided": details["undecided"],
-            "pictures_needed": details["pictures_needed"],
+            "decided": details.get("gate_decided"),
+            "undecided": details.get("undecided"),
+            "pictures_needed": details.get("pictures_needed"),
         },
         original=shipped.before,
         optimized=shipped.measurement,
@@ -65,7 +65,7 @@ def from_records(
         seconds=sum(record.seconds for record in records),
         original_default_allocator=Measurement.from_json(details["original_default_allocator"]),
         best_unmodified=Measurement.from_json(details["best_unmodified"]),
-        intervals=details["intervals"],
+        intervals=details.get("intervals"),
         data=_pictures(context.data, data),
         command=command,
     )

@@ -162,11 +162,11 @@ def paired_report(make_report, optimized, **gate):
 
 def test_the_gate_says_that_the_pictures_do_not_decide_it(make_report, optimized):
     words = comparison.gate(paired_report(make_report, optimized))
-    assert words.startswith("gate met, but not decidable with n = 200 pictures (about 11,000 are needed): ")
+    assert words.startswith("gate met (not decidable with n = 200 pictures, about 11,000 are needed): ")
     assert "measured: −0.5 points, 95 % interval −3.4 to +2.3 points" in words
     assert "of 200 pictures 3 only the original gets right, 2 only the optimised, p = 0.69" in words
     strict = paired_report(make_report, optimized, met=False, confidence=0.95)
-    assert comparison.gate(strict).startswith("gate NOT met, because it is not decidable with n = 200")
+    assert comparison.gate(strict).startswith("gate NOT met (not decidable with n = 200")
 
 
 def test_what_decides_the_gate_stands_in_the_report(make_report, optimized):

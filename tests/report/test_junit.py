@@ -36,3 +36,10 @@ def test_the_document_counts_and_survives_any_text():
     assert (suite.get("tests"), suite.get("failures"), suite.get("time")) == ("2", "1", "1.500")
     assert suite[0].get("name").startswith('<a> & "b"')
     assert suite[0][0].tag == "failure"
+
+
+def test_a_gate_that_is_not_decided_says_so():
+    gate = {**REPORT["gate"], "decided": False, "undecided": ["max_drop"], "pictures": 200}
+    (case, *_) = of_report({**REPORT, "gate": {**gate, "met": True, "pictures_needed": 900}})
+    assert case.outcome == "passed"
+    assert case.detail == "gate met, not decidable with n = 200 pictures, about 900 are needed"
