@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
-from slimcv.profile.counters.calls import timed
+from slimcv.profile.counters.calls import timed, undisturbed
 from slimcv.runtimes import openvino as runtime
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def _counted(compiled: Any, model: Named, batch: NDArray[np.float32], *, calls: 
         Executed(
             name=name,
             kind=kinds[name],
-            ms=median(spent),
+            ms=undisturbed(spent),
             sources=model.sources(_note(notes.get(name), _MERGED), name),
             precision=_note(notes.get(name), _PRECISION) or None,
         )

@@ -71,6 +71,8 @@ def predict_all(
 ) -> tuple[Prediction, ...]:
     """A prediction for each of the steps by name, the largest saving of time first."""
     bench = Bench(threads=threads, deadline=0.0)
+    if seconds:
+        bench.warm()
     ahead = list(steps)
     end = perf_counter() + seconds
     found = []
@@ -85,7 +87,8 @@ def predict(name: str, step: Step, network: Network, bench: Bench) -> Prediction
     """What this step would do to the network, compared with the network as it is."""
     before = sum(layer.ms for layer in network.layers.values())
     after: float | None = None
-    change, problem, timed, training = Change(), None, 0.0, (None, None)
+    change, problem, timed = Change(), None, 0.0
+    training: tuple[float | None, float | None] = (None, None)
     try:
         change = change_of(name, step, network)
         after, timed = _time(change, network, bench)
