@@ -56,13 +56,15 @@ def run_onnx(
         read = core.read_model(io.BytesIO(model.model))
         plain = runtime.OpenvinoModel(core.compile_model(read, "CPU", settings))
         call_ms, calls = timed(partial(plain.predict, batch), seconds=seconds)
+        computed = plain.precision
+        del plain  # Each compiled model has a copy of the weights.
         counting = core.compile_model(read, "CPU", {**settings, "PERF_COUNT": True})
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise SlimcvError(
             f"OpenVINO does not take the network: {reason}", "profile it in another --runtime"
         ) from error
-    return Ran(_counted(counting, model, batch, calls=calls), call_ms, plain.precision, calls)
+    return Ran(_counted(counting, model, batch, calls=calls), call_ms, computed, calls)
 
 
 def _counted(compiled: Any, model: Named, batch: NDArray[np.float32], *, calls: int) -> tuple[Executed, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slimcv.errors import NotApplicable
 from slimcv.profile import kinds
 from slimcv.profile.layers import Layer
-from slimcv.profile.prediction.bench import Bench
+from slimcv.profile.prediction.bench import MOST_WEIGHTS, TIMED, Bench
 from slimcv.profile.prediction.changes import FLOAT_BYTES, Change, Network, change_of
 from slimcv.profile.prediction.pieces import Piece
 
@@ -91,6 +91,8 @@ def predict(name: str, step: Step, network: Network, bench: Bench) -> Prediction
     training: tuple[float | None, float | None] = (None, None)
     try:
         change = change_of(name, step, network)
+        if (change.runtime or network.runtime) not in TIMED:
+            raise NotApplicable(f"layers are not timed one by one in {network.runtime}")
         after, timed = _time(change, network, bench)
         training = _training(change, network, bench)
     except NotApplicable as error:
@@ -178,10 +180,14 @@ def _pieces_ms(
     if not pieces:
         return 0.0
     times = [bench.ms(one, runtime, int8=change.int8) for one in pieces]
-    alone = bench.ms(piece, network.runtime)
-    if alone is None or any(time is None for time in times):
+    if any(time is None for time in times):
         return None
-    factor = layer.ms / alone if runtime == network.runtime and alone else 1.0
+    factor = 1.0
+    if runtime == network.runtime:
+        alone = bench.ms(piece, runtime)
+        if alone is None and piece.weights <= MOST_WEIGHTS:
+            return None
+        factor = layer.ms / alone if alone else 1.0
     return sum(filter(None, times)) * min(_MOST_FACTOR, max(_LEAST_FACTOR, factor))
 
 

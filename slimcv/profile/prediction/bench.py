@@ -17,8 +17,14 @@ from slimcv.profile.timing import threads_set
 SECONDS = 0.04
 """What the calls of one piece may take together, if three of them take no longer."""
 
+MOST_WEIGHTS = 8_000_000
+"""A layer with more is not made anew: its copies would take more memory than all else here."""
+
 TRAINED_BATCH = 4
 """Pictures at once when a piece is trained: the time of a picture, without the memory of a usual batch."""
+
+TIMED = ("eager", "openvino", "onnxruntime")
+"""Where a piece can be timed in less time than compiling it takes."""
 
 _SMALLEST = Piece(8, 8, (8,))
 
@@ -40,10 +46,10 @@ class Bench:
             self._counted(_SMALLEST, runtime, int8=False)
 
     def ms(self, piece: Piece, runtime: str, *, int8: bool = False) -> float | None:
-        """One picture through the piece; None where there was no time, or the runtime does not take it."""
+        """One picture through the piece; None where there was no time, or it is too large."""
         key = (piece, runtime, int8)
         if key not in self._known:
-            if perf_counter() > self.deadline:
+            if perf_counter() > self.deadline or piece.weights > MOST_WEIGHTS:
                 return None
             eager = runtime == "eager"
             self._known[key] = self._eager(piece) if eager else self._counted(piece, runtime, int8=int8)
@@ -53,7 +59,7 @@ class Bench:
         """A picture's part of a training step, forwards and backwards, as slimcv trains (channels_last)."""
         key = (piece, "training", False)
         if key not in self._known:
-            if perf_counter() > self.deadline:
+            if perf_counter() > self.deadline or piece.weights > MOST_WEIGHTS:
                 return None
             self._known[key] = self._trained(piece)
         return self._known[key]
