@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slimcv import parity, runtimes
 from slimcv.errors import NotApplicable, Rejected, SlimcvError
@@ -21,6 +22,10 @@ from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
 from slimcv.step import Context, Stage, Step, Variant
 from slimcv.writing import write_text
+
+if TYPE_CHECKING:
+    from slimcv.profile.prediction.beforehand import Foretold
+    from slimcv.profile.prediction.changes import Network
 
 log = logging.getLogger("slimcv")
 
@@ -64,6 +69,7 @@ class Workbench:
         self.count = 0
         self.teacher = Held(context.teacher, 0)
         self.answers: dict[tuple[int, str], Answers] = {}
+        self.networks: dict[int, Network] = {}
 
     def original(self) -> tuple[Record, Held]:
         """Record 0: the original's checkpoint and its figures on the tuning split."""
@@ -104,6 +110,7 @@ class Workbench:
         if replayed is not None:
             return replayed, self._replayed(replayed, entry.step, before)
         started = time.perf_counter()
+        foretold = self._foretold(entry, before)
         log.info("%s: applying", entry.name)
         record = Record(number, at, entry.name, "skipped", "", 0.0)
         candidate = None
@@ -122,6 +129,12 @@ class Workbench:
                 before=figures_before,
                 details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
+            if foretold is not None:
+                record = replace(
+                    record,
+                    reason=f"{record.reason} (foretold: {foretold.speedup:.3g}×)",
+                    details={**record.details, "foretold": foretold.as_json()},
+                )
         except Rejected as error:
             record = replace(record, outcome="rejected", reason=error.message)
         except NotApplicable as error:
@@ -225,6 +238,24 @@ class Workbench:
                 self._refuse_without_gain(before, variant)
             variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
         return variant
+
+    def _foretold(self, entry: Entry, before: Held) -> Foretold | None:
+        """How much faster the entry's step should make the variant, to be read beside what it did."""
+        from slimcv.profile.prediction import beforehand
+
+        known = entry.name in beforehand.STEPS and self.yardstick in beforehand.RUNTIMES
+        if self.quick or not known or before.variant.precision == "int8":
+            return None
+        threads = self.context.threads
+        if before.number not in self.networks:
+            self.networks.clear()
+            try:
+                self.networks[before.number] = beforehand.network_of(
+                    before.variant, runtime=self.yardstick, threads=threads
+                )
+            except SlimcvError:
+                return None
+        return beforehand.foretell(self.networks[before.number], entry.name, entry.step, threads=threads)
 
     def _other_form(self, step: Step, before: Held) -> Variant:
         """The variant with one more file, which another quantiser made of what it was in floats."""

@@ -85,7 +85,15 @@ def refused(result, message, hint=""):
         (("optimize", "m.pt", "--max-drop", "a"), "'--max-drop': input should be a valid number", "--help`"),
         (("profile", "m.pt", "--format", "xml"), "'--format': 'xml' is not one of", "--help`"),
         (("profile", "m.pt", "--arch"), "option '--arch' requires an argument", "--help`"),
-        (("profile", "m.pt", "n.pt"), "unexpected extra argument", "--help`"),
+        (("verify", "m", "n"), "unexpected extra argument", "--help`"),
+        (("profile", "m.pt", "n.pt"), "one model wanted, 2 given", "--diff"),
+        (("profile", "--diff", "m.pt"), "two models or bundles wanted, 1 given", "--diff A B"),
+        (("profile", "m.pt", "--runtime", "openvin"), "not timed in 'openvin'", "'openvino'?"),
+        (
+            ("profile", "m.pt", "--training", "--runtime", "openvino"),
+            "--runtime is not for",
+            "--training away",
+        ),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_one_sentence_and_a_hint(slimcv, words, message, hint):
@@ -280,6 +288,22 @@ def test_profile_lists_the_layers(slimcv, model):
     code, out, _ = slimcv("profile", model, "--input", "3x16x16", "--threads", "1")
     assert code == 0
     assert "convolution" in out
+
+
+def test_two_models_are_set_against_each_other_layer_by_layer(slimcv, model):
+    words = ("profile", "--diff", model, model, "--input", "3x16x16", "--threads", "1")
+    code, out, _ = slimcv(*words, "--format", "json")
+    assert code == 0
+    found = json.loads(out)
+    assert all(pair["before"]["macs"] == pair["after"]["macs"] for pair in found["layers"])
+    assert sum(pair["before"]["parameters"] for pair in found["layers"]) == 122
+
+
+def test_a_profile_draws_the_roofline_where_it_is_told(slimcv, model, tmp_path):
+    words = ("profile", model, "--input", "3x16x16", "--threads", "1", "--roofline")
+    assert slimcv(*words, tmp_path / "roof.svg")[0] == 0
+    assert (tmp_path / "roof.svg").read_text("utf-8").startswith("<svg")
+    refused(slimcv(*words, tmp_path / "none" / "roof.svg"), "roof.svg")
 
 
 @pytest.mark.slow

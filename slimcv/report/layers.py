@@ -24,7 +24,7 @@ _RUNTIMES = {
     "onnxruntime": "ONNX Runtime",
     "inductor": "Inductor",
 }
-_LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share", "GFLOP/s", "of limit")
+_LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share", "of limit")
 _KIND_HEADINGS = ("kind", "layers", "parameters", "MACs", "ms", "share")
 
 
@@ -33,7 +33,7 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
     from rich.padding import Padding
     from rich.text import Text
 
-    layers = table(*_LAYER_HEADINGS, right=frozenset({3, 4, 5, 6, 7, 8}))
+    layers = table(*_LAYER_HEADINGS, right=frozenset({3, 4, 5, 6, 7}))
     for line in _layers(profile):
         layers.add_row(*(Text(one_line(text)) for text in line))
     by_block = table("block", *_KIND_HEADINGS[1:], right=frozenset({1, 2, 3, 4, 5}))
@@ -145,7 +145,6 @@ def _layers(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
             figures.count(layer["macs"]),
             f"in {layer['merged_into']}" if layer["merged_into"] else _milliseconds(layer["ms"]),
             figures.share(layer["share"]),
-            figures.NOT_MEASURED if layer["gflops"] is None else figures.significant(layer["gflops"], 2),
             _of_limit(layer),
         )
         for layer in profile["layers"]
@@ -157,9 +156,7 @@ def _of_limit(layer: Mapping[str, Any]) -> str:
     """The share of the roofline reached, and which limit that is."""
     if layer["roofline_share"] is None or layer["bound"] is None:
         return figures.NOT_MEASURED
-    return f"{layer['roofline_share']:.0%} {'memory' if layer['bound'] == 'memory' else 'CPU'}".replace(
-        "%", " %"
-    )
+    return f"{100 * layer['roofline_share']:.0f} % {'memory' if layer['bound'] == 'memory' else 'CPU'}"
 
 
 def _left_out(profile: Mapping[str, Any]) -> str:

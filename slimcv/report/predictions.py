@@ -29,7 +29,7 @@ def left_out(profile: Mapping[str, Any]) -> str:
 
 
 def recipe(profile: Mapping[str, Any]) -> str:
-    """Lines to paste: the steps that would save time or make others possible, in a recipe's order."""
+    """Lines to paste: the steps that would save time, in a recipe's order."""
     wanted = [one for one in profile["predictions"] if _saves(one)]
     ordered = sorted(wanted, key=lambda one: one["stage"])
     return "\n".join(["steps:", *(f"  {one['recipe']}" for one in ordered)]) if ordered else ""
@@ -38,7 +38,7 @@ def recipe(profile: Mapping[str, Any]) -> str:
 def _saves(one: Mapping[str, Any]) -> bool:
     if one["problem"] is not None or one["after_ms"] is None:
         return False
-    return bool(one["before_ms"] >= _WORTH * one["after_ms"] or one["enabling"])
+    return bool(one["before_ms"] >= _WORTH * one["after_ms"])
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:

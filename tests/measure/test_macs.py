@@ -86,6 +86,16 @@ def test_the_count_is_half_of_what_the_flop_counter_says(build):
     assert macs.count(capture.capture(net, INPUT), INPUT) == flops.get_total_flops() // 2
 
 
+@pytest.mark.parametrize(("name", "published"), [("resnet50", 4.089e9), ("mobilenet_v2", 0.301e9)])
+def test_the_count_is_that_which_torchvision_publishes(name, published):
+    """Made with fvcore, which calls a MAC a FLOP; the figure stands beside the weights."""
+    import torchvision
+
+    input = InputSpec(3, 224, 224)
+    net = getattr(torchvision.models, name)()
+    assert macs.count(capture.capture(net, input), input) == pytest.approx(published, rel=0.01)
+
+
 def test_layers_are_named_as_in_the_state_dict():
     layers = macs.by_layer(capture.capture(_convolutional(), INPUT), INPUT)
     assert layers == {

@@ -21,7 +21,8 @@ SECONDS, FEWEST, MOST = 0.5, 5, 100
 
 @dataclass(frozen=True)
 class Executed:
-    """One node that the runtime ran: its name and kind there, and milliseconds, a median over the calls.
+    """One node that the runtime ran: its name and kind there, and undisturbed milliseconds (see
+    slimcv.profile.counters.calls).
 
     `sources` are the nodes of the lifted graph that were merged into it, none where it is the runtime's own.
     """

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
-from slimcv.profile.counters.calls import timed
+from slimcv.profile.counters.calls import timed, undisturbed
 from slimcv.profile.timing import threads_set
 from slimcv.runtimes import inductor as runtime
 from slimcv.runtimes.quiet import quiet
@@ -126,7 +125,8 @@ def _executed(
     """
     defined: dict[str, tuple[str, ...]] = {}
     marked = named.Named(b"", tuple(node.name for node in model.graph.nodes))
-    waiting, sources = 0.0, tuple[str, ...]()
+    waiting = 0.0
+    sources: tuple[str, ...] = ()
     for number, text in enumerate(lines, start=1):
         said, definition = _SOURCES.search(text), _DEFINITION.match(text)
         if said is not None:
@@ -135,7 +135,7 @@ def _executed(
             defined[definition[1]], sources = sources, ()
         if number not in times:
             continue
-        waiting += median(times[number])
+        waiting += undisturbed(times[number])
         kernel = _CALL.match(text.strip())
         if kernel is None or kernel[1] in _HOUSEKEEPING:
             continue

@@ -8,14 +8,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
-from slimcv.profile.counters.calls import timed
+from slimcv.profile.counters.calls import timed, undisturbed
 from slimcv.runtimes import onnxruntime as runtime
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def run_onnx(
         Executed(
             name=name,
             kind=kinds[name],
-            ms=median(spent[1:] or spent),
+            ms=undisturbed(spent[1:] or spent),
             sources=made_of.get(name) or model.sources(name),
         )
         for name, spent in times.items()

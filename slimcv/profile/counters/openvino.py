@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
-from slimcv.profile.counters.calls import timed
+from slimcv.profile.counters.calls import timed, undisturbed
 from slimcv.runtimes import openvino as runtime
 
 if TYPE_CHECKING:
@@ -57,13 +56,15 @@ def run_onnx(
         read = core.read_model(io.BytesIO(model.model))
         plain = runtime.OpenvinoModel(core.compile_model(read, "CPU", settings))
         call_ms, calls = timed(partial(plain.predict, batch), seconds=seconds)
+        computed = plain.precision
+        del plain  # Each compiled model has a copy of the weights.
         counting = core.compile_model(read, "CPU", {**settings, "PERF_COUNT": True})
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise SlimcvError(
             f"OpenVINO does not take the network: {reason}", "profile it in another --runtime"
         ) from error
-    return Ran(_counted(counting, model, batch, calls=calls), call_ms, plain.precision, calls)
+    return Ran(_counted(counting, model, batch, calls=calls), call_ms, computed, calls)
 
 
 def _counted(compiled: Any, model: Named, batch: NDArray[np.float32], *, calls: int) -> tuple[Executed, ...]:
@@ -84,7 +85,7 @@ def _counted(compiled: Any, model: Named, batch: NDArray[np.float32], *, calls: 
         Executed(
             name=name,
             kind=kinds[name],
-            ms=median(spent),
+            ms=undisturbed(spent),
             sources=model.sources(_note(notes.get(name), _MERGED), name),
             precision=_note(notes.get(name), _PRECISION) or None,
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from slimcv.profile.layers import Check
-from slimcv.profile.lint import denormals, layout, machine, precision
-from slimcv.profile.lint.inplace import inplace
+from slimcv.profile.lint import denormals, inplace, layout, machine, precision
 from slimcv.profile.lint.subject import Subject
 from slimcv.profile.timing import threads_set
 
@@ -19,7 +18,8 @@ def lint(subject: Subject) -> tuple[Check, ...]:
     """Every rule's finding, faults first. The network, thread count and flushing are left as they were."""
     found = list(machine.threads(subject, asked=torch.get_num_threads()))
     with threads_set(subject.threads):
-        for rule in (denormals.weights, layout.memory_format, layout.channels, inplace, precision.bf16):
+        rules = (denormals.weights, layout.memory_format, layout.channels, inplace.inplace, precision.bf16)
+        for rule in rules:
             found += rule(subject)
     found += [*machine.allocator(subject), *machine.int8(subject), *machine.compiler()]
     return tuple(sorted(found, key=lambda check: (_STATES[check.state], -_saved(check))))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slimcv.errors import NotApplicable
 from slimcv.profile import kinds
 from slimcv.profile.layers import Layer
-from slimcv.profile.prediction.bench import Bench
+from slimcv.profile.prediction.bench import MOST_WEIGHTS, TIMED, Bench
 from slimcv.profile.prediction.changes import FLOAT_BYTES, Change, Network, change_of
 from slimcv.profile.prediction.pieces import Piece
 
@@ -71,6 +71,8 @@ def predict_all(
 ) -> tuple[Prediction, ...]:
     """A prediction for each of the steps by name, the largest saving of time first."""
     bench = Bench(threads=threads, deadline=0.0)
+    if seconds:
+        bench.warm()
     ahead = list(steps)
     end = perf_counter() + seconds
     found = []
@@ -85,9 +87,12 @@ def predict(name: str, step: Step, network: Network, bench: Bench) -> Prediction
     """What this step would do to the network, compared with the network as it is."""
     before = sum(layer.ms for layer in network.layers.values())
     after: float | None = None
-    change, problem, timed, training = Change(), None, 0.0, (None, None)
+    change, problem, timed = Change(), None, 0.0
+    training: tuple[float | None, float | None] = (None, None)
     try:
         change = change_of(name, step, network)
+        if (change.runtime or network.runtime) not in TIMED:
+            raise NotApplicable(f"layers are not timed one by one in {network.runtime}")
         after, timed = _time(change, network, bench)
         training = _training(change, network, bench)
     except NotApplicable as error:
@@ -175,10 +180,14 @@ def _pieces_ms(
     if not pieces:
         return 0.0
     times = [bench.ms(one, runtime, int8=change.int8) for one in pieces]
-    alone = bench.ms(piece, network.runtime)
-    if alone is None or any(time is None for time in times):
+    if any(time is None for time in times):
         return None
-    factor = layer.ms / alone if runtime == network.runtime and alone else 1.0
+    factor = 1.0
+    if runtime == network.runtime:
+        alone = bench.ms(piece, runtime)
+        if alone is None and piece.weights <= MOST_WEIGHTS:
+            return None
+        factor = layer.ms / alone if alone else 1.0
     return sum(filter(None, times)) * min(_MOST_FACTOR, max(_LEAST_FACTOR, factor))
 
 

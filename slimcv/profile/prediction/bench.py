@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from time import perf_counter
 
 import torch
 from torch import nn
 
 from slimcv.errors import SlimcvError
+from slimcv.profile.counters.calls import undisturbed
 from slimcv.profile.named import Named
 from slimcv.profile.prediction.pieces import Piece, random_batch
 from slimcv.profile.timing import threads_set
@@ -17,8 +17,16 @@ from slimcv.profile.timing import threads_set
 SECONDS = 0.04
 """What the calls of one piece may take together, if three of them take no longer."""
 
+MOST_WEIGHTS = 8_000_000
+"""A layer with more is not made anew: its copies would take more memory than all else here."""
+
 TRAINED_BATCH = 4
 """Pictures at once when a piece is trained: the time of a picture, without the memory of a usual batch."""
+
+TIMED = ("eager", "openvino", "onnxruntime")
+"""Where a piece can be timed in less time than compiling it takes."""
+
+_SMALLEST = Piece(8, 8, (8,))
 
 _WORK = ("Conv", "Gemm", "MatMul", "FullyConnected")
 """Parts of the names of what a runtime may make of a piece; the rest is change of layout and precision."""
@@ -32,20 +40,26 @@ class Bench:
         self._threads = threads
         self._known: dict[tuple[Piece, str, bool], float | None] = {}
 
+    def warm(self) -> None:
+        """Load the runtimes, so that it is not the first piece that pays for it."""
+        for runtime in ("openvino", "onnxruntime"):
+            self._counted(_SMALLEST, runtime, int8=False)
+
     def ms(self, piece: Piece, runtime: str, *, int8: bool = False) -> float | None:
-        """One picture through the piece; None where there was no time, or the runtime does not take it."""
+        """One picture through the piece; None where there was no time, or it is too large."""
         key = (piece, runtime, int8)
         if key not in self._known:
-            if perf_counter() > self.deadline:
+            if perf_counter() > self.deadline or piece.weights > MOST_WEIGHTS:
                 return None
-            self._known[key] = self._eager(piece) if runtime == "eager" else self._counted(*key)
+            eager = runtime == "eager"
+            self._known[key] = self._eager(piece) if eager else self._counted(piece, runtime, int8=int8)
         return self._known[key]
 
     def training_ms(self, piece: Piece) -> float | None:
         """A picture's part of a training step, forwards and backwards, as slimcv trains (channels_last)."""
         key = (piece, "training", False)
         if key not in self._known:
-            if perf_counter() > self.deadline:
+            if perf_counter() > self.deadline or piece.weights > MOST_WEIGHTS:
                 return None
             self._known[key] = self._trained(piece)
         return self._known[key]
@@ -53,9 +67,9 @@ class Bench:
     def _eager(self, piece: Piece) -> float:
         module, batch = piece.module().eval(), random_batch(piece)
         with threads_set(self._threads), torch.inference_mode():
-            return _median(lambda: module(batch))
+            return _milliseconds(lambda: module(batch))
 
-    def _counted(self, piece: Piece, runtime: str, int8: bool) -> float | None:
+    def _counted(self, piece: Piece, runtime: str, *, int8: bool) -> float | None:
         if runtime == "openvino":
             from slimcv.profile.counters.openvino import run_onnx
         else:
@@ -81,10 +95,10 @@ class Bench:
             batch.grad = None
 
         with threads_set(self._threads):
-            return _median(step) / TRAINED_BATCH
+            return _milliseconds(step) / TRAINED_BATCH
 
 
-def _median(call: Callable[[], object]) -> float:
+def _milliseconds(call: Callable[[], object]) -> float:
     call()
     times: list[float] = []
     begun = perf_counter()
@@ -92,4 +106,4 @@ def _median(call: Callable[[], object]) -> float:
         started = perf_counter()
         call()
         times.append(1000 * (perf_counter() - started))
-    return median(times)
+    return undisturbed(times)

@@ -122,7 +122,7 @@ def _low_rank(step: Any, network: Network) -> Change:
         piece = network.pieces.get(node.name)
         if piece is None or piece.weights > _MOST_DECOMPOSED:
             continue
-        rank = step.rank or _rank(layer, step.energy)
+        rank = int(step.rank or _rank(layer, step.energy))
         rank = -(-rank // step.round_to) * step.round_to
         if rank * (piece.inputs + piece.outputs) <= (1 - step.min_gain) * piece.weights:
             first = replace(piece, outputs=rank)
@@ -140,14 +140,14 @@ def _rank(layer: nn.Module, energy: float) -> int:
 
 
 def _prune_channels(step: Any, network: Network) -> Change:
-    share = step.latency or step.macs
-    kept = max(math.sqrt(share), step.min_kept)
+    share, unit = step.latency or step.macs, int(step.round_to)
+    kept: float = max(math.sqrt(share), step.min_kept)
     names = list(network.pieces)
     if len(names) < 2:
         raise NotApplicable("there is no channel between two layers to cut")
 
     def fewer(channels: int) -> int:
-        return min(channels, max(step.round_to, round(kept * channels / step.round_to) * step.round_to))
+        return min(channels, max(unit, round(kept * channels / unit) * unit))
 
     pieces = {}
     for name, piece in network.pieces.items():

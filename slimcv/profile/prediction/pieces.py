@@ -73,7 +73,7 @@ class Piece:
 
         integers = _Integers()
         node_inputs = ["input", "at0_weight"]
-        weight = (np.random.default_rng(0).standard_normal(self._weight_shape) * 0.05).astype(np.float32)
+        weight = 0.05 * np.random.default_rng(0).standard_normal(self._weight_shape, np.float32)
         if int8:
             node_inputs = [integers.through("input"), integers.weight(weight)]
             initialisers = integers.initialisers

@@ -27,6 +27,9 @@ log = logging.getLogger("slimcv")
 SECONDS = 1.5
 """What each of the four parts may take, if three readings take no longer."""
 
+_AGAIN = 0.1
+"""The same where the limits are known already."""
+
 _SIDE = 1024
 """A product of two square matrices of that side has 2 GFLOP."""
 _SMALL = 256
@@ -58,13 +61,20 @@ class Limits:
 
 
 def measured(*, threads: int, folder: Path | None = None) -> Limits:
-    """The limits from the cache in `folder` (the user's own by default), or from a probe made now."""
+    """The limits from the cache in `folder` (the user's own by default), or from a probe made now.
+
+    What is kept is looked at again for half a second, and grows where more is reached: the first probe may
+    have met a busy machine.
+    """
     place = (folder or default_folder()) / "limits" / f"{_key(threads)}.json"
     kept = _read(place)
-    if kept is not None:
-        return kept
-    log.info("measuring what this machine can do at most, once: some seconds")
-    found = probe(threads=threads)
+    if kept is None:
+        log.info("measuring what this machine can do at most, once: some seconds")
+        found = probe(threads=threads)
+    else:
+        found = _at_most(kept, probe(threads=threads, seconds=_AGAIN))
+        if found == kept:
+            return kept
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, json.dumps(asdict(found)))
@@ -144,6 +154,17 @@ def _rate(work: int, call: Callable[[], object], seconds: float) -> float:
         if reading >= 2 and perf_counter() - begun >= seconds:
             break
     return work / best / 1e9
+
+
+def _at_most(first: Limits, second: Limits) -> Limits:
+    """The larger of each, `seconds` of the first."""
+    return replace(
+        first,
+        fp32_gflops=max(first.fp32_gflops, second.fp32_gflops),
+        bf16_gflops=max(first.bf16_gflops or 0.0, second.bf16_gflops or 0.0) or None,
+        int8_gflops=max(first.int8_gflops or 0.0, second.int8_gflops or 0.0) or None,
+        memory_gbytes=max(first.memory_gbytes, second.memory_gbytes),
+    )
 
 
 def _key(threads: int) -> str:

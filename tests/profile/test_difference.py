@@ -1,0 +1,74 @@
+"""Two profiles side by side: layers find what was made of them by their names."""
+
+import json
+
+import pytest
+
+from slimcv.profile.difference import difference
+from slimcv.report.difference import render_difference
+
+
+def layer(name, *, node=None, kind="3×3 convolution", ms=1.0, macs=100, parameters=10):
+    return {
+        "name": name,
+        "node": node or name.replace(".", "_"),
+        "kind": kind,
+        "ms": ms,
+        "macs": macs,
+        "parameters": parameters,
+    }
+
+
+def found(*layers, runtime="eager"):
+    totals = {
+        "runtime": runtime,
+        "layers_ms": sum(one["ms"] for one in layers),
+        "macs": sum(one["macs"] for one in layers),
+        "parameters": sum(one["parameters"] for one in layers),
+    }
+    return {"model": {"name": "net", "input": "3x8x8"}, "totals": totals, "layers": list(layers)}
+
+
+@pytest.fixture
+def pair():
+    relu = layer("relu", node="relu", kind="activation", ms=0.5, macs=0, parameters=0)
+    before = found(layer("a.conv", ms=4.0), relu, layer("a.fc", kind="linear"))
+    after = found(
+        layer("a.conv.depthwise", kind="depthwise convolution", ms=0.5, macs=9),
+        layer("a.conv.pointwise", kind="pointwise convolution", ms=0.5, macs=11),
+        dict(relu, name="relu_7", node="relu_7", ms=0.25),
+        layer("a.extra"),
+    )
+    return before, after
+
+
+def test_what_was_made_of_a_layer_stands_beside_it(pair):
+    pairs = {one.name: one for one in difference(*pair).layers}
+    assert (pairs["a.conv"].before.ms, pairs["a.conv"].after.ms) == (4.0, 1.0)
+    assert pairs["a.conv"].after.macs == 20
+    assert pairs["a.conv"].after.kinds == ("depthwise convolution", "pointwise convolution")
+
+
+def test_operators_are_gathered_by_kind_and_lone_layers_stay(pair):
+    pairs = {one.name: one for one in difference(*pair).layers}
+    assert (pairs["(activation)"].before.ms, pairs["(activation)"].after.ms) == (0.5, 0.25)
+    assert pairs["a.fc"].after is None
+    assert pairs["a.extra"].before is None
+
+
+def test_nothing_is_lost_or_counted_twice(pair):
+    layers = difference(*pair).layers
+    for side, profile in zip(("before", "after"), pair, strict=True):
+        costs = [getattr(one, side) for one in layers if getattr(one, side) is not None]
+        assert sum(cost.ms for cost in costs) == pytest.approx(profile["totals"]["layers_ms"])
+        assert sum(cost.macs for cost in costs) == profile["totals"]["macs"]
+
+
+def test_the_table_says_what_is_new_gone_and_faster(pair):
+    values = difference(*pair).as_json()
+    text = render_difference(values, "markdown", colour=False)
+    assert "4× faster" in text or "4.0× faster" in text
+    assert "gone" in text
+    assert "new" in text
+    assert json.loads(render_difference(values, "json", colour=False))["layers"][0]["name"] == "a.conv"
+    assert max(map(len, render_difference(values, "text", colour=False).splitlines())) <= 100

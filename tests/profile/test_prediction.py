@@ -1,0 +1,223 @@
+"""What a step would save is foretold from the layers it would make, in shapes that are those it makes."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from slimcv import recipe
+from slimcv.errors import NotApplicable
+from slimcv.measure import macs
+from slimcv.models import capture
+from slimcv.profile import profile
+from slimcv.profile.prediction import Network, predict, predict_all
+from slimcv.profile.prediction.bench import Bench
+from slimcv.profile.prediction.changes import change_of, pieces_of
+from slimcv.profile.prediction.pieces import Piece, piece_of
+from slimcv.report import predictions as drawn
+from slimcv.runtimes import prepare_onnx
+from slimcv.step import Context, InputSpec, Variant
+
+DENSE = Piece(16, 32, (16, 8, 8), kernel=(3, 3), padding=(1, 1))
+
+
+class ByMacs:
+    """Pieces timed by a clock that knows nothing but their MACs: a million a millisecond, four with INT8."""
+
+    def ms(self, piece, _runtime, *, int8=False):
+        return piece.macs / 1e6 / (4 if int8 else 1)
+
+    def training_ms(self, piece):
+        return 3 * piece.macs / 1e6
+
+
+def network_of(variant, runtime="openvino"):
+    """A network whose layers take what `ByMacs` says, and a tenth of a millisecond for all that is none."""
+    shapes = capture.shapes(variant.model, variant.input, batch=1)
+    pieces = pieces_of(variant.model, shapes)
+    layers = {
+        layer.node: dataclasses.replace(
+            layer, ms=pieces[layer.node].macs / 1e6 if layer.node in pieces else 0.1
+        )
+        for layer in profile(
+            variant, threads=1, repeats=1, allocators=False, limits=LIMITS, extras=False
+        ).layers
+    }
+    whole = sum(parameter.numel() for parameter in variant.model.parameters())
+    return Network(variant, layers, shapes, runtime, 4 * whole)
+
+
+LIMITS = SimpleNamespace()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _limits(limits):
+    globals()["LIMITS"] = limits
+
+
+@pytest.fixture(scope="module")
+def network(gated):
+    return network_of(gated)
+
+
+def step(name, **settings):
+    return recipe.step_class(name)(**settings)
+
+
+def made(name, variant, **settings):
+    """What the step itself makes of the network."""
+    copied = dataclasses.replace(variant, model=capture.copy(variant.model))
+    context = Context(teacher=variant, data=None, workdir=None, threads=1, train_threads=1)
+    return step(name, **settings).apply(copied, context)
+
+
+def macs_after(name, network, **settings):
+    change = change_of(name, step(name, **settings), network)
+    return sum(
+        piece.macs for node, own in network.pieces.items() for piece in change.pieces.get(node, (own,))
+    )
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_separable_convolutions_are_foretold_as_the_step_makes_them(gated, network, rank):
+    found = made("depthwise_separable", gated, rank=rank, correct=False, absorb_norms=False)
+    assert macs_after("depthwise_separable", network, rank=rank) == macs.count(found.model, found.input)
+
+
+def test_a_smaller_picture_is_foretold_as_the_step_makes_it(gated, network):
+    found = made("reduce_resolution", gated, scale=0.5)
+    assert macs_after("reduce_resolution", network, scale=0.5) == macs.count(found.model, found.input)
+
+
+def test_pooling_takes_the_head_s_positions_away():
+    flat = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 4))
+    input = InputSpec(3, 16, 16)
+    network = network_of(Variant(capture.capture(flat.eval(), input), input))
+    assert macs_after("global_average_pool", network) == 3 * 8 * 9 * 256 + 8 * 4
+
+
+def test_pruning_keeps_about_the_share_of_the_macs_that_is_asked_for(gated, network):
+    whole = macs.count(gated.model, gated.input)
+    change = change_of("prune_channels", step("prune_channels", macs=0.25), network)
+    dense = change.pieces["blocks_1_conv"][0]
+    assert (dense.inputs, dense.outputs) == (8, 8)
+    assert change.pieces["stem"][0].inputs == 3
+    assert macs_after("prune_channels", network, macs=0.25) < 0.6 * whole
+
+
+def test_time_bytes_and_training_follow_from_the_pieces(network):
+    found = predict("depthwise_separable", step("depthwise_separable"), network, ByMacs())
+    change = change_of("depthwise_separable", step("depthwise_separable"), network)
+    changed = {node: network.pieces[node] for node in change.pieces}
+    old = sum(piece.macs for piece in changed.values())
+    new = sum(piece.macs for pieces in change.pieces.values() for piece in pieces)
+    assert found.before_ms - found.after_ms == pytest.approx((old - new) / 1e6)
+    assert found.training_before_ms / found.training_after_ms == pytest.approx(old / new)
+    fewer = sum(piece.weights for piece in changed.values())
+    fewer -= sum(piece.weights for pieces in change.pieces.values() for piece in pieces)
+    assert found.before_bytes - found.after_bytes == 4 * fewer
+    assert found.timed_share == 1.0
+
+
+def test_int8_is_foretold_for_every_layer_that_multiplies(network):
+    found = predict("quantize_int8", step("quantize_int8"), network, ByMacs())
+    multiplying = sum(piece.macs for piece in network.pieces.values()) / 1e6
+    assert found.runtime == "openvino"
+    assert found.before_ms - found.after_ms == pytest.approx(0.75 * multiplying)
+    weights = sum(piece.weights for piece in network.pieces.values())
+    assert found.before_bytes - found.after_bytes == 3 * weights
+
+
+def test_a_gain_that_is_none_is_said_with_what_the_time_is_spent_on(network):
+    slow = SimpleNamespace(ms=lambda *_, **__: 5.0, training_ms=lambda _: 1.0)
+    waiting = {
+        name: dataclasses.replace(
+            layer, kind="depthwise convolution", bound="memory", share=1 / len(network.layers)
+        )
+        for name, layer in network.layers.items()
+    }
+    found = predict(
+        "quantize_int8", step("quantize_int8"), dataclasses.replace(network, layers=waiting), slow
+    )
+    assert "not worth it for speed: 100 % of the time waits for memory" in found.verdict
+    assert "depthwise convolution" in found.verdict
+
+
+def test_without_time_nothing_is_claimed(network):
+    found = predict(
+        "depthwise_separable", step("depthwise_separable"), network, Bench(threads=1, deadline=0.0)
+    )
+    assert found.after_ms is None
+    assert found.timed_share == 0.0
+
+
+def test_every_step_is_foretold_or_says_why_not(network):
+    steps = [(name, step(name)) for name in recipe.step_names()]
+    found = predict_all(network, steps, threads=1, seconds=0.0)
+    assert {one.step for one in found} == set(recipe.step_names())
+    assert all(one.problem or one.after_bytes is not None for one in found)
+
+
+def test_the_lines_to_paste_are_a_recipe(network, tmp_path):
+    steps = [
+        ("reduce_resolution", step("reduce_resolution", scale=0.6)),
+        ("depthwise_separable", step("depthwise_separable")),
+    ]
+    found = [dataclasses.asdict(predict(*one, network, ByMacs())) for one in steps]
+    pasted = drawn.recipe({"predictions": found})
+    assert yaml.safe_load(pasted) == {"steps": [{"reduce_resolution": {"scale": 0.6}}, "depthwise_separable"]}
+    path = tmp_path / "pasted.yaml"
+    path.write_text(f"description: pasted\n{pasted}\n")
+    assert [entry.name for entry in recipe.load(str(path)).entries] == [
+        "reduce_resolution",
+        "depthwise_separable",
+    ]
+
+
+def test_steps_that_do_not_apply_say_why(network):
+    with pytest.raises(NotApplicable, match="flattened"):
+        change_of("global_average_pool", step("global_average_pool"), network)
+    with pytest.raises(NotApplicable, match="already"):
+        change_of("export_openvino", step("export_openvino"), network)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Conv2d(6, 9, (3, 5), stride=(2, 1), padding=(0, 2), dilation=(1, 2), groups=3), (1, 6, 17, 19)),
+        (nn.Linear(7, 4), (1, 5, 7)),
+    ],
+)
+def test_a_piece_has_the_shape_and_cost_of_its_module(module, shape):
+    piece = piece_of(module, shape)
+    assert piece.output_shape == tuple(module(torch.zeros(shape)).shape[1:])
+    assert piece.weights == module.weight.numel()
+    assert piece.macs == piece.weights * int(np.prod(piece.output_shape)) // piece.outputs
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize(
+    "piece", [DENSE, Piece(16, 8, (16,)), dataclasses.replace(DENSE, outputs=16, groups=16)]
+)
+def test_a_piece_is_a_model_that_runtimes_run(piece, int8):
+    model = piece.onnx(int8=int8)
+    onnx.checker.check_model(onnx.load_from_string(model))
+    batch = np.ones((1, *piece.shape), np.float32)
+    for runtime in ("onnxruntime", "openvino"):
+        assert prepare_onnx(model, runtime, threads=1).predict(batch).shape == (1, *piece.output_shape)
+    bench = Bench(threads=1, deadline=float("inf"))
+    assert bench.ms(piece, "openvino", int8=int8) > 0
+    assert bench.ms(piece, "onnxruntime", int8=int8) > 0
+
+
+def test_a_piece_is_timed_once(monkeypatch):
+    bench = Bench(threads=1, deadline=float("inf"))
+    first = bench.ms(DENSE, "eager"), bench.training_ms(DENSE)
+    assert all(value > 0 for value in first)
+    bench.deadline = 0.0
+    assert (bench.ms(DENSE, "eager"), bench.training_ms(DENSE)) == first

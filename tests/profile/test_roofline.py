@@ -1,0 +1,95 @@
+"""Limits of a machine: measured once, kept, and what layers reach of them."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from slimcv.profile import profile
+from slimcv.profile.layers import Layer
+from slimcv.profile.roofline import Demand, Limits, drawn_upon, measured
+from slimcv.profile.roofline import limits as limiting
+from slimcv.report.roofline import roofline
+
+LAYER = Layer("conv", "conv", "3×3 convolution", (8, 4, 4), 10, 500_000, 2.0, 1.0)
+
+
+def test_a_layer_with_many_products_a_byte_is_bound_by_the_cpu(limits):
+    found = drawn_upon(LAYER, Demand(10**8, 1000, 1000), limits, precision="fp32")
+    assert found.bound == "compute"
+    assert found.roofline_ms == pytest.approx(1.0)
+    assert found.roofline_share == pytest.approx(0.5)
+    assert found.gflops == pytest.approx(50)
+    assert found.intensity == pytest.approx(10**8 / 8000)
+
+
+def test_a_layer_with_few_products_a_byte_is_bound_by_the_memory(limits):
+    found = drawn_upon(LAYER, Demand(1000, 2_000_000, 500_000), limits, precision="fp32")
+    assert (found.bound, found.roofline_ms) == ("memory", pytest.approx(1.0))
+    assert (found.activation_bytes, found.weight_bytes) == (8_000_000, 2_000_000)
+
+
+def test_narrower_numbers_raise_the_roof_and_move_fewer_bytes(limits):
+    demand = Demand(10**8, 1_000_000, 1_000_000)
+    fp32, int8 = (drawn_upon(LAYER, demand, limits, precision=name) for name in ("fp32", "int8"))
+    assert int8.activation_bytes == fp32.activation_bytes / 4
+    assert int8.roofline_ms == pytest.approx(fp32.roofline_ms / 4)
+
+
+def test_a_precision_without_fast_kernels_has_the_limit_of_fp32():
+    assert Limits(1, 100.0, None, None, 10.0, 0.0).gflops("bf16") == 100.0
+
+
+def test_a_probe_finds_positive_limits_in_a_short_time():
+    found = limiting.probe(threads=1, seconds=0.01)
+    assert found.fp32_gflops > 0
+    assert found.memory_gbytes > 0
+    assert found.bf16_gflops is None or found.bf16_gflops > 0
+
+
+def test_limits_are_kept_for_each_number_of_threads_and_only_grow(tmp_path, monkeypatch):
+    asked = []
+
+    def count(*, threads, seconds=limiting.SECONDS):
+        asked.append((threads, seconds))
+        return Limits(threads, 4.0 / len(asked), None, 2.0 * len(asked), 3.0, 0.1)
+
+    monkeypatch.setattr(limiting, "probe", count)
+    assert measured(threads=1, folder=tmp_path).fp32_gflops == 4.0
+    again = measured(threads=1, folder=tmp_path)
+    assert (again.fp32_gflops, again.int8_gflops, again.bf16_gflops) == (4.0, 4.0, None)
+    measured(threads=2, folder=tmp_path)
+    assert [threads for threads, _ in asked] == [1, 1, 2]
+    assert asked[1][1] < asked[0][1] == asked[2][1]
+
+
+def test_limits_that_cannot_be_read_are_measured_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(limiting, "probe", lambda *, threads, **_: Limits(threads, 1.0, None, 2.0, 3.0, 0.1))
+    first = measured(threads=1, folder=tmp_path)
+    (kept,) = (tmp_path / "limits").iterdir()
+    for damaged in ("", "{}", json.dumps({**json.loads(kept.read_text()), "fp32_gflops": "fast"})):
+        kept.write_text(damaged)
+        assert measured(threads=1, folder=tmp_path) == first
+
+
+def test_every_layer_that_multiplies_has_a_rate_and_a_place_under_the_roof(gated, limits):
+    found = profile(gated, threads=1, allocators=False, limits=limits, extras=False)
+    for layer in found.layers:
+        assert (layer.gflops is not None) == (layer.macs > 0)
+    stem = found.layers[0]
+    moved = 4 * (3 * 32 * 32 + 16 * 16 * 16)
+    assert (stem.activation_bytes, stem.weight_bytes) == (moved, 4 * (3 * 16 * 9 + 16))
+    assert stem.gflops == pytest.approx(2 * stem.macs / stem.ms / 1e6)
+
+
+def test_the_picture_is_well_formed_has_every_layer_and_leaves_names_as_text(gated, limits):
+    values = profile(gated, threads=1, allocators=False, limits=limits, extras=False).as_json()
+    values["layers"][0]["name"] = "<script>&"
+    root = ElementTree.fromstring(roofline(values))
+    space = "{http://www.w3.org/2000/svg}"
+    dots = root.findall(f"{space}circle")
+    assert len(dots) == sum(layer["macs"] > 0 for layer in values["layers"])
+    assert any("<script>&" in (dot.findtext(f"{space}title") or "") for dot in dots)
+    for dot in dots:
+        assert 0 < float(dot.get("cx")) < 760
+        assert 0 < float(dot.get("cy")) < 440
