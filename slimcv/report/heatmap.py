@@ -26,8 +26,8 @@ _PALE, _DARK = (247, 251, 255), (8, 48, 107)
 def heat_map(found: Mapping[str, Any]) -> str:
     """An SVG document of what slimcv.report.sensitivity.build made.
 
-    Every cell shows its number, so that no colour is needed to read it, and has all it stands for as its
-    title, for pointers and for screen readers.
+    Every cell shows its number, so that no colour is needed to read it, and tells all it stands for where a
+    pointer rests on it. Whoever cannot see the picture has the same numbers in the tables beside it.
     """
     treatments, rows = found["treatments"], found["layers"]
     longest = max([len(_short(row["name"])) for row in rows], default=0)
