@@ -15,7 +15,7 @@ from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
 from slimcv.profile import profile
-from slimcv.profile.prediction import Network, predict, predict_all
+from slimcv.profile.prediction import Network, beforehand, predict, predict_all
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
 from slimcv.profile.prediction.pieces import Piece, piece_of
@@ -202,7 +202,7 @@ def test_a_piece_has_the_shape_and_cost_of_its_module(module, shape):
 
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize(
-    "piece", [DENSE, Piece(16, 8, (16,)), dataclasses.replace(DENSE, outputs=16, groups=16)]
+    "piece", [DENSE, Piece(256, 128, (256,)), dataclasses.replace(DENSE, outputs=16, groups=16)]
 )
 def test_a_piece_is_a_model_that_runtimes_run(piece, int8):
     model = piece.onnx(int8=int8)
@@ -221,3 +221,18 @@ def test_a_piece_is_timed_once(monkeypatch):
     assert all(value > 0 for value in first)
     bench.deadline = 0.0
     assert (bench.ms(DENSE, "eager"), bench.training_ms(DENSE)) == first
+
+
+@pytest.mark.parametrize("runtime", ["eager", "openvino"])
+def test_a_step_is_foretold_before_it_is_tried(gated, runtime):
+    network = beforehand.network_of(gated, runtime=runtime, threads=1)
+    found = beforehand.foretell(network, "reduce_resolution", step("reduce_resolution", scale=0.5), threads=1)
+    assert found.speedup > 0
+    assert found.weight_bytes == network.weight_bytes
+    assert 0 < found.timed_share <= 1
+
+
+def test_what_cannot_be_foretold_is_left_open(gated):
+    network = beforehand.network_of(gated, runtime="eager", threads=1)
+    for name in ("global_average_pool", "finetune", "quantize_int8"):
+        assert beforehand.foretell(network, name, step(name), threads=1) is None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SOURCES = re.compile(r"# Topologically Sorted Source Nodes: \[(.*?)\]")
 _DEFINITION = re.compile(r"(\w+) = async_compile\.")
 _CALL = re.compile(r"(?:\w+ = )?(?:torch\.ops\.)?([A-Za-z_][\w.]*)\(")
+_GENERATED = "cpp_"
 _CALLS = ("call_module", "call_function", "call_method")
 _HOUSEKEEPING = frozenset(
     {"args.clear", "assert_size_stride", "assert_alignment", "empty_strided_cpu", "reinterpret_tensor"}
@@ -164,7 +165,11 @@ def _next_alike(sources: Sequence[str], model: fx.GraphModule) -> tuple[str, ...
 
 def _completed(executed: Sequence[Executed], model: fx.GraphModule) -> tuple[Executed, ...]:
     """Layers that no kernel speaks of, such as those folded into its weights, go to who reads them."""
-    kernel_of = {name: place for place, one in enumerate(executed) for name in reversed(one.sources)}
+    kernel_of: dict[str, int] = {}
+    # Where several kernels name a layer, a library's computes it: others change its layout, or read it.
+    for place, one in sorted(enumerate(executed), key=lambda pair: pair[1].kind.startswith(_GENERATED)):
+        for name in one.sources:
+            kernel_of.setdefault(name, place)
     added: dict[int, list[str]] = defaultdict(list)
     last = max((place for place, one in enumerate(executed) if one.sources), default=None)
     for node in reversed(model.graph.nodes):

@@ -15,6 +15,7 @@ from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
 from slimcv.profile.counters.calls import timed, undisturbed
+from slimcv.profile.timing import flushing_as_before
 from slimcv.runtimes import onnxruntime as runtime
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def run_onnx(
     seconds: float = SECONDS,
 ) -> Ran:
     """Count an ONNX model; `precision` is the word for what it computes in, which the file decides."""
+    with flushing_as_before():
+        return _run(model, batch, threads=threads, precision=precision, seconds=seconds)
+
+
+def _run(
+    model: Named, batch: NDArray[np.float32], *, threads: int, precision: str | None, seconds: float
+) -> Ran:
     plain = runtime.prepare(model.model, threads=threads)
     call_ms, calls = timed(partial(plain.predict, batch), seconds=seconds)
     del plain

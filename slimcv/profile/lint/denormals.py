@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from slimcv.profile.contest import Way, contest
 from slimcv.profile.layers import Check
 from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, many
-from slimcv.profile.timing import threads_set
+from slimcv.profile.timing import flushing_as_before, threads_set
 from slimcv.report import figures
 
 _PORTION = 1 << 20
@@ -33,7 +32,7 @@ def weights(subject: Subject) -> Iterator[Check]:
     named = ", ".join(f"'{name}'" for name in sorted(found, key=lambda name: -found[name])[:_NAMED])
     text = f"{many(sum(found.values()), 'weight')} closer to zero than 1.2e-38 (denormal), most in {named}"
     # Flushing is a mode of one thread, and OpenMP's other threads would keep theirs.
-    with _flushing_as_before() as can_be_chosen, threads_set(1):
+    with flushing_as_before() as can_be_chosen, threads_set(1):
         if not can_be_chosen:
             yield Check("denormals", "note", text, _FIX)
             return
@@ -69,13 +68,3 @@ def _count(tensor: Tensor) -> int:
 def _denormal(values: Tensor) -> int:
     bits = values.contiguous().view(torch.int32) & _MAGNITUDE
     return int(((bits > 0) & (bits < _SMALLEST_NORMAL)).sum())
-
-
-@contextmanager
-def _flushing_as_before() -> Iterator[bool]:
-    """Leaves this thread's treatment of denormals as it was; gives whether it can be chosen here."""
-    before = float(torch.tensor(2e-38) * 0.1) == 0.0
-    try:
-        yield torch.set_flush_denormal(before)
-    finally:
-        torch.set_flush_denormal(before)

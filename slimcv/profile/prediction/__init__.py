@@ -67,9 +67,10 @@ class Prediction:
 
 
 def predict_all(
-    network: Network, steps: Iterable[tuple[str, Step]], *, threads: int, seconds: float = SECONDS
+    network: Network, steps: Iterable[tuple[str, Step]], *, threads: int, seconds: float | None = None
 ) -> tuple[Prediction, ...]:
-    """A prediction for each of the steps by name, the largest saving of time first."""
+    """A prediction for each of the steps by name, made in `SECONDS` or so many, the largest saving first."""
+    seconds = SECONDS if seconds is None else seconds
     bench = Bench(threads=threads, deadline=0.0)
     if seconds:
         bench.warm()

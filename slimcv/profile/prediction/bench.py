@@ -26,6 +26,9 @@ TRAINED_BATCH = 4
 TIMED = ("eager", "openvino", "onnxruntime")
 """Where a piece can be timed in less time than compiling it takes."""
 
+_TICK_MS = 0.0005
+"""Counters tell whole microseconds: 0 is less than half of one."""
+
 _SMALLEST = Piece(8, 8, (8,))
 
 _WORK = ("Conv", "Gemm", "MatMul", "FullyConnected")
@@ -79,7 +82,8 @@ class Bench:
             ran = run_onnx(model, random_batch(piece).numpy(), threads=self._threads, seconds=SECONDS)
         except SlimcvError:
             return None
-        return sum(node.ms for node in ran.nodes if any(word in node.kind for word in _WORK)) or None
+        found = [node.ms for node in ran.nodes if any(word in node.kind for word in _WORK)]
+        return max(sum(found), _TICK_MS) if found else None
 
     def _trained(self, piece: Piece) -> float:
         module: nn.Module = piece.module().train()

@@ -83,8 +83,12 @@ def measured(*, threads: int, folder: Path | None = None) -> Limits:
     return found
 
 
-def probe(*, threads: int, seconds: float = SECONDS) -> Limits:
-    """Measure now: the best of several readings, because a limit is what is reached when nothing disturbs."""
+def probe(*, threads: int, seconds: float | None = None) -> Limits:
+    """Measure now, each of four parts for so many seconds (`SECONDS` by default).
+
+    The best of several readings, because a limit is what is reached when nothing disturbs.
+    """
+    seconds = SECONDS if seconds is None else seconds
     begun = perf_counter()
     with threads_set(threads), torch.inference_mode():
         fp32 = _product(torch.float32, seconds)
