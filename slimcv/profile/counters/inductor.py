@@ -1,11 +1,11 @@
-"""Inductor: the time of each line of the program that it generates, which says what layers it is made of."""
+"""Inductor: the time of each line of the program that it generates, and which layers that line is made of."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
-from slimcv.profile import named
+from slimcv.profile import kinds, named
 from slimcv.profile.counters import SECONDS, Executed, Ran
 from slimcv.profile.counters.calls import timed, undisturbed
 from slimcv.profile.timing import threads_set
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from slimcv.step import Variant
 
 _SOURCES = re.compile(r"# Topologically Sorted Source Nodes: \[(.*?)\]")
-_DEFINITION = re.compile(r"(\w+) = async_compile\.")
 _CALL = re.compile(r"(?:\w+ = )?(?:torch\.ops\.)?([A-Za-z_][\w.]*)\(")
 _GENERATED = "cpp_"
 _CALLS = ("call_module", "call_function", "call_method")
@@ -54,7 +53,7 @@ def run(variant: Variant, *, threads: int) -> Ran:
             for line, spent in _lines(lambda: compiled(batch), path).items():
                 times[line].append(spent)
     lines = Path(path).read_text("utf-8").splitlines()
-    executed = _completed(tuple(_executed(lines, times, variant.model)), variant.model)
+    executed = _completed(_shared_out(_executed(lines, times, variant.model), variant.model), variant.model)
     return Ran(executed, call_ms, variant.precision, calls)
 
 
@@ -118,56 +117,74 @@ def _lines(call: Callable[[], object], path: str) -> dict[int, float]:
 
 def _executed(
     lines: Sequence[str], times: Mapping[int, list[float]], model: fx.GraphModule
-) -> Iterator[Executed]:
-    """Calls of kernels with the layers that comments name, and what the program does beside.
-
-    A comment stands above each call of a library, and above the definition of each generated kernel, which
-    may be called for several layers that are alike.
-    """
-    defined: dict[str, tuple[str, ...]] = {}
+) -> list[Executed]:
+    """Calls of kernels with the layers that the comments above them name, and the program around them."""
     marked = named.Named(b"", tuple(node.name for node in model.graph.nodes))
+    found: list[Executed] = []
     waiting = 0.0
     sources: tuple[str, ...] = ()
     for number, text in enumerate(lines, start=1):
-        said, definition = _SOURCES.search(text), _DEFINITION.match(text)
+        said = _SOURCES.search(text)
         if said is not None:
             sources = marked.sources(said[1])
-        if definition is not None:
-            defined[definition[1]], sources = sources, ()
         if number not in times:
             continue
         waiting += undisturbed(times[number])
         kernel = _CALL.match(text.strip())
         if kernel is None or kernel[1] in _HOUSEKEEPING:
             continue
-        name = kernel[1]
-        if name in defined:
-            found, defined[name] = defined[name], _next_alike(defined[name], model)
-        else:
-            found, sources = sources, ()
-        yield Executed(f"{name}:{number}", name, waiting, found)
-        waiting = 0.0
+        generated = kernel[1].startswith(_GENERATED)
+        found.append(Executed(f"{kernel[1]}:{number}", kernel[1], waiting, () if generated else sources))
+        waiting, sources = 0.0, sources if generated else ()
     if waiting:
-        yield Executed("the program around the kernels", "Python", waiting, ())
+        found.append(Executed("the program around the kernels", "Python", waiting, ()))
+    return found
 
 
-def _next_alike(sources: Sequence[str], model: fx.GraphModule) -> tuple[str, ...]:
-    """For each of these nodes the next one in the graph that does the same."""
-    nodes = {node.name: node for node in model.graph.nodes}
-    ahead = list(nodes.values())
-    found = []
-    for name in sources:
-        first = nodes[name]
-        later = ahead[ahead.index(first) + 1 :]
-        found += [node.name for node in later if (node.op, node.target) == (first.op, first.target)][:1]
-    return tuple(found)
+def _shared_out(executed: Sequence[Executed], model: fx.GraphModule) -> list[Executed]:
+    """The layers of generated kernels, which have no comment of their own but a name of their operators.
+
+    The comment above a library's call names what it reads too: of that, all but its own last layer was made
+    by the generated kernels before it. Behind the last library's call they make whatever nobody has named.
+    """
+    found = list(executed)
+    operators = {node.name: _operator(node) for node in model.graph.nodes}
+    begun = 0
+    for place, one in enumerate(executed):
+        if one.kind.startswith(_GENERATED) or not one.sources:
+            continue
+        found[place] = _dealt(found, range(begun, place), found[place], operators)
+        begun = place + 1
+    named_already = {name for one in found for name in one.sources}
+    calls = [node.name for node in model.graph.nodes if node.op in _CALLS]
+    last = max((at for at, name in enumerate(calls) if name in named_already), default=-1)
+    rest = [place for place in range(begun, len(found)) if found[place].kind.startswith(_GENERATED)]
+    if rest:
+        found[rest[-1]] = replace(found[rest[-1]], sources=tuple(calls[last + 1 :]))
+    return found
+
+
+def _dealt(
+    found: list[Executed], before: Iterable[int], library: Executed, operators: Mapping[str, str]
+) -> Executed:
+    """The library's call with the layers left to it; those of the kernels `before` it are written there."""
+    left = list(library.sources)
+    for place in before:
+        if found[place].kind.startswith(_GENERATED):
+            words = set(found[place].kind.split("_"))
+            own = [name for name in left[:-1] if operators[name] in words]
+            found[place] = replace(found[place], sources=tuple(own))
+            left = [name for name in left if name not in own]
+    return replace(library, sources=tuple(left))
 
 
 def _completed(executed: Sequence[Executed], model: fx.GraphModule) -> tuple[Executed, ...]:
-    """Layers that no kernel speaks of, such as those folded into its weights, go to who reads them."""
+    """Layers that no kernel speaks of, such as those folded into its weights, go to who reads them.
+
+    A kernel without any layer changes the layout of what the next one reads.
+    """
     kernel_of: dict[str, int] = {}
-    # Where several kernels name a layer, a library's computes it: others change its layout, or read it.
-    for place, one in sorted(enumerate(executed), key=lambda pair: pair[1].kind.startswith(_GENERATED)):
+    for place, one in enumerate(executed):
         for name in one.sources:
             kernel_of.setdefault(name, place)
     added: dict[int, list[str]] = defaultdict(list)
@@ -176,8 +193,18 @@ def _completed(executed: Sequence[Executed], model: fx.GraphModule) -> tuple[Exe
         if node.op not in _CALLS or node.name in kernel_of:
             continue
         readers = [kernel_of[user.name] for user in node.users if user.name in kernel_of]
-        place = readers[0] if readers else last
+        place = min(readers, default=last)
         if place is not None:
             kernel_of[node.name] = place
             added[place].append(node.name)
-    return tuple(replace(one, sources=(*one.sources, *added[place])) for place, one in enumerate(executed))
+    done: list[Executed] = []
+    following: tuple[str, ...] = ()
+    for place, one in reversed(list(enumerate(executed))):
+        own = (*one.sources, *added[place])
+        following = own or following
+        done.append(replace(one, sources=following if one.kind.startswith(_GENERATED) else own))
+    return tuple(reversed(done))
+
+
+def _operator(node: fx.Node) -> str:
+    return kinds.function_name(node).removesuffix("_") if node.op == "call_function" else ""
