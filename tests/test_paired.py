@@ -122,7 +122,7 @@ def test_counts_that_cannot_be_are_refused(counts):
         paired.interval(*counts)
 
 
-@given(st.floats(0.001, 0.2))
+@given(st.floats(0.001, 0.2, allow_subnormal=False))
 def test_so_many_pictures_show_a_bound_to_be_kept_and_one_fewer_do_not(bound):
     enough = paired.fewest_pictures(bound)
     assert paired.interval(0, 0, enough)[0] >= -bound - 1e-9
@@ -135,7 +135,7 @@ def test_no_number_of_pictures_shows_that_nothing_at_all_is_lost():
     assert paired.pictures_needed(3, 3, 200, bound=0.0) is None
 
 
-@given(counted(), st.floats(0.0, 0.3))
+@given(counted(), st.floats(0.0, 0.3, allow_subnormal=False))
 def test_so_many_pictures_with_the_shares_as_found_decide(counts, bound):
     lost, gained, pictures = counts
     needed = paired.pictures_needed(lost, gained, pictures, bound=-bound)
