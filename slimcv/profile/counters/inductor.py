@@ -193,10 +193,10 @@ def _completed(executed: Sequence[Executed], model: fx.GraphModule) -> tuple[Exe
         if node.op not in _CALLS or node.name in kernel_of:
             continue
         readers = [kernel_of[user.name] for user in node.users if user.name in kernel_of]
-        place = min(readers, default=last)
-        if place is not None:
-            kernel_of[node.name] = place
-            added[place].append(node.name)
+        reader = min(readers, default=last)
+        if reader is not None:
+            kernel_of[node.name] = reader
+            added[reader].append(node.name)
     done: list[Executed] = []
     following: tuple[str, ...] = ()
     for place, one in reversed(list(enumerate(executed))):
