@@ -5,7 +5,6 @@
 `--row call`: `load(bundle).predict` on one uint8 array against the bare OpenVINO or ONNX Runtime call.
 `--row pictures`: `slimcv predict` on 1,000 JPEGs against a loop written by hand (OpenVINO, Pillow).
 `--row start`: the whole command `slimcv predict` with one picture, cold, and the same with torch imported.
-`--row int8`: top-1 of `cpu_int8` against the float network, on networks trained by others.
 
 `call`, `pictures` and `start` need the folder that `benchmarks/latency.py --network NAME` left. `winner`
 takes one of six networks with `--model`; those of torchvision have their initial weights, so that what
@@ -31,7 +30,6 @@ from reference import (
     arguments,
     make_torchvision_importable,
     networks,
-    optimize,
     print_row,
 )
 
@@ -152,28 +150,6 @@ def start(folder: Path, network: Network) -> dict[str, Any]:
             subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
             seconds[name].append(time.perf_counter() - begun)
     return {"seconds": {name: statistics.median(taken) for name, taken in seconds.items()}}
-
-
-def int8() -> dict[str, Any]:
-    """`cpu_int8` as a user calls it, on val/ of the small CIFAR-10."""
-    rows = {}
-    code = REFERENCE / "models" / "networks.py"
-    for name in ("resnet20", "resnet56"):
-        weights = REFERENCE / "models" / f"cifar-{name}.safetensors"
-        data = REFERENCE / "data" / "cifar10-small"
-        network = Network(name, weights, f"{code}:{name}", data, "3x32x32")
-        report, _ = optimize(network, RESULTS / "int8" / name, "--recipe", "cpu_int8", "--threads", "1")
-        quantized = next(step for step in report["steps"] if step["name"] == "quantize_int8")
-        before, after = report["original"]["top1"], report["optimized"]["top1"]
-        rows[name] = {
-            "top1": {"float": before, "shipped": after},
-            "drop": before - after,
-            "shipped": report["optimized"]["precision"],
-            "quantize_int8": [quantized["outcome"], quantized["reason"]],
-            "int8_mac_share": quantized["measurement"] and quantized["measurement"]["int8_mac_share"],
-            "times_original": report["ratios"]["latency_p50"],
-        }
-    return {"networks": rows}
 
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "leafnet", "scenenet")
@@ -327,7 +303,6 @@ def main() -> None:
         "call": lambda: call(folder),
         "pictures": lambda: pictures(folder, network),
         "start": lambda: start(folder, network),
-        "int8": int8,
     }
     chosen = arguments(
         __doc__,
