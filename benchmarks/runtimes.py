@@ -203,16 +203,19 @@ def by_hand(variant: Variant, pictures: list[np.ndarray], folder: Path) -> dict[
 
 
 def _by_neural_compressor(variant: Variant, pictures: list[np.ndarray], folder: Path) -> Path:
-    """Its static configuration as it comes, the constants folded as Inductor wants them."""
-    from neural_compressor.torch.quantization import get_default_static_config, prepare
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+    """Its static configuration as it comes: export, prepare, calibrate, convert."""
+    from neural_compressor.torch.export import export
+    from neural_compressor.torch.quantization import convert, get_default_static_config, prepare
 
+    model = capture.deterministic(variant.model)
+    capture.set_training(model, False)
+    example = torch.from_numpy(np.concatenate(pictures[:2]))
     with torch.no_grad():
-        program = capture.exported(capture.deterministic(variant.model), variant.input)
-        prepared = prepare(program.module(), get_default_static_config())
-        for batch in pictures:
-            prepared(torch.from_numpy(batch))
-        quantized = convert_pt2e(prepared, fold_quantize=True)
+        exported = export(model, example_inputs=(example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        prepared = prepare(exported, get_default_static_config())
+        for picture in pictures:
+            prepared(torch.from_numpy(picture))
+        quantized = convert(prepared)
     made = dataclasses.replace(variant, model=quantized, precision="int8", artifacts={})
     return runtimes.write(made, "inductor", folder, name="compressor")
 
