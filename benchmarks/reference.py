@@ -93,6 +93,8 @@ def make_torchvision_importable() -> None:
     import torch
 
     global _vision
+    if _vision is not None:
+        return
     _vision = torch.library.Library("torchvision", "DEF")
     for arguments in ("nms(Tensor dets, Tensor scores", "qnms(Tensor dets, Tensor scores"):
         _vision.define(f"{arguments}, float iou_threshold) -> Tensor")
