@@ -34,7 +34,7 @@ steps:
   - fuse_conv_bn
   - cluster_weights: {clusters: 16, epochs: 8, lr: 0.0005}
     gate: {max_drop: 8}
-  - quantize_int8: {preserve: [sparsity, clusters]}
+  - quantize_int8: {preserve: [sparsity, clusters], scale_bits: 7}
     recover: {epochs: 4, lr: 0.0005}
     gate: {max_step_drop: 2.0}
   - export_onnx

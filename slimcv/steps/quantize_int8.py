@@ -67,6 +67,13 @@ class QuantizeInt8(Step):
         default=(),
         description="sparsity: zeros stay in training too; clusters: one scale for those, no equalize",
     )
+    scale_bits: int | None = Field(
+        default=None,
+        ge=1,
+        le=23,
+        description="bits of mantissa that scales and biases keep, for a smaller packed file; 7 are those of "
+        "bfloat16, null keeps all",
+    )
 
     def undoes(self, gained: Gain, *, recovers: bool) -> str | None:
         """Symmetric scales leave zeros zero; the rest must be asked for."""
@@ -109,6 +116,7 @@ class QuantizeInt8(Step):
             "correct_bias": self.correct_bias,
             "equalize": self._equalizes,
             "preserve": list(self.preserve),
+            "scale_bits": self.scale_bits,
             "layers_in_float": list(in_float),
             "layers_left_in_float": left,
         }
@@ -139,6 +147,7 @@ class QuantizeInt8(Step):
                 correct_bias=self.correct_bias,
                 in_float=in_float,
                 preserve=self.preserve,
+                mantissa_bits=self.scale_bits,
             )
 
         few = self.model_copy(update={"calibration_images": min(self.calibration_images, _FEW)})
