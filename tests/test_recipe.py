@@ -232,6 +232,15 @@ def test_pruned_clustered_and_quantised_stand_in_a_recipe_that_keeps_each_of_the
         ),
         ("steps: [prune_weights, global_average_pool]", "would undo the sparsity"),
         (
+            "steps: [prune_weights, low_rank]",
+            "would undo the sparsity that entry 1 'prune_weights' gains: two layers take the place of one",
+        ),
+        ("steps: [cluster_weights, low_rank]", "would undo the clusters"),
+        (
+            "steps: [prune_weights, prune_channels]",
+            "fitted anew, unless `correct: false` | leave one of the two out, or put 'prune_channels' before",
+        ),
+        (
             "steps:\n- prune_weights\n- finetune: {preserve: [clusters]}",
             "it trains without `sparsity` in its preserve | give it `preserve: [sparsity]`",
         ),
@@ -259,6 +268,8 @@ def test_a_stage_that_undoes_what_an_earlier_one_gained_is_refused_with_what_and
         "[prune_weights, fuse_conv_bn, quantize_weights]",
         "[fuse_conv_bn, cluster_weights, {quantize_weights: {per_channel: false}}]",
         "[prune_weights, {cluster_weights: {preserve: [sparsity]}}]",
+        "[low_rank, prune_channels, prune_weights]",
+        "[prune_weights, {prune_channels: {correct: false}}]",
     ],
 )
 def test_what_keeps_it_is_taken(tmp_path, steps):

@@ -32,7 +32,7 @@ from slimcv.quantization.mantissa import shorten_biases, shorten_scales
 from slimcv.quantization.shared import scale_alike
 from slimcv.step import Gain, InputSpec
 
-__all__ = ["FULL", "REDUCED", "calibration_speed", "layers_in_float", "quantize", "quiet"]
+__all__ = ["FULL", "REDUCED", "calibration_speed", "dequantizes", "layers_in_float", "quantize", "quiet"]
 
 
 def quantize(

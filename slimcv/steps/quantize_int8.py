@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from slimcv.errors import Rejected
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.step import Context, Gain, InputSpec, Stage, Step, Variant
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class QuantizeInt8(Step):
         from slimcv.quantization import calibration
 
         train = calibration.pictures_for(variant, context)
+        if any(map(quantization.dequantizes, variant.model.graph.nodes)):
+            raise NotApplicable("the weights are integers already")
         reduce_range = (
             environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
         )
