@@ -56,6 +56,10 @@ class LowRank(Step):
         """New weights have neither zeros nor shared values."""
         return "two layers take the place of one, with weights that are made of all of the old ones"
 
+    def draft(self) -> LowRank:
+        """Layers are not fitted to what those before them became."""
+        return self.model_copy(update={"correct": False})
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with every layer factorised that is worth it."""
         from slimcv import sensitivity, surgery

@@ -73,6 +73,10 @@ class PruneChannels(Step):
             return None
         return "layers that read removed channels are fitted anew, unless `correct: false`"
 
+    def draft(self) -> PruneChannels:
+        """All channels at once, nothing is fitted or trained."""
+        return self.model_copy(update={"correct": False, "steps": 1})
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with fewer channels, pruned in `steps` rounds with fine-tuning in between."""
         from slimcv.measure import macs, trial

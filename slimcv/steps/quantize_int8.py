@@ -83,6 +83,11 @@ class QuantizeInt8(Step):
             return "a scale for every channel makes several integers of a shared value"
         return "trained with its rounding, weights that are zero move" if recovers else None
 
+    def draft(self) -> QuantizeInt8:
+        """A few pictures set the ranges, and every layer is taken whatever its error."""
+        untuned = {"correct_bias": False, "equalize": False, "max_error": float("inf")}
+        return self.model_copy(update={"calibration_images": self.batch_size, **untuned})
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The INT8 graph; artifacts made of the float one are dropped."""
         from slimcv import quantization
