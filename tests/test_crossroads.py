@@ -82,6 +82,11 @@ def latencies(record):
     return [form["measurement"] and form["measurement"]["latency_ms"]["p50"] for form in forms]
 
 
+def told(records):
+    """As the journal has them."""
+    return [json.loads(json.dumps(record.as_json())) for record in records]
+
+
 @pytest.mark.parametrize(("share", "winner"), [(0.05, "prune_channels"), (0.9, "depthwise_separable")])
 def test_narrow_wins_where_it_is_narrow_enough_and_depthwise_where_it_is_not(opened, share, winner):
     bench = opened(NARROW_OR_DEPTHWISE.replace("SHARE", str(share)) + ENDS)
@@ -121,7 +126,7 @@ def test_the_faster_road_is_taken_wherever_it_stands_and_a_resumed_run_keeps_to_
     resumed, replayed = again.choose(0, again.teacher)
     again.run.close()
     assert resumed == taken
-    assert [record.as_json() for record in replayed] == [record.as_json() for record in records]
+    assert told(replayed) == told(records)
     lines = (tmp_path / "out" / JOURNAL).read_text().splitlines()
     assert len(lines) == 3, "header, original, the road that was not taken"
 
@@ -140,9 +145,8 @@ def test_a_run_that_died_between_its_records_goes_on_with_the_same_decision(open
     again.run.close()
     assert resumed == 1
     assert [record.entry for record in found] == [record.entry for record in records] == [0, 2]
-    assert found[1].details["either"] == records[0].details["either"]
+    assert told(found)[1]["details"] == told(records)[0]["details"]
     assert len(journal.read_text().splitlines()) == 4
-    json.loads(journal.read_text().splitlines()[-1])
 
 
 def test_a_road_that_has_nothing_to_do_leaves_the_other_one(opened):

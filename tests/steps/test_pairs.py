@@ -27,7 +27,7 @@ QUICK = {
     "prune_weights": SHORT | {"sparsity": 0.5},
     "cluster_weights": SHORT | {"clusters": 8},
     "quantize_int8": {"calibration_images": 8},
-    "prune_channels": {"steps": 2, "epochs": 1, "calibration_images": 8},
+    "prune_channels": {"calibration_images": 8},
     "low_rank": {"rank": 8, "calibration_images": 8},
     "depthwise_separable": {"calibration_images": 8},
 }
@@ -151,6 +151,7 @@ def start(first, context):
     return applied(entry("fuse_conv_bn", {}), context.teacher, context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST, ids=told)
 def test_whatever_the_recipe_check_lets_through_keeps_what_was_gained(first, context):
     given = start(first[0], context)
