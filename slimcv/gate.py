@@ -188,10 +188,12 @@ def _figures(
     figures: list[tuple[str, float, float | None, str]] = []
     if gate.max_drop is not None:
         lost = drop(candidate, original)
-        figures.append(("max_drop", gate.max_drop, lost, _points(lost, "the original")))
+        figures.append(("max_drop", gate.max_drop, lost, _lost(lost, candidate, original, "the original")))
     if gate.max_step_drop is not None and before is not None:
         lost = drop(candidate, before)
-        figures.append(("max_step_drop", gate.max_step_drop, lost, _points(lost, "the variant before")))
+        figures.append(
+            ("max_step_drop", gate.max_step_drop, lost, _lost(lost, candidate, before, "the variant before"))
+        )
     if gate.min_speedup is not None:
         gained = speedup(candidate, original)
         figures.append(
@@ -206,6 +208,14 @@ def _figures(
         size = candidate.size_bytes
         figures.append(("max_size", gate.max_size, size, "" if size is None else f"{size:,} bytes"))
     return figures
+
+
+def _lost(lost: float | None, candidate: Measurement, against: Measurement, base: str) -> str:
+    if lost is None or (candidate.top1 is not None and against.top1 is not None):
+        return _points(lost, base)
+    pictures = candidate.synthetic_pictures
+    on = "" if pictures is None else f" on {pictures} synthetic pictures"
+    return f"no labels: {lost:.1f} % of the answers{on} are not the original's"
 
 
 def _points(lost: float | None, base: str) -> str:

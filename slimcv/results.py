@@ -62,7 +62,8 @@ class Measurement:
 
     Accuracies and agreement are percentages, sizes bytes, `macs` multiply-accumulates for one input,
     `throughput_ips` images a second, `int8_mac_share` the fraction (0 to 1) of the MACs done on 8-bit
-    integers. `paired` sets top-1 against the original's, picture by picture.
+    integers. `paired` sets top-1 against the original's, picture by picture. Where there were no pictures,
+    `synthetic_pictures` is the number of those made of noise that `agreement` was found on.
     """
 
     parameters: int
@@ -82,6 +83,7 @@ class Measurement:
     train_seconds_per_epoch: float | None = None
     int8_mac_share: float | None = None
     paired: Paired | None = None
+    synthetic_pictures: int | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Measurement:

@@ -10,6 +10,9 @@ before it, then those with less surgery, the original last.
 The original has usually been trained on the pictures of the tuning split, a candidate never, so `max_drop` on
 that split is pessimistic for candidates. That errs on the safe side; recipes leave it room, and val/ decides
 in the end.
+
+Where roads part (`either`), all are tried from the same variant, untrained, and the one whose form is fastest
+goes on alone (see slimcv.crossroads).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from slimcv.recipe import Recipe
+from slimcv.recipe.roads import on_course
 from slimcv.results import Record
 from slimcv.run import Run
 from slimcv.step import Context, Stage
@@ -52,12 +56,20 @@ def optimize(recipe: Recipe, context: Context, run: Run, *, quick: bool = False)
 
 def _head(bench: Workbench, original: Held) -> Generator[Record, None, list[Proven]]:
     """Surgery, pruning and training; the variants whose accuracy was judged, each built on the one before."""
-    entries = [(at, entry) for at, entry in enumerate(bench.recipe.entries) if entry.step.stage < Stage.FUSE]
+    left = [(at, entry) for at, entry in enumerate(bench.recipe.entries) if entry.step.stage < Stage.FUSE]
+    roads: dict[int, int] = {}
     proven: list[Proven] = []
     state = original
     pending: list[tuple[int, Held]] = []
-    for place, (at, entry) in enumerate(entries):
-        repaired_later = not entry.trains and any(later.trains for _, later in entries[place + 1 :])
+    while left:
+        at, entry = left.pop(0)
+        if entry.road is not None and entry.road.fork not in roads:
+            roads[entry.road.fork], records = bench.choose(entry.road.fork, state)
+            yield from records
+            left = [(later, each) for later, each in left if on_course(each, roads)]
+        if not on_course(entry, roads):
+            continue
+        repaired_later = not entry.trains and any(later.trains for _, later in left)
         record, candidate = bench.attempt(
             at, state, judged=not repaired_later, repairs=entry.trains and bool(pending)
         )

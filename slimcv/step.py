@@ -128,6 +128,10 @@ class Step(BaseModel, ABC):
         """
         return None
 
+    def draft(self) -> Step:
+        """The same step without what accuracy alone needs, for a form that is made to be timed."""
+        return self
+
     @abstractmethod
     def apply(self, variant: Variant, context: Context) -> Variant:
         """A new variant; `variant` is a private copy. Raises NotApplicable where there is nothing to do."""

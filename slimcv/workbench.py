@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimcv import parity, runtimes
+from slimcv import crossroads, parity, runtimes
 from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.gate import Gate, Verdict, drop, judge
 from slimcv.measure import latency, macs, size
@@ -153,6 +154,25 @@ class Workbench:
         if not accepted:
             self.run.drop_checkpoint(number, entry.name)
         return record, candidate if accepted else None
+
+    def choose(self, fork: int, before: Held) -> tuple[int, list[Record]]:
+        """The road of an `either` that goes on from here, and a record for each that does not."""
+        numbers = [self._next_number() for _ in self.recipe.roads(fork)[1:]]
+        replayed = [found for found in (self.run.replay() for _ in numbers) if found is not None]
+        started = time.perf_counter()
+        if replayed:
+            decision = crossroads.Decision.from_json(replayed[0].details["either"])
+        else:
+            context = replace(self.context, runtime=self.yardstick)
+            folder = self.run.workdir / f"{numbers[0]:03d}-either"
+            decision = crossroads.decide(self.recipe, fork, before.variant, context=context, folder=folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        records = crossroads.records(decision, numbers)
+        records[0] = replace(records[0], seconds=time.perf_counter() - started)
+        # Each holds the whole decision, so that a run which died between them goes on with the same one.
+        for record in records[len(replayed) :]:
+            self.run.commit(record)
+        return decision.taken, [*replayed, *records[len(replayed) :]]
 
     def take_back(self, at: int, because: Record) -> Record:
         """The record that an accepted surgery is undone because what followed could not repair it."""

@@ -1,5 +1,7 @@
 """The gate: arithmetic on measurements."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -56,6 +58,11 @@ def test_what_was_not_measured_is_named_and_not_held_against_the_candidate():
 def test_without_labels_changed_answers_count_as_drop():
     assert drop(measured(agreement=98.0), measured()) == pytest.approx(2.0)
     assert not judge(Gate(max_drop=1), candidate=measured(agreement=98.0), original=measured()).accepted
+    asked = replace(measured(agreement=98.4375), synthetic_pictures=64)
+    verdict = judge(Gate(max_drop=1), candidate=asked, original=measured())
+    assert verdict.reason == (
+        "no labels: 1.6 % of the answers on 64 synthetic pictures are not the original's, max_drop is 1"
+    )
 
 
 def test_speedup_is_the_ratio_of_medians_or_unknown():

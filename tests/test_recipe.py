@@ -232,6 +232,15 @@ def test_pruned_clustered_and_quantised_stand_in_a_recipe_that_keeps_each_of_the
         ),
         ("steps: [prune_weights, global_average_pool]", "would undo the sparsity"),
         (
+            "steps: [prune_weights, low_rank]",
+            "would undo the sparsity that entry 1 'prune_weights' gains: two layers take the place of one",
+        ),
+        ("steps: [cluster_weights, low_rank]", "would undo the clusters"),
+        (
+            "steps: [prune_weights, prune_channels]",
+            "fitted anew, unless `correct: false` | leave one of the two out, or put 'prune_channels' before",
+        ),
+        (
             "steps:\n- prune_weights\n- finetune: {preserve: [clusters]}",
             "it trains without `sparsity` in its preserve | give it `preserve: [sparsity]`",
         ),
@@ -259,7 +268,70 @@ def test_a_stage_that_undoes_what_an_earlier_one_gained_is_refused_with_what_and
         "[prune_weights, fuse_conv_bn, quantize_weights]",
         "[fuse_conv_bn, cluster_weights, {quantize_weights: {per_channel: false}}]",
         "[prune_weights, {cluster_weights: {preserve: [sparsity]}}]",
+        "[low_rank, prune_channels, prune_weights]",
+        "[prune_weights, {prune_channels: {correct: false}}]",
     ],
 )
 def test_what_keeps_it_is_taken(tmp_path, steps):
     assert recipe.load(written(tmp_path, f"steps: {steps}")).entries
+
+
+FORK = """
+steps:
+  - global_average_pool
+  - either:
+      - [depthwise_separable: {rank: 2}]
+      - - low_rank
+        - prune_channels: {macs: 0.25}
+          gate: {max_drop: 5}
+  - finetune
+  - fuse_conv_bn
+  - export_onnx
+"""
+
+
+def test_roads_stand_in_one_list_and_each_entry_knows_its_own(tmp_path):
+    plan = recipe.load(written(tmp_path, FORK), overrides=("depthwise_separable.rank=3", "low_rank.rank=8"))
+    assert [(entry.name, entry.road and entry.road.number) for entry in plan.entries] == [
+        ("global_average_pool", None), ("depthwise_separable", 0), ("low_rank", 1), ("prune_channels", 1),
+        ("finetune", None), ("fuse_conv_bn", None), ("export_onnx", None),
+    ]  # fmt: skip
+    assert (plan.entries[1].step.rank, plan.entries[2].step.rank) == (3, 8)
+    assert plan.entries[3].gate.max_drop == 5
+    assert [[at for at, _ in road] for road in plan.roads(0)] == [[1], [2, 3]]
+    lines = plan.plan()
+    assert lines[1].endswith("either, road 1 of 2")
+    assert lines[3].endswith("either, road 2 of 2")
+    assert "either" not in lines[4]
+    assert plan.as_json()[2]["road"] == {"fork": 0, "number": 1, "count": 2}
+    assert plan.with_runtime("openvino").entries[1].road == plan.entries[1].road
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("steps: [either: [[finetune]]]", "entry 1: either needs two or more lists of steps | either: [["),
+        ("steps: [either: [[finetune], []]]", "either needs two or more lists of steps"),
+        ("steps: [either: finetune]", "either needs two or more lists of steps"),
+        ("steps: [{either: [[finetune], [low_rank]], gate: {max_drop: 1}}]", "gate beside either"),
+        ("steps: [either: [[finetune], [either: [[finetune], [low_rank]]]]]", "an either within an either"),
+        ("steps: [either: [[finetune], [lowrank]]]", "entry 2: unknown step 'lowrank' | did you mean"),
+        ("steps: [either: [[finetune], [fuse_conv_bn]]]", "entry 2 'fuse_conv_bn' (fuse) is in an either"),
+        (
+            "steps: [finetune, either: [[low_rank], [finetune]]]",
+            "entry 2 'low_rank' (prune) comes after 'finetune' (train)",
+        ),
+        (
+            "steps: [either: [[low_rank], [prune_weights]], prune_channels]",
+            "entry 3 'prune_channels' would undo the sparsity that entry 2 'prune_weights' gains",
+        ),
+    ],
+)
+def test_an_either_that_cannot_be_gone_is_refused(tmp_path, text, expected):
+    assert expected in refusal(tmp_path, text)
+
+
+def test_roads_are_checked_each_for_itself(tmp_path):
+    """What one road gains is nothing to the other one."""
+    text = "steps: [either: [[prune_weights], [prune_channels, low_rank]], finetune]"
+    assert len(recipe.load(written(tmp_path, text)).entries) == 4

@@ -24,7 +24,9 @@ def pack(
     strip: Annotated[
         bool,
         typer.Option(
-            "--strip", help="Leave out notes and names that no runtime computes with. Outputs stay the same."
+            "--strip",
+            help="Leave out notes and names that no runtime computes with, and what slimcv verify compares "
+            "answers with. Outputs stay the same.",
         ),
     ] = False,
     output_format: FormatOption = Format.TEXT,

@@ -1,4 +1,4 @@
-"""`slimcv verify`: a bundle checked on the machine that is to serve it."""
+"""`slimcv verify`: a bundle or a packed file checked on the machine that is to serve it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import typer
 
 from slimcv.cli.intake import log_to_stderr
 from slimcv.cli.options import (
-    BundleArgument,
     CacheOption,
     DataOption,
     Format,
     FormatOption,
     JunitOption,
     RuntimeOption,
+    ServedArgument,
 )
 
 EXIT_DAMAGED, EXIT_FAILED = 2, 3
 
 
 def verify(
-    bundle: BundleArgument,
+    bundle: ServedArgument,
     data: DataOption = None,
     max_latency_ms: Annotated[
         float | None, typer.Option(min=0.0, help="The most a prediction may take at the median.")

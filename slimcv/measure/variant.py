@@ -26,7 +26,7 @@ SYNTHETIC_PICTURES = 64
 
 @dataclass(frozen=True)
 class Answers:
-    """What a variant said to a fixed list of pictures.
+    """What a variant said to a fixed list of pictures, or to synthetic ones, which have no labels.
 
     `top1` and `top5` are percentages, `right` (n,) says which predictions are; None without labels.
     """
@@ -93,4 +93,5 @@ def measurement(
         train_seconds_per_epoch=(variant.details.get("finetune") or {}).get("seconds_per_epoch"),
         int8_mac_share=variant.int8_mac_share,
         paired=given.against(original) if given and original else None,
+        synthetic_pictures=len(given.predictions) if given and given.top1 is None else None,
     )

@@ -4,7 +4,7 @@ It knows nothing of steps: zeros, few different values and narrow integers are f
 themselves. The format is in docs/format.md.
 """
 
-from slimcv.packed.files import SUFFIX, Packed, Sizes, pack, read, read_manifest, unpack
+from slimcv.packed.files import SUFFIX, Packed, Sizes, pack, read, read_manifest, read_samples, unpack
 from slimcv.packed.manifest import RUNTIMES, PackedManifest
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "pack",
     "read",
     "read_manifest",
+    "read_samples",
     "unpack",
 ]

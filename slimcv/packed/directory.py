@@ -15,6 +15,9 @@ MANIFEST, SKELETON = 0, 1
 """Numbers of the blocks that are there always: the manifest, and the ONNX file without its tensors."""
 
 _MANIFEST_BYTES = 1 << 20
+SAMPLE_BYTES = 16 << 20
+"""Golden samples may have this many bytes, decoded."""
+
 _SLACK_BYTES, _SLACK_RATIO = 1 << 20, 2
 """Streams together may be this much larger than the ONNX file: masks and codebooks stand beside values."""
 
@@ -38,10 +41,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Directory:
-    """Blocks in the order of the file, parts in that of the ONNX file."""
+    """Blocks in the order of the file, parts in that of the ONNX file.
+
+    `samples` is the number of the block of golden samples, None where there are none.
+    """
 
     blocks: tuple[Block, ...]
     parts: tuple[Part, ...]
+    samples: int | None = None
 
 
 def written(
@@ -70,16 +77,18 @@ def written(
     return bytes(found)
 
 
-def read(content: bytes, *, onnx_bytes: int, packed_bytes: int) -> Directory:
+def read(content: bytes, *, onnx_bytes: int, packed_bytes: int, has_samples: bool = False) -> Directory:
     """A directory whose sizes all agree: with each other, the header's `onnx_bytes` and the file's blocks.
 
-    `packed_bytes` are those of all blocks. Raises Damaged.
+    `packed_bytes` are those of all blocks; with `has_samples` the last one holds golden samples. Raises
+    Damaged.
     """
     numbers = Numbers(content)
     blocks = tuple(
         Block(numbers.byte(), numbers.next(), numbers.next()) for _ in range(_count(numbers, least_bytes=3))
     )
-    if len(blocks) <= SKELETON:
+    samples = len(blocks) - 1 if has_samples else None
+    if (samples or len(blocks)) <= SKELETON:
         raise Damaged("it has no graph")
     if sum(block.packed_bytes for block in blocks) != packed_bytes:
         raise Damaged("its blocks have another size than the directory says")
@@ -87,7 +96,9 @@ def read(content: bytes, *, onnx_bytes: int, packed_bytes: int) -> Directory:
         raise Damaged("a block has a coder that does not exist")
     if blocks[MANIFEST].size > _MANIFEST_BYTES:
         raise Damaged("its manifest is too large")
-    if sum(block.size for block in blocks) > _SLACK_RATIO * onnx_bytes + _SLACK_BYTES:
+    if samples is not None and blocks[samples].size > SAMPLE_BYTES:
+        raise Damaged("its golden samples are too large")
+    if sum(block.size for block in blocks[:samples]) > _SLACK_RATIO * onnx_bytes + _SLACK_BYTES:
         raise Damaged("its blocks declare more than the model can need")
     parts, left = [], onnx_bytes
     for _ in range(_count(numbers, least_bytes=5)):
@@ -100,8 +111,8 @@ def read(content: bytes, *, onnx_bytes: int, packed_bytes: int) -> Directory:
         raise Damaged("its directory goes on after its end")
     if blocks[SKELETON].size != onnx_bytes - sum(part.tensor.count * part.tensor.width for part in parts):
         raise Damaged("its graph and tensors do not add up to the model")
-    _require_used(blocks, parts)
-    return Directory(blocks, tuple(parts))
+    _require_used(blocks[:samples], parts)
+    return Directory(blocks, tuple(parts), samples)
 
 
 def _count(numbers: Numbers, *, least_bytes: int) -> int:

@@ -15,10 +15,11 @@ from slimcv.bundle import PLACES
 from slimcv.errors import SlimcvError
 from slimcv.measure.size import artifact_files
 from slimcv.packed import manifest as manifests
-from slimcv.packed import packing, stripping
+from slimcv.packed import packing, samples, stripping
 from slimcv.packed.damage import Damaged, TooLarge
 from slimcv.packed.manifest import PackedManifest
 from slimcv.packed.reading import Reader
+from slimcv.packed.samples import Samples
 from slimcv.packed.wire import NotOnnx
 from slimcv.writing import complete
 
@@ -37,7 +38,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing came to. `ways` counts tensors by how they are written."""
+    """What packing came to. `ways` counts tensors by how they are written.
+
+    `sample_bytes` of `bytes` are golden samples.
+    """
 
     path: str
     bytes: int
@@ -47,6 +51,7 @@ class Packed:
     graph_bytes: int
     manifest_bytes: int
     tensor_bytes: int
+    sample_bytes: int
     ways: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
@@ -59,11 +64,12 @@ def pack(
 ) -> Packed:
     """Write a bundle or an `.onnx` file as one packed file, by default beside it.
 
-    What is written is unpacked again and compared first. `strip` leaves out what no runtime computes with;
-    unpacking then gives that smaller ONNX file. Of `original` only the bytes are counted. Raises SlimcvError.
+    What is written is unpacked again and compared first. `strip` leaves out what no runtime computes with,
+    and golden samples; unpacking then gives that smaller ONNX file. Of `original` only the bytes are counted.
+    Raises SlimcvError.
     """
     folder = source.is_dir()
-    manifest = manifests.of_bundle(source) if folder else None
+    manifest = manifests.of_bundle(source, with_samples=not strip) if folder else None
     path = source / PLACES["onnxruntime"] if folder else source
     own = (
         source.resolve().with_name(f"{source.resolve().name}{SUFFIX}")
@@ -76,7 +82,7 @@ def pack(
     counted = None if original is None else _sizes(original)
     with _mapped(path) as model:
         given = memoryview(stripping.stripped(bytes(model))) if strip else model
-        content = packing.packed(given, manifests.written(manifest))
+        content = packing.packed(given, manifests.written(manifest), _samples(source, manifest))
         _require_same(content.written, given)
         stripped_bytes = len(given) if strip else None
         del given
@@ -91,6 +97,7 @@ def pack(
         graph_bytes=content.graph_bytes,
         manifest_bytes=content.manifest_bytes,
         tensor_bytes=content.tensor_bytes,
+        sample_bytes=content.sample_bytes,
         ways=content.ways,
     )
 
@@ -122,6 +129,22 @@ def read_manifest(source: Path) -> PackedManifest | None:
     """The manifest alone. Raises SlimcvError."""
     with _opened(source, limit=None) as reader:
         return _manifest(reader)
+
+
+def read_samples(source: Path) -> Samples | None:
+    """The golden samples, None where it was packed without them. Raises SlimcvError."""
+    with _opened(source, limit=None) as reader:
+        content = reader.samples()
+        return samples.read(content) if content else None
+
+
+def _samples(folder: Path, manifest: PackedManifest | None) -> bytes:
+    from slimcv.serving import golden
+
+    if manifest is None or manifest.golden is None:
+        return b""
+    found = golden.read(folder / manifest.golden.path)
+    return samples.written(found.pixels, found.outputs)
 
 
 def _manifest(reader: Reader) -> PackedManifest | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slimcv.packed.damage import Damaged, TooLarge
 
@@ -12,6 +12,9 @@ MAGIC = b"\x89SLIM\r\n\x1a"
 """Not text, and spoilt by whatever changes line ends or strips the eighth bit (as in PNG, RFC 2083)."""
 
 VERSION = 1
+WITH_SAMPLES = 1
+"""Flag: the last block holds golden samples."""
+
 _LAYOUT = struct.Struct("<8sHHQQIIB3x32sI")
 BYTES = _LAYOUT.size + 4
 
@@ -29,7 +32,11 @@ _DIRECTORY_BYTES, _DIRECTORY_RATIO = 1 << 16, 16
 
 @dataclass(frozen=True)
 class Header:
-    """Sizes and checksums. `content_crc32` is of all bytes after the header, `sha256` of the ONNX file."""
+    """Sizes and checksums.
+
+    `content_crc32` is of all bytes after the header, `sha256` of the ONNX file. `has_samples`: the last block
+    holds golden samples.
+    """
 
     file_bytes: int
     onnx_bytes: int
@@ -38,13 +45,14 @@ class Header:
     directory_coder: int
     sha256: bytes
     content_crc32: int
+    has_samples: bool = False
 
     def written(self) -> bytes:
         """As it stands in the file."""
         content = _LAYOUT.pack(
             MAGIC,
             VERSION,
-            0,
+            WITH_SAMPLES if self.has_samples else 0,
             self.file_bytes,
             self.onnx_bytes,
             self.directory_packed_bytes,
@@ -74,11 +82,11 @@ def read(content: bytes, *, file_bytes: int, limit: int | None) -> Header:
     (crc,) = struct.unpack_from("<I", content, _LAYOUT.size)
     if magic != MAGIC:
         raise Damaged("it does not begin like one")
-    if version != VERSION or flags:
+    if version != VERSION or flags & ~WITH_SAMPLES:
         raise Damaged(f"it has version {version} of the format, and this slimcv reads version {VERSION}")
     if zlib.crc32(content[: _LAYOUT.size]) != crc:
         raise Damaged("its header was altered")
-    header = Header(size, onnx_bytes, *rest)
+    header = replace(Header(size, onnx_bytes, *rest), has_samples=bool(flags))
     if size != file_bytes:
         raise Damaged(f"it has {file_bytes} bytes and declares {size}")
     if header.directory_packed_bytes > file_bytes - BYTES:

@@ -28,8 +28,11 @@ class PackedManifest(Manifest):
     inference_precision: str | None = Field(default=None, pattern="^[a-z0-9]{1,16}$")
 
 
-def of_bundle(folder: Path) -> PackedManifest:
-    """What stays true when the bundle's ONNX file is all there is. Raises SlimcvError."""
+def of_bundle(folder: Path, *, with_samples: bool = True) -> PackedManifest:
+    """What stays true when the bundle's ONNX file and perhaps its golden samples are all there is.
+
+    Raises SlimcvError.
+    """
     manifest = bundle.read(folder)
     place = PLACES["onnxruntime"]
     if place not in manifest.files:
@@ -41,12 +44,12 @@ def of_bundle(folder: Path) -> PackedManifest:
     serve = {"path": place, "runtime": "onnxruntime", "latency_ms": None}
     if manifest.serve.runtime in RUNTIMES:
         serve["runtime"] = manifest.serve.runtime
-    # The environment, hashes and golden samples are those of other files; the recipe's text is long.
+    # The environment and the hashes are those of other files; the recipe's text is long.
     given |= {
         "serve": given["serve"] | serve,
         "files": {},
         "environment": {},
-        "golden": None,
+        "golden": given["golden"] if with_samples else None,
         "recipe": {"name": manifest.recipe.get("name")},
         "inference_precision": _inference_precision(folder, manifest),
     }

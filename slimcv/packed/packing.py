@@ -20,19 +20,20 @@ LEAST_BYTES = 4
 class Content:
     """A packed file, and what it is made of.
 
-    `graph_bytes`, `manifest_bytes` and `tensor_bytes` are as packed; `ways` counts tensors by how they are
-    written.
+    `graph_bytes`, `manifest_bytes`, `tensor_bytes` and `sample_bytes` are as packed; `ways` counts tensors by
+    how they are written.
     """
 
     written: bytes
     graph_bytes: int
     manifest_bytes: int
     tensor_bytes: int
+    sample_bytes: int
     ways: dict[str, int]
 
 
-def packed(model: memoryview, manifest: bytes) -> Content:
-    """The packed file of an ONNX file. Raises NotOnnx for what is none."""
+def packed(model: memoryview, manifest: bytes, samples: bytes = b"") -> Content:
+    """The packed file of an ONNX file, with golden samples at its end. Raises NotOnnx for what is none."""
     spans = [span for span in wire.spans(model) if span.length >= LEAST_BYTES]
     tensors = _encoded(model, spans)
     skeleton, gaps, end = [], [], 0
@@ -49,7 +50,10 @@ def packed(model: memoryview, manifest: bytes) -> Content:
             places[number] = block
     contents = [manifest, b"".join(skeleton)]
     contents += (b"".join(streams[number].content for number in numbers) for numbers in groups)
+    if samples:
+        contents.append(samples)
     blocks, body = _coded(contents)
+    of_tensors = blocks[directory.SKELETON + 1 : len(groups) + directory.SKELETON + 1]
     parts = [
         (gap, span.length // span.width, span.width, tensor)
         for gap, span, tensor in zip(gaps, spans, tensors, strict=True)
@@ -58,10 +62,11 @@ def packed(model: memoryview, manifest: bytes) -> Content:
     for tensor in tensors:
         ways[tensor.ways()] = ways.get(tensor.ways(), 0) + 1
     return Content(
-        written=_file(model, directory.written(blocks, parts, places), body),
+        written=_file(model, directory.written(blocks, parts, places), body, has_samples=bool(samples)),
         graph_bytes=blocks[directory.SKELETON].packed_bytes,
         manifest_bytes=blocks[directory.MANIFEST].packed_bytes,
-        tensor_bytes=sum(block.packed_bytes for block in blocks[directory.SKELETON + 1 :]),
+        tensor_bytes=sum(block.packed_bytes for block in of_tensors),
+        sample_bytes=blocks[-1].packed_bytes if samples else 0,
         ways=dict(sorted(ways.items(), key=lambda item: -item[1])),
     )
 
@@ -96,7 +101,7 @@ def _coded(contents: Sequence[bytes]) -> tuple[list[Block], bytes]:
     return blocks, b"".join(body)
 
 
-def _file(model: memoryview, listing: bytes, body: bytes) -> bytes:
+def _file(model: memoryview, listing: bytes, body: bytes, *, has_samples: bool) -> bytes:
     coder, packed_listing = coders.smallest(listing)
     content = packed_listing + body
     head = header.Header(
@@ -107,5 +112,6 @@ def _file(model: memoryview, listing: bytes, body: bytes) -> bytes:
         directory_coder=coder,
         sha256=hashlib.sha256(model).digest(),
         content_crc32=zlib.crc32(content),
+        has_samples=has_samples,
     )
     return head.written() + content

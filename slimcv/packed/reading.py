@@ -38,7 +38,12 @@ class Reader:
             self._header.directory_bytes,
         )
         start = header.BYTES + self._header.directory_packed_bytes
-        self._directory = directory.read(listing, onnx_bytes=self.onnx_bytes, packed_bytes=size - start)
+        self._directory = directory.read(
+            listing,
+            onnx_bytes=self.onnx_bytes,
+            packed_bytes=size - start,
+            has_samples=self._header.has_samples,
+        )
         blocks = self._directory.blocks
         self._starts = list(accumulate((block.packed_bytes for block in blocks), initial=start))
         self.manifest = self._block(MANIFEST)
@@ -59,6 +64,11 @@ class Reader:
     def blocks(self) -> Sequence[Block]:
         """As they are listed."""
         return self._directory.blocks
+
+    def samples(self) -> bytes:
+        """The golden samples as they were given to `packing.packed`; nothing where it has none."""
+        number = self._directory.samples
+        return b"" if number is None else self._block(number)
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """The ONNX file, piece by piece; no more than a tensor and the blocks it is in are held at a time.

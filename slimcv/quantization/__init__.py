@@ -28,10 +28,11 @@ from slimcv.quantization.graph import (
     veil,
     weight_names,
 )
+from slimcv.quantization.mantissa import shorten_biases, shorten_scales
 from slimcv.quantization.shared import scale_alike
 from slimcv.step import Gain, InputSpec
 
-__all__ = ["FULL", "REDUCED", "calibration_speed", "layers_in_float", "quantize", "quiet"]
+__all__ = ["FULL", "REDUCED", "calibration_speed", "dequantizes", "layers_in_float", "quantize", "quiet"]
 
 
 def quantize(
@@ -43,6 +44,7 @@ def quantize(
     correct_bias: bool = True,
     in_float: Collection[str] = (),
     preserve: Collection[Gain] = (),
+    mantissa_bits: int | None = None,
 ) -> fx.GraphModule:
     """The INT8 graph of a lifted network: u8 activations, one scale a tensor; s8 weights, one a channel.
 
@@ -51,7 +53,7 @@ def quantize(
     kernels compute. `model` is left as it is. `reduce_range` keeps weights to 7 bits (see `REDUCED`);
     `correct_bias` takes out of each bias what quantisation shifts the layer's mean by. Layers named in
     `in_float` are left alone. Scales are symmetric, so zeros stay zero; to preserve `clusters`, a layer whose
-    weights share their values has one scale.
+    weights share their values has one scale. Scales of weights and biases have `mantissa_bits`, where given.
 
     Raises NotApplicable where Neural Compressor finds nothing to quantise, or no picture was given.
     """
@@ -75,6 +77,8 @@ def quantize(
     pictures, means = calibrate(prepared, batches)
     if "clusters" in preserve:
         scale_alike(prepared)
+    if mantissa_bits is not None:
+        shorten_scales(prepared, mantissa_bits)
     retarget(prepared.graph, NORMS)
     with quiet():
         converted = quantizer.convert(prepared, fold_quantize=True)
@@ -83,6 +87,8 @@ def quantize(
     rebuilt = lifted(converted, weights)
     if correct_bias:
         correct_biases(rebuilt, pictures, means)
+    if mantissa_bits is not None:
+        shorten_biases(rebuilt, mantissa_bits)
     return rebuilt
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from slimcv.errors import NotApplicable
 from slimcv.models import capture
 from slimcv.quantization.graph import FULL, REDUCED
+from slimcv.quantization.mantissa import shorten_biases
 
 
 def trainable(quantized: fx.GraphModule) -> fx.GraphModule:
@@ -53,8 +54,13 @@ def trainable(quantized: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(parts, graph)
 
 
-def stored(trained: fx.GraphModule, quantized: fx.GraphModule) -> fx.GraphModule:
-    """The INT8 graph with the weights and biases that were trained, the weights as integers again."""
+def stored(
+    trained: fx.GraphModule, quantized: fx.GraphModule, *, mantissa_bits: int | None = None
+) -> fx.GraphModule:
+    """The INT8 graph with the weights and biases that were trained, the weights as integers again.
+
+    Biases have `mantissa_bits`, where given; scales are those of `quantized`.
+    """
     model = capture.copy(quantized)
     low, high = REDUCED if _is_reduced(quantized) else FULL
     learnt = dict(trained.named_parameters())
@@ -69,6 +75,8 @@ def stored(trained: fx.GraphModule, quantized: fx.GraphModule) -> fx.GraphModule
         for name, parameter in model.named_parameters():
             if name in learnt and name not in integers:
                 parameter.copy_(learnt[name])
+    if mantissa_bits is not None:
+        shorten_biases(model, mantissa_bits)
     return model
 
 

@@ -18,6 +18,7 @@ from slimcv.models import capture
 from slimcv.quantization.bias import correct_biases
 from slimcv.quantization.calibration import channel_means
 from slimcv.quantization.graph import FULL
+from slimcv.quantization.mantissa import shorten_biases, shortened
 from slimcv.quantization.shared import shares_values
 from slimcv.step import Gain
 
@@ -34,13 +35,14 @@ def quantize(
     per_channel: bool,
     preserve: Collection[Gain] = (),
     pictures: Tensor | None = None,
+    mantissa_bits: int | None = None,
 ) -> tuple[fx.GraphModule, dict[str, float]]:
     """A lifted graph with its layers' weights as int8, and by layer the error of the weights, norm over norm.
 
     Convolutions and linear layers give way to operators that read int8 weights at the names they had; with 4
     or 2 `bits` the integers keep to that range. Scales are symmetric, so that zeros stay zero, and those of
     the least square error. On normalised `pictures` (n, channels, height, width) biases are corrected.
-    `model` is left as it is.
+    Scales and biases have `mantissa_bits`, where given. `model` is left as it is.
     """
     importlib.import_module("torch.ao.quantization.fx._decomposed")  # It defines the operators.
     model = capture.deterministic(model)
@@ -55,7 +57,7 @@ def quantize(
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"):
             name, weight = str(node.target), layer.weight.detach()
             alike = not per_channel or ("clusters" in preserve and shares_values(weight))
-            integers, scale = rounded(weight, bits=bits, per_channel=not alike)
+            integers, scale = rounded(weight, bits=bits, per_channel=not alike, mantissa_bits=mantissa_bits)
             lost = integers * scale.view(-1, *[1] * (weight.ndim - 1)) - weight
             errors[name] = float(lost.norm() / weight.norm().clamp(min=1e-12))
             parts |= {
@@ -77,13 +79,17 @@ def quantize(
     quantized.eval()
     if pictures is not None:
         correct_biases(quantized, pictures, means)
+    if mantissa_bits is not None:
+        shorten_biases(quantized, mantissa_bits)
     return quantized, errors
 
 
-def rounded(weight: Tensor, *, bits: int, per_channel: bool) -> tuple[Tensor, Tensor]:
+def rounded(
+    weight: Tensor, *, bits: int, per_channel: bool, mantissa_bits: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Int8 integers and one scale for each output (the first axis), symmetric, of least square error.
 
-    Where it is not `per_channel` all scales are the same.
+    Where it is not `per_channel` all scales are the same. They have `mantissa_bits`, where given.
     """
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     rows = weight.flatten(1) if per_channel else weight.reshape(1, -1)
@@ -93,6 +99,8 @@ def rounded(weight: Tensor, *, bits: int, per_channel: bool) -> tuple[Tensor, Te
         step = widest * factor
         error = ((rows / step).round().clamp(low, high) * step - rows).square().sum(dim=1, keepdim=True)
         best, least = torch.where(error < least, step, best), torch.minimum(error, least)
+    if mantissa_bits is not None:
+        best = shortened(best, mantissa_bits)
     integers = (rows / best).round().clamp(low, high).to(torch.int8).view(weight.shape).contiguous()
     return integers, best.flatten().expand(len(weight)).contiguous()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,9 @@ from slimcv.errors import SlimcvError, nearest
 from slimcv.gate import Gate
 from slimcv.recipe import order
 from slimcv.recipe.checking import changed, checked
-from slimcv.recipe.raw import entries as raw_entries
-from slimcv.recipe.raw import find, folder, names, overridden, parse, read, step_key
+from slimcv.recipe.raw import find, folder, names, overridden, parse, placed, read, step_key
 from slimcv.recipe.registry import step_class, step_names, step_summary
+from slimcv.recipe.roads import Road
 
 if TYPE_CHECKING:
     from slimcv.step import Gain, Step
@@ -46,12 +46,16 @@ EXPORTS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a recipe: a step with its parameters, the fine-tuning that repairs it, and its gate."""
+    """One line of a recipe: a step with its parameters, the fine-tuning that repairs it, and its gate.
+
+    `road` says on which road of which `either` it stands, None for the way that all take.
+    """
 
     name: str
     step: Step
     recover: FinetuneSettings | None = None
     gate: Gate | None = None
+    road: Road | None = None
 
     @property
     def trains(self) -> bool:
@@ -98,8 +102,18 @@ class Recipe:
                 )
             if entry.gate is not None:
                 line += "  gate {" + _gate_text(entry.gate) + "}"
+            if entry.road is not None:
+                line += f"  either, {entry.road}"
             lines.append(line)
         return [*lines, "gate {" + _gate_text(self.gate) + "}  objective " + self.objective]
+
+    def roads(self, fork: int) -> list[list[tuple[int, Entry]]]:
+        """The roads of one `either`, each its entries with their positions among all of the recipe's."""
+        found: dict[int, list[tuple[int, Entry]]] = {}
+        for at, entry in enumerate(self.entries):
+            if entry.road is not None and entry.road.fork == fork:
+                found.setdefault(entry.road.number, []).append((at, entry))
+        return list(found.values())
 
     def with_training(self, **values: Any) -> Recipe:
         """The same recipe with these fine-tuning settings in every entry that trains. Raises SlimcvError."""
@@ -134,13 +148,14 @@ class Recipe:
         return replace(self, gate=self.gate.model_copy(update={"confidence": confidence}))
 
     def as_json(self) -> list[dict[str, Any]]:
-        """The resolved entries for report.json: step, its parameters, training and gate where it has them."""
+        """The resolved entries for report.json; training, gate and road are null where there are none."""
         return [
             {
                 "step": entry.name,
                 "parameters": entry.step.model_dump(mode="json"),
                 "recover": entry.recover and entry.recover.model_dump(mode="json", exclude_unset=True),
                 "gate": entry.gate and entry.gate.model_dump(mode="json", exclude_none=True),
+                "road": entry.road and asdict(entry.road),
             }
             for entry in self.entries
         ]
@@ -185,7 +200,10 @@ def _build(raw: dict[str, Any], *, path: Path, text: str, overrides: tuple[str, 
     objective = raw.get("objective", "latency")
     if objective not in _OBJECTIVES:
         raise SlimcvError(f"{path}: objective is '{objective}'", nearest(str(objective), _OBJECTIVES))
-    entries = [_entry(entry, path, number) for number, entry in enumerate(raw_entries(raw, path), start=1)]
+    entries = [
+        replace(_entry(entry, path, number), road=road)
+        for number, (entry, road) in enumerate(placed(raw, path), start=1)
+    ]
     order.check(entries, path)
     gate = checked(Gate, raw.get("gate") or {}, f"{path}: gate")
     if gate.max_step_drop is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimcv.errors import SlimcvError
+from slimcv.recipe.roads import courses
 
 if TYPE_CHECKING:
     from slimcv.recipe import Entry
@@ -15,8 +16,24 @@ if TYPE_CHECKING:
 
 
 def check(entries: Sequence[Entry], path: Path) -> None:
-    """Raise SlimcvError for an entry that undoes what an earlier one gained, or steps back a stage."""
-    for (first, earlier), (second, later) in combinations(enumerate(entries, start=1), 2):
+    """Raise SlimcvError for an entry that undoes what an earlier one gained, or steps back a stage.
+
+    Each way through the recipe is looked at, and roads must part and meet again before anything is fused.
+    """
+    from slimcv.step import Stage
+
+    for number, entry in enumerate(entries, start=1):
+        if entry.road is not None and entry.step.stage >= Stage.FUSE:
+            raise SlimcvError(
+                f"{path}: entry {number} '{entry.name}' ({entry.step.stage.name.lower()}) is in an either",
+                "roads are of surgery, pruning and training; put it behind the either",
+            )
+    for course in courses(entries):
+        _check(course, path)
+
+
+def _check(course: Sequence[tuple[int, Entry]], path: Path) -> None:
+    for (first, earlier), (second, later) in combinations(course, 2):
         gained = earlier.step.gains
         reason = None if gained is None else later.undoes(gained)
         if gained is not None and reason is not None:
@@ -25,7 +42,7 @@ def check(entries: Sequence[Entry], path: Path) -> None:
                 f"'{earlier.name}' gains: {reason}",
                 _way_out(later, earlier, gained),
             )
-    for number, (earlier, later) in enumerate(pairwise(entries), start=2):
+    for (_, earlier), (number, later) in pairwise(course):
         if later.step.stage < earlier.step.stage:
             raise SlimcvError(
                 f"{path}: entry {number} '{later.name}' ({later.step.stage.name.lower()}) comes after "

@@ -8,6 +8,7 @@ from typing import Any
 
 from slimcv.errors import SlimcvError, nearest
 from slimcv.recipe.registry import step_names
+from slimcv.recipe.roads import Road, spread
 
 _ENTRY_KEYS = ("gate", "recover")
 
@@ -115,20 +116,28 @@ def _with(values: Any, key: str, value: Any, *, where: str) -> dict[str, Any]:
 
 
 def entries(raw: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The list under `steps` with every entry as a mapping; a bare name stands for no parameters."""
+    """The entries under `steps` and on all roads as mappings; a bare name is one without parameters."""
+    return [entry for entry, _ in placed(raw, path)]
+
+
+def placed(raw: dict[str, Any], path: Path) -> list[tuple[dict[str, Any], Road | None]]:
+    """The same with the road that each stands on. Raises SlimcvError."""
     steps = raw.get("steps")
     if not isinstance(steps, list) or not steps:
         raise SlimcvError(
             f"{path}: 'steps' must be a list with at least one step", "see `slimcv recipes steps`"
         )
-    for at, entry in enumerate(steps):
+    found = []
+    for number, (among, at, road) in enumerate(spread(steps, path), start=1):
+        entry = among[at]
         if isinstance(entry, str):
-            steps[at] = {entry: {}}
+            entry = among[at] = {entry: {}}
         elif not isinstance(entry, dict):
             raise SlimcvError(
-                f"{path}: entry {at + 1} is {entry!r}", "an entry is a step's name or `name: {key: value}`"
+                f"{path}: entry {number} is {entry!r}", "an entry is a step's name or `name: {key: value}`"
             )
-    return steps
+        found.append((entry, road))
+    return found
 
 
 def step_key(entry: dict[str, Any], path: Path, number: int) -> str:

@@ -42,7 +42,7 @@ def render_card(report: Mapping[str, Any], *, license: str | None = None) -> str
         before_after(report),
         cell(comparison.method(report)),
         "## Data",
-        facts(report["data"]) if report["data"] else "No data was given: accuracy not measured.",
+        facts(report["data"]) if report["data"] else comparison.no_data(report),
         "## Measured on",
         facts(report["environment"]),
         "## Licence",

@@ -42,7 +42,12 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         ),
         _accuracy("top-1", before.top1, after.top1),
         _accuracy("top-5", before.top5, after.top5),
-        Row("same answer as the original", NOT_MEASURED, figures.percent(after.agreement), ""),
+        Row(
+            "same answer as the original",
+            NOT_MEASURED,
+            figures.percent(after.agreement),
+            asked(after.synthetic_pictures),
+        ),
         _training(report, before, after),
         Row(
             "INT8 share of the MACs",
@@ -151,7 +156,7 @@ def gate(report: Mapping[str, Any]) -> str:
         found = "accuracy not measured" if lost is None else f"measured: {figures.points(lost)}"
         found += _paired_words(report["optimized"].get("paired"))
         if lost is None and report["optimized"]["agreement"] is not None:
-            found += f", same answer as the original on {figures.percent(report['optimized']['agreement'])}"
+            found += f", {_agreement(report['optimized'])}"
         unit = "point" if bounds["max_drop"] == 1 else "points"
         words.append(f"top-1 may drop by at most {bounds['max_drop']:g} {unit} ({found})")
     if bounds["min_speedup"] is not None:
@@ -216,7 +221,31 @@ def accuracy_note(step: Mapping[str, Any]) -> str:
     after = step.get("measurement")
     if not after or after["top1"] is not None or after["agreement"] is None:
         return ""
-    return f"accuracy not measured, same answer as the original on {figures.percent(after['agreement'])}"
+    return f"accuracy not measured, {_agreement(after)}"
+
+
+def asked(synthetic: int | None) -> str:
+    """What pictures agreement was found on, where they were made for it."""
+    return "" if synthetic is None else f"{synthetic} synthetic pictures"
+
+
+def no_data(report: Mapping[str, Any]) -> str:
+    """What a run without pictures can say of accuracy, and what it cannot."""
+    pictures = report["optimized"].get("synthetic_pictures")
+    if pictures is None:
+        return "No data was given: accuracy not measured."
+    return (
+        f"No data was given: accuracy not measured. A max_drop bounds how many of {pictures} synthetic "
+        "pictures (noise with the spectrum of photographs) get another answer than the original's. That "
+        "shows a damaged network, not how accurate a sound one is: slimcv verify --data measures it on "
+        "labelled pictures."
+    )
+
+
+def _agreement(measured: Mapping[str, Any]) -> str:
+    said = f"same answer as the original on {figures.percent(measured['agreement'])}"
+    words = asked(measured.get("synthetic_pictures"))
+    return f"{said} of {words}" if words else said
 
 
 def latency_of(measurement: Mapping[str, Any] | None) -> str:

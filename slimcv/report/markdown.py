@@ -35,7 +35,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Model",
         facts({key: value for key, value in model.items() if key != "name"}),
         "## Data",
-        facts(report["data"]) if report["data"] else "No data was given: accuracy not measured.",
+        facts(report["data"]) if report["data"] else comparison.no_data(report),
         "## Machine and versions",
         facts(report["environment"]),
         "## How to repeat",

@@ -42,6 +42,11 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]
 def _notes(found: Mapping[str, Any]) -> Iterator[str]:
     parts = (("weights", "tensor_bytes"), ("graph", "graph_bytes"), ("manifest", "manifest_bytes"))
     yield "Packed: " + ", ".join(f"{name} {found[key]:,}" for name, key in parts) + " bytes."
+    if found["sample_bytes"]:
+        yield (
+            f"Golden samples, which slimcv verify compares, take {found['sample_bytes']:,} more bytes; "
+            f"without them, as with --strip, the file has {found['bytes'] - found['sample_bytes']:,}."
+        )
     if found["ways"]:
         yield "Tensors: " + "; ".join(f"{count} {way}" for way, count in found["ways"].items()) + "."
     if found["stripped_bytes"] is not None:

@@ -41,7 +41,10 @@ class PairedPart(_Part):
 
 
 class MeasurementPart(_Part):
-    """The object M: one variant, measured; accuracies in percent, sizes in bytes, shares 0 to 1."""
+    """The object M: one variant, measured; accuracies in percent, sizes in bytes, shares 0 to 1.
+
+    `synthetic_pictures` is how many pictures made of noise `agreement` was found on, null with real ones.
+    """
 
     parameters: int = Field(ge=0)
     buffers: int = Field(ge=0)
@@ -60,6 +63,7 @@ class MeasurementPart(_Part):
     train_seconds_per_epoch: float | None
     int8_mac_share: float | None = Field(ge=0, le=1)
     paired: PairedPart | None = None
+    synthetic_pictures: int | None = Field(default=None, ge=1)
 
 
 class GatePart(_Part):

@@ -149,6 +149,8 @@ def _closing(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             "original and optimised ran on different numbers of threads: the ratios mix both effects"
         )
+    if report["data"] is None:
+        lines.append(comparison.no_data(report))
     lines.append(f"{figures.NOT_MEASURED} stands for not measured")
     return lines
 

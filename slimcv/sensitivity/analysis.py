@@ -36,6 +36,9 @@ SWEEP_BYTES = 2**31
 """Memory that the values of all pictures may take where the walk stands."""
 
 _BATCH = 8
+_MEASURED_BATCH = 32
+"""Outputs do not depend on the batch, and a layer prepares its weights anew for each."""
+
 _OUTPUTS_FAIL = "the outputs are no numbers any more"
 
 log = logging.getLogger("slimcv")
@@ -62,7 +65,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sample:
-    """Normalised pictures in batches: those to compare outputs on, with labels (n,), and those to fit on."""
+    """Normalised pictures in batches: those to compare outputs on, with labels (n,), and those to fit on.
+
+    In channels_last, in which convolutions need not rearrange what they read.
+    """
 
     measured: tuple[Tensor, ...]
     labels: Tensor
@@ -81,6 +87,7 @@ def analyse(context: Context, run: Run, *, images: int) -> Iterator[Record]:
     model = capture.deterministic(variant.model)
     capture.set_training(model, False)
     surgery.fold_norms(model, variant.input)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = treatments(levels=levels())
     analysis = _Analysis(model, context, images)
     if not analysis.walk.layers:
@@ -120,13 +127,15 @@ def sample(context: Context, model: fx.GraphModule, *, images: int) -> Sample:
     pixels = train.pixels(input.height, input.width, input.channels)
     parts = order[:count], order[count:] if len(order) > count else order
     measured, fitted = (
-        list(batches(pixels, train.labels, input, batch_size=_BATCH, order=part)) for part in parts
+        list(batches(pixels, train.labels, input, batch_size=size, order=part))
+        for size, part in zip((_MEASURED_BATCH, _BATCH), parts, strict=True)
     )
-    return Sample(
-        tuple(x for x, _, _ in measured),
-        torch.cat([labels for _, labels, _ in measured]),
-        tuple(x for x, _, _ in fitted),
-    )
+
+    def laid_out(pictures: Sequence[tuple[Tensor, Tensor, Any]]) -> tuple[Tensor, ...]:
+        return tuple(x.contiguous(memory_format=torch.channels_last) for x, _, _ in pictures)
+
+    labels = torch.cat([labels for _, labels, _ in measured])
+    return Sample(laid_out(measured), labels, laid_out(fitted))
 
 
 class _Analysis:

@@ -1,4 +1,4 @@
-"""Whether a bundle is whole and does on this machine what it did on the one that made it."""
+"""Whether a bundle or a packed file is whole and does on this machine what it did on the one that made it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from slimcv import bundle, data, serving
+from slimcv import bundle, data, packed, serving
 from slimcv.bundle import Manifest
 from slimcv.errors import SlimcvError
 from slimcv.measure import environment
@@ -47,7 +47,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found. A damaged bundle is not run at all."""
+    """What was found. A damaged bundle or packed file is not run at all."""
 
     folder: str
     checks: tuple[Check, ...]
@@ -80,15 +80,16 @@ def verify(
 ) -> Verification:
     """Compare every file with the manifest, then run the golden samples, the clock and `source`'s val/.
 
-    `runtime` is by default the one that serves, `threads` are those the bundle was measured with. Raises
-    SlimcvError where there is no manifest that can be read, the runtime does not load the file, or `source`
-    cannot be read.
+    `folder` may be a packed file, which is compared with the hash in it. `runtime` is by default the one that
+    serves, `threads` are those the bundle was measured with. Raises SlimcvError where there is no manifest
+    that can be read, the runtime does not load the file, or `source` cannot be read.
     """
-    manifest = bundle.read(folder, verify=False)
-    files = list(_files(folder, manifest))
+    manifest, files = _packed(folder) if folder.is_file() else _whole(folder)
     if any(check.outcome == "failed" for check in files):
         return Verification(str(folder), tuple(files), damaged=True)
-    predictor = serving.load(folder, runtime=runtime, threads=threads or manifest.serve.threads)
+    measured_with = manifest.serve.threads if manifest is not None else None
+    predictor = serving.load(folder, runtime=runtime, threads=threads or measured_with)
+    manifest = predictor.manifest
     checks = [*files, *_machine(manifest), *_golden(folder, manifest, predictor, limits)]
     checks.append(_latency(manifest, predictor, limits))
     if source is not None:
@@ -96,6 +97,39 @@ def verify(
     elif limits.min_top1 is not None:
         raise SlimcvError("--min-top1 needs labelled pictures", "give them with --data DIR")
     return Verification(str(folder), tuple(checks), damaged=False)
+
+
+def _whole(folder: Path) -> tuple[Manifest, list[Check]]:
+    manifest = bundle.read(folder, verify=False)
+    return manifest, list(_files(folder, manifest))
+
+
+def _packed(path: Path) -> tuple[Manifest | None, list[Check]]:
+    """The manifest in a packed file, None without one, and whether all of the file unpacks to what it was."""
+    try:
+        model, manifest = packed.read(path)
+        packed.read_samples(path)
+    except SlimcvError as error:
+        return None, [Check(f"file {path.name}", "failed", error.message)]
+    size = path.stat().st_size
+    checks = [
+        Check(
+            "files",
+            "passed",
+            f"{size:,} bytes unpack to the {len(model):,} of the model that was packed (SHA-256)",
+        )
+    ]
+    if manifest is None:
+        checks.append(
+            Check("manifest", "noted", "a model packed alone: classes and normalisation not checked")
+        )
+    else:
+        checks.append(
+            Check(
+                "environment", "noted", "not packed: the machine it was made on is not compared with this one"
+            )
+        )
+    return manifest, checks
 
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[Check]:
@@ -133,10 +167,18 @@ def _machine(manifest: Manifest) -> Iterator[Check]:
 
 
 def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limits) -> Iterator[Check]:
-    if manifest.golden is None:
-        yield Check("golden samples", "noted", "the bundle has none")
+    samples = _samples(folder, manifest)
+    if manifest.golden is None or samples is None:
+        what = "packed without them (--strip)" if folder.is_file() else "the bundle has none"
+        yield Check("golden samples", "noted", f"{what}: its answers are not compared with any")
+        if limits.min_agreement is not None:
+            detail = "there are no golden samples to agree with"
+            yield Check("agreement", "failed", detail, bound=limits.min_agreement)
         return
-    samples = golden.read(folder / manifest.golden.path)
+    spec = manifest.input
+    if samples.pixels.shape[1:] != (spec.height, spec.width, spec.channels):
+        yield Check("golden samples", "failed", "the pictures have another size than the model's input")
+        return
     outputs = predictor.outputs(samples.pixels)
     if outputs.shape != samples.outputs.shape or not np.isfinite(outputs).all():
         yield Check("golden samples", "failed", "the outputs have another shape or are no numbers")
@@ -150,6 +192,13 @@ def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limi
         bound=bound,
     )
     yield _judged("agreement", samples.agreement(outputs), "%", at_least=limits.min_agreement)
+
+
+def _samples(folder: Path, manifest: Manifest) -> golden.Golden | None:
+    if folder.is_file():
+        found = packed.read_samples(folder)
+        return None if found is None else golden.Golden(*found)
+    return None if manifest.golden is None else golden.read(folder / manifest.golden.path)
 
 
 def _latency(manifest: Manifest, predictor: Predictor, limits: Limits) -> Check:

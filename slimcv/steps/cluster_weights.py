@@ -53,7 +53,9 @@ class ClusterWeights(Step, FinetuneSettings):
 
     def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
         """Zeros become a shared value near zero where they are not preserved."""
-        return self.forgets(gained) if gained == "sparsity" else None
+        if gained == "sparsity":
+            return self.forgets(gained)
+        return "every output gets values of its own" if self.per == "channel" else None
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The clustered variant; `details["cluster_weights"]` has the distinct values by layer."""

@@ -52,6 +52,10 @@ class DepthwiseSeparable(Step):
         """New weights have neither zeros nor shared values."""
         return "new layers take the place of the old ones, with weights that are fitted to their outputs"
 
+    def draft(self) -> DepthwiseSeparable:
+        """Nothing is fitted."""
+        return self.model_copy(update={"correct": False})
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with every convolution replaced that a pair does with fewer MACs."""
         from slimcv import surgery

@@ -34,14 +34,14 @@ class Finetune(Step, FinetuneSettings):
         from slimcv.quantization import awareness
 
         model = awareness.trainable(variant.model)
-        preserve = self.preserve
+        preserve, quantized = self.preserve, variant.details.get("quantize_int8", {})
         if preserve == "auto":
-            preserve = tuple(variant.details.get("quantize_int8", {}).get("preserve", ()))
+            preserve = tuple(quantized.get("preserve", ()))
         settings = self.model_copy(update={"precision": "fp32", "preserve": preserve})
         trained = finetune(replace(variant, model=model, precision="fp32"), context, settings).variant
         return replace(
             trained,
-            model=awareness.stored(trained.model, variant.model),
+            model=awareness.stored(trained.model, variant.model, mantissa_bits=quantized.get("scale_bits")),
             precision="int8",
             details={**variant.details, "finetune_int8": trained.details["finetune"]},
         )

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from slimcv.errors import NotApplicable
-from slimcv.step import Context, Stage, Step, Variant
+from slimcv.step import Context, Gain, Stage, Step, Variant
 
 log = logging.getLogger("slimcv")
 
@@ -51,6 +51,14 @@ class LowRank(Step):
     calibration_images: int = Field(
         default=128, ge=1, description="pictures for energy and fitting, fewer where memory would not do"
     )
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """New weights have neither zeros nor shared values."""
+        return "two layers take the place of one, with weights that are made of all of the old ones"
+
+    def draft(self) -> LowRank:
+        """Layers are not fitted to what those before them became."""
+        return self.model_copy(update={"correct": False})
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with every layer factorised that is worth it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from slimcv.errors import NotApplicable, Rejected
-from slimcv.step import Context, Stage, Step, Variant
+from slimcv.step import Context, Gain, Stage, Step, Variant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +66,16 @@ class PruneChannels(Step):
     calibration_images: int = Field(
         default=128, ge=1, description="pictures for importance and fitting, fewer where memory would not do"
     )
+
+    def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
+        """Weights that are cut out and not fitted stay what they were."""
+        if not self.correct:
+            return None
+        return "layers that read removed channels are fitted anew, unless `correct: false`"
+
+    def draft(self) -> PruneChannels:
+        """All channels at once, nothing is fitted or trained."""
+        return self.model_copy(update={"correct": False, "steps": 1})
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with fewer channels, pruned in `steps` rounds with fine-tuning in between."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from slimcv.errors import Rejected
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.step import Context, Gain, InputSpec, Stage, Step, Variant
 
 if TYPE_CHECKING:
@@ -67,6 +67,13 @@ class QuantizeInt8(Step):
         default=(),
         description="sparsity: zeros stay in training too; clusters: one scale for those, no equalize",
     )
+    scale_bits: int | None = Field(
+        default=None,
+        ge=1,
+        le=23,
+        description="bits of mantissa that scales and biases keep, for a smaller packed file; 7 are those of "
+        "bfloat16, null keeps all",
+    )
 
     def undoes(self, gained: Gain, *, recovers: bool) -> str | None:
         """Symmetric scales leave zeros zero; the rest must be asked for."""
@@ -76,6 +83,11 @@ class QuantizeInt8(Step):
             return "a scale for every channel makes several integers of a shared value"
         return "trained with its rounding, weights that are zero move" if recovers else None
 
+    def draft(self) -> QuantizeInt8:
+        """A few pictures set the ranges, and every layer is taken whatever its error."""
+        untuned = {"correct_bias": False, "equalize": False, "max_error": float("inf")}
+        return self.model_copy(update={"calibration_images": self.batch_size, **untuned})
+
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The INT8 graph; artifacts made of the float one are dropped."""
         from slimcv import quantization
@@ -83,6 +95,8 @@ class QuantizeInt8(Step):
         from slimcv.quantization import calibration
 
         train = calibration.pictures_for(variant, context)
+        if any(map(quantization.dequantizes, variant.model.graph.nodes)):
+            raise NotApplicable("the weights are integers already")
         reduce_range = (
             environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
         )
@@ -109,6 +123,7 @@ class QuantizeInt8(Step):
             "correct_bias": self.correct_bias,
             "equalize": self._equalizes,
             "preserve": list(self.preserve),
+            "scale_bits": self.scale_bits,
             "layers_in_float": list(in_float),
             "layers_left_in_float": left,
         }
@@ -139,6 +154,7 @@ class QuantizeInt8(Step):
                 correct_bias=self.correct_bias,
                 in_float=in_float,
                 preserve=self.preserve,
+                mantissa_bits=self.scale_bits,
             )
 
         few = self.model_copy(update={"calibration_images": min(self.calibration_images, _FEW)})

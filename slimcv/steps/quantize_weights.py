@@ -36,6 +36,13 @@ class QuantizeWeights(Step):
     preserve: tuple[Gain, ...] = Field(
         default=(), description="clusters: one scale for weights that share values; zeros always stay zero"
     )
+    scale_bits: int | None = Field(
+        default=None,
+        ge=1,
+        le=23,
+        description="bits of mantissa that scales and biases keep, for a smaller packed file; 7 are those of "
+        "bfloat16, null keeps all",
+    )
 
     def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
         """Symmetric scales leave zeros zero."""
@@ -62,6 +69,7 @@ class QuantizeWeights(Step):
             per_channel=self.per_channel,
             preserve=self.preserve,
             pictures=pictures,
+            mantissa_bits=self.scale_bits,
         )
         if not errors:
             raise NotApplicable("the network has no convolution or linear layer")
@@ -71,6 +79,7 @@ class QuantizeWeights(Step):
             "per_channel": self.per_channel,
             "correct_bias": pictures is not None,
             "preserve": list(self.preserve),
+            "scale_bits": self.scale_bits,
             "errors": {name: round(error, 5) for name, error in errors.items()},
         }
         return replace(

@@ -3,6 +3,7 @@
 import re
 
 from slimcv import report
+from slimcv.report.card import render_card
 from slimcv.report.quoting import cell, fenced
 from slimcv.results import Record
 
@@ -67,6 +68,20 @@ def test_a_fence_is_longer_than_the_fences_inside():
 
 def test_without_data_the_accuracy_is_said_to_be_missing(make_report):
     assert "No data was given: accuracy not measured." in report.render(make_report(data=None), "markdown")
+
+
+def test_a_gate_judged_on_synthetic_pictures_says_so_everywhere(make_report):
+    judged = {"top1": None, "top5": None, "agreement": 98.4375, "synthetic_pictures": 64, "paired": None}
+    found = make_report(data=None)
+    found["ratios"]["top1"] = None
+    for key in ("original", "optimized"):
+        found[key] = found[key] | judged
+    for kind in ("markdown", "text"):
+        text = " ".join(report.render(found, kind).split())
+        assert "accuracy not measured, same answer as the original on 98.4 % of 64 synthetic pictures" in text
+        assert "noise with the spectrum of photographs" in text
+        assert "not how accurate a sound one is" in text
+    assert "64 synthetic pictures" in render_card(found)
 
 
 def test_long_lists_are_cut_and_say_so(make_report):

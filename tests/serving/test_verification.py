@@ -1,11 +1,12 @@
 """A bundle is verified where it is to serve: damage, other answers, a slow machine and lost accuracy show."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from slimcv import bundle
+from slimcv import bundle, cli, packed
 from slimcv.errors import SlimcvError
 from slimcv.serving import golden
 from slimcv.serving.verification import Limits, verify
@@ -92,3 +93,93 @@ def test_golden_samples_are_the_same_bytes_for_the_same_samples(folder):
     samples = golden.read(folder / "golden.npz")
     assert samples.pixels.shape == (golden.COUNT, 16, 12, 3)
     assert samples.packed() == (folder / "golden.npz").read_bytes()
+
+
+@pytest.fixture
+def slim(folder, tmp_path):
+    return tmp_path / "model.slim", folder
+
+
+def test_a_packed_file_is_verified_like_the_bundle_it_was_made_of(slim, pictures):
+    path, folder = slim
+    packed.pack(folder, out=path)
+    limits = Limits(max_latency_ms=60_000.0, min_agreement=100.0, min_top1=99.0)
+    found = verify(path, limits, source=str(pictures))
+    assert found.passed
+    assert [name for name, outcome in outcomes(found).items() if outcome == "passed"] == [
+        "files", "golden samples", "agreement", "latency p50", "top-1"
+    ]  # fmt: skip
+    differences = [
+        next(check.value for check in each.checks if check.name == "golden samples")
+        for each in (found, verify(folder, Limits()))
+    ]
+    assert differences[0] == differences[1]
+    assert verify(path, Limits(), runtime="openvino").passed
+
+
+def test_one_packed_without_golden_samples_says_what_it_could_not_check(slim):
+    path, folder = slim
+    packed.pack(folder, out=path, strip=True)
+    found = verify(path, Limits(max_latency_ms=60_000.0))
+    assert found.passed
+    notes = {check.name: check.detail for check in found.checks if check.outcome == "noted"}
+    assert "--strip" in notes["golden samples"]
+    assert "not compared" in notes["golden samples"]
+    assert "not packed" in notes["environment"]
+    asked = verify(path, Limits(min_agreement=90.0))
+    assert outcomes(asked)["agreement"] == "failed", "what was asked for and cannot be checked is not passed"
+
+
+def test_one_packed_from_an_onnx_file_alone_is_timed_and_the_rest_is_noted(slim):
+    path, folder = slim
+    packed.pack(folder / "model.onnx", out=path)
+    found = verify(path, Limits(max_latency_ms=60_000.0))
+    assert found.passed
+    assert outcomes(found) == {
+        "files": "passed", "manifest": "noted", "golden samples": "noted", "latency p50": "passed",
+    } | {name: "noted" for name in outcomes(found) if name == "int8"}  # fmt: skip
+
+
+def test_a_flipped_bit_anywhere_in_a_packed_file_is_found_and_nothing_is_run(slim):
+    path, folder = slim
+    packed.pack(folder, out=path)
+    whole = path.read_bytes()
+    for place in (9, 50, 90, len(whole) // 2, len(whole) - 1):
+        content = bytearray(whole)
+        content[place] ^= 1
+        path.write_bytes(content)
+        found = verify(path, Limits())
+        assert found.damaged, place
+        assert list(outcomes(found)) == ["file model.slim"]
+
+
+def test_other_answers_than_a_packed_file_expects_fail(slim):
+    path, folder = slim
+    samples = golden.read(folder / "golden.npz")
+    other = golden.Golden(samples.pixels, np.roll(samples.outputs, 1, axis=1)).packed()
+    (folder / "golden.npz").write_bytes(other)
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["files"]["golden.npz"] = {"bytes": len(other), "sha256": bundle.sha256(folder / "golden.npz")}
+    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    packed.pack(folder, out=path)
+    found = verify(path, Limits(min_agreement=90.0))
+    assert not found.damaged
+    assert (outcomes(found)["golden samples"], outcomes(found)["agreement"]) == ("failed", "failed")
+
+
+def test_the_command_takes_a_packed_file_and_ends_with_its_codes(slim, monkeypatch, capsys):
+    path, folder = slim
+    packed.pack(folder, out=path)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["slimcv", "verify", str(path), *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().out
+
+    assert call()[0] == 0
+    assert call("--max-latency-ms", "0.000001")[0] == 3
+    path.write_bytes(path.read_bytes()[:-1])
+    code, said = call()
+    assert code == 2
+    assert "model.slim" in said

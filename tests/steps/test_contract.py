@@ -109,7 +109,10 @@ def test_it_stands_in_a_recipe(name):
     used = set()
     for path in RECIPES.glob("*.yaml"):
         for entry in yaml.safe_load(path.read_text("utf-8"))["steps"]:
-            used |= {entry} if isinstance(entry, str) else set(entry)
+            roads = [[entry]] if isinstance(entry, str) else entry.get("either", [[entry]])
+            used |= {
+                name for road in roads for one in road for name in ([one] if isinstance(one, str) else one)
+            }
     assert name in used
 
 

@@ -91,7 +91,8 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
         )
     elif after["agreement"] is not None:
         label = "same answer as the original"
-        found.append(Tile(figures.percent(after["agreement"]), label, "on pictures without labels"))
+        pictures = comparison.asked(after.get("synthetic_pictures")) or "pictures without labels"
+        found.append(Tile(figures.percent(after["agreement"]), label, f"on {pictures}"))
     for label, key, form, less, more in (
         ("file size", "size_bytes", figures.size, "smaller", "larger"),
         ("parameters", "parameters", figures.count, "fewer", "more"),
