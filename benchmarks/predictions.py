@@ -3,9 +3,9 @@
 `predictions.py RUN...` reads runs of `slimcv optimize`: for every step that was timed and had been foretold,
 both speed-ups and the error, |foretold / measured - 1|; then the median error over all, and step by step.
 
-`predictions.py --row profile` calls `slimcv profile torchvision:resnet50` as a user would: the whole command's
-wall time (to be at most 20 s on two cores), and its peak memory over that of a plain process that builds
-the network and predicts once (to be at most 300 MB). `--model` and `--runtime` ask for others.
+`predictions.py --row profile` calls `slimcv profile torchvision:resnet50` as a user would: the whole
+command's wall time (to be at most 20 s on two cores), and its peak memory over that of a plain process that
+builds the network and predicts once (to be at most 300 MB). `--model` and `--runtime` ask for others.
 
 Prints JSON.
 """
