@@ -18,6 +18,7 @@ from slimcv import parity, runtimes
 from slimcv.errors import SlimcvError
 from slimcv.measure import environment, latency
 from slimcv.measure.latency import Contender, ContenderFailed, Timing
+from slimcv.rounding import digits, significant
 
 if TYPE_CHECKING:
     from slimcv.step import Context, Variant
@@ -49,13 +50,14 @@ class Heat:
 
 @dataclass(frozen=True)
 class Row:
-    """One way of running the variant: the median call with one picture, and what became of it."""
+    """One way of running the variant: the median call with one picture, its spread, and what became of it."""
 
     name: str
     runtime: str
     precision: str | None
     p50_ms: float | None
     outcome: str
+    spread: float | None = None
 
 
 def runtime_of(name: str) -> str:
@@ -117,17 +119,18 @@ def rows(heat: Heat, final: Mapping[str, Timing], *, best: str, refused: Mapping
     every = sorted(heat.timings, key=lambda name: heat.timings[name].latency.p50)
     for name in every:
         timing = final.get(name, heat.timings[name])
-        slower = timing.latency.p50 / final[best].latency.p50
-        if name not in final:  # Compared with the winner in the same run.
-            slower = heat.timings[name].latency.p50 / heat.timings[best].latency.p50
-        outcome = f"{slower:.2f}× the time of {best}"
+        # Compared with the winner in the same run.
+        winner = (final if name in final else heat.timings)[best].latency
+        slower = significant(timing.latency.p50 / winner.p50, digits(timing.latency.spread, winner.spread))
+        outcome = f"{slower}× the time of {best}"
         if name == best:
             outcome = "served"
         elif name in heat.problems:
             outcome = heat.problems[name]
         elif name in refused:
             outcome = f"{refused[name]} ({outcome})"
-        yield Row(name, runtime_of(name), timing.precision, timing.latency.p50, outcome)
+        figures = timing.latency
+        yield Row(name, runtime_of(name), timing.precision, figures.p50, outcome, figures.spread)
     for name in sorted(heat.problems.keys() - heat.timings.keys()):
         yield Row(name, runtime_of(name), None, None, heat.problems[name])
 

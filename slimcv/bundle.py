@@ -127,6 +127,7 @@ def place(
     precision: str,
     latency_ms: float | None = None,
     max_abs_diff: float | None = None,
+    spread: float | None = None,
 ) -> tuple[Artifact, ...]:
     """Copy an exported file to its place in the bundle; the figures go into the report's `artifacts`.
 
@@ -152,6 +153,7 @@ def place(
                     sha256=entry.sha256,
                     latency_ms=latency_ms if number == 0 else None,
                     max_abs_diff=max_abs_diff if number == 0 else None,
+                    spread=spread if number == 0 else None,
                 )
             )
     return tuple(artifacts)

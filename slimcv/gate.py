@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from slimcv import paired
+from slimcv.rounding import digits, significant
 
 if TYPE_CHECKING:
     from slimcv.measure.latency import Ratio
@@ -201,7 +202,7 @@ def _figures(
                 "min_speedup",
                 gate.min_speedup,
                 gained,
-                "" if gained is None else f"{gained:.3g}× the original's speed",
+                "" if gained is None else f"{_factor(gained, candidate, original)}× the original's speed",
             )
         )
     if gate.max_size is not None:
@@ -216,6 +217,12 @@ def _lost(lost: float | None, candidate: Measurement, against: Measurement, base
     pictures = candidate.synthetic_pictures
     on = "" if pictures is None else f" on {pictures} synthetic pictures"
     return f"no labels: {lost:.1f} % of the answers{on} are not the original's"
+
+
+def _factor(gained: float, candidate: Measurement, original: Measurement) -> str:
+    """A speed-up with the digits that both spreads leave."""
+    timed = [one.latency_ms for one in (candidate, original) if one.latency_ms is not None]
+    return significant(gained, digits(*(latency.spread for latency in timed)))
 
 
 def _points(lost: float | None, base: str) -> str:

@@ -103,7 +103,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Artifact:
-    """An exported file, what runs it and how far its outputs are from the variant it was made from."""
+    """An exported file, what runs it and how far its outputs are from the variant it was made from.
+
+    `spread` is that of its latency (see Latency).
+    """
 
     path: str
     runtime: str
@@ -112,6 +115,7 @@ class Artifact:
     sha256: str
     latency_ms: float | None = None
     max_abs_diff: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from slimcv.gate import Gate, Verdict, judge
 from slimcv.measure import environment, latency, layers, size
 from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.results import Artifact, Measurement, Record
+from slimcv.rounding import rounded
 from slimcv.train.pace import plain_seconds_per_epoch
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def _refused(files: Iterable[str], accurate: Collection[str]) -> dict[str, str]:
 
 def _race(files: dict[str, Path], timings: dict[str, latency.Timing], best: str) -> str:
     """Which of several files won, in words."""
-    others = [f"{name} {timings[name].latency.p50:.3g} ms" for name in files if name != best]
+    found = {name: timings[name].latency for name in files if name != best}
+    others = [f"{name} {rounded(one.p50, one.spread * one.p50)} ms" for name, one in found.items()]
     return f"served is {best}, beside {', '.join(others)}" if others else ""
 
 
@@ -377,6 +379,7 @@ def _placed(
             runtime_of(name),
             precision=timings[name].precision,
             latency_ms=timings[name].latency.p50,
+            spread=timings[name].latency.spread,
             max_abs_diff=(variant.details.get(name) or {}).get("max_abs_diff"),
         )
     places = {bundle.PLACES[runtime_of(name)] for name in files}

@@ -19,6 +19,7 @@ from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.models import capture
 from slimcv.recipe import EXPORTS, Entry, Recipe
 from slimcv.results import Measurement, Record
+from slimcv.rounding import digits, significant
 from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
 from slimcv.step import Context, Stage, Step, Variant
@@ -27,6 +28,7 @@ from slimcv.writing import write_text
 if TYPE_CHECKING:
     from slimcv.profile.prediction.beforehand import Foretold
     from slimcv.profile.prediction.changes import Network
+    from slimcv.profile.roofline import Limits
 
 log = logging.getLogger("slimcv")
 
@@ -84,7 +86,7 @@ class Workbench:
         told = (
             "" if self.split is None else f"; top-1 of steps is that of {len(self.split)} pictures of train/"
         )
-        log.info("original: measuring%s", told)
+        log.info("original: measuring%s", told, extra={"begun": (-1, "original")})
         checkpoint = self.run.save_checkpoint(number, "original", self.teacher.variant)
         figures = self._figures(self.teacher, self._original_file(self.teacher), timing=None)
         seconds = time.perf_counter() - started
@@ -111,8 +113,8 @@ class Workbench:
         if replayed is not None:
             return replayed, self._replayed(replayed, entry.step, before)
         started = time.perf_counter()
+        log.info("%s: applying", entry.name, extra={"begun": (at, entry.name)})
         foretold = self._foretold(entry, before)
-        log.info("%s: applying", entry.name)
         record = Record(number, at, entry.name, "skipped", "", 0.0)
         candidate = None
         try:
@@ -133,7 +135,7 @@ class Workbench:
             if foretold is not None:
                 record = replace(
                     record,
-                    reason=f"{record.reason} (foretold: {foretold.speedup:.3g}×)",
+                    reason=f"{record.reason} ({foretold})",
                     details={**record.details, "foretold": foretold.as_json()},
                 )
         except Rejected as error:
@@ -202,7 +204,10 @@ class Workbench:
         if replayed is not None:
             return replayed
         started = time.perf_counter()
-        log.info("final measurement: accuracy on val/, then original against optimised, interleaved")
+        log.info(
+            "final measurement: accuracy on val/, then original against optimised, interleaved",
+            extra={"begun": (-1, SHIP)},
+        )
         record = ship(
             held.variant,
             number=number,
@@ -214,6 +219,10 @@ class Workbench:
             bake_off=self.recipe.runtime is None and not self.quick,
             quick=self.quick,
         )
+        if record.outcome == "accepted" and not self.quick:
+            record = replace(
+                record, details={**record.details, "layer_times": self._layer_times(held, record)}
+            )
         record = replace(record, seconds=time.perf_counter() - started)
         self.run.commit(record)
         return record
@@ -271,11 +280,31 @@ class Workbench:
             self.networks.clear()
             try:
                 self.networks[before.number] = beforehand.network_of(
-                    before.variant, runtime=self.yardstick, threads=threads
+                    before.variant, runtime=self.yardstick, threads=threads, limits=self._limits
                 )
             except SlimcvError:
                 return None
         return beforehand.foretell(self.networks[before.number], entry.name, entry.step, threads=threads)
+
+    def _layer_times(self, held: Held, shipped: Record) -> dict[str, object]:
+        """What the layers of the original and of what is shipped take (see slimcv.profile.before_after)."""
+        from slimcv.profile.before_after import before_and_after
+
+        log.info("layer by layer: original and optimised, in the runtime that serves")
+        return before_and_after(
+            self.context.teacher,
+            held.variant,
+            serve=shipped.details["serve"],
+            threads=self.context.threads,
+            limits=self._limits,
+        )
+
+    @cached_property
+    def _limits(self) -> Limits:
+        """What this machine can do at most, which the first run on it measures for some seconds."""
+        from slimcv.profile.roofline import measured
+
+        return measured(threads=self.context.threads)
 
     def _other_form(self, step: Step, before: Held) -> Variant:
         """The variant with one more file, which another quantiser made of what it was in floats."""
@@ -454,4 +483,6 @@ def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bo
 
 
 def _gain(timings: Mapping[str, latency.Timing]) -> str:
-    return f"{timings['before'].latency.p50 / timings['candidate'].latency.p50:.3g}× the speed before"
+    before, candidate = timings["before"].latency, timings["candidate"].latency
+    meaningful = digits(before.spread, candidate.spread)
+    return f"{significant(before.p50 / candidate.p50, meaningful)}× the speed before"

@@ -30,12 +30,6 @@ def _private_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _denormals_as_they_come():
-    """An ONNX Runtime session has the thread that makes it take denormal numbers for zero ever after."""
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture(autouse=True)
 def _quiet_afterwards():
     """The command line hands its log to the stderr of the moment, which a test replaces by its own."""
     yield

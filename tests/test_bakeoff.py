@@ -95,7 +95,7 @@ def test_rows_say_what_became_of_each_the_fastest_first():
     final = {"openvino": timing(2.0), "aotinductor": timing(1.5)}
     table = list(bakeoff.rows(heat, final, best="openvino", refused=refused))
     assert [(row.name, row.p50_ms, row.outcome) for row in table] == [
-        ("aotinductor", 1.5, "machine code (0.75× the time of openvino)"),
+        ("aotinductor", 1.5, "machine code (0.750× the time of openvino)"),
         ("openvino", 2.0, "served"),
         ("inductor", 3.0, "answers otherwise"),
         ("eager", 8.0, "4.00× the time of openvino"),

@@ -119,13 +119,13 @@ def timing(call_ms):
 @pytest.mark.parametrize(
     ("step", "candidate_ms", "outcome"),
     [
-        (GlobalAveragePool(), 1.0, (True, "1× the speed before")),
-        (GlobalAveragePool(), 0.5, (True, "2× the speed before")),
-        (GlobalAveragePool(), 2.0, (False, "slower: 0.5× the speed before")),
-        (DepthwiseSeparable(), 1.0, (False, "no gain: 1× the speed before, inside the spread")),
-        (DepthwiseSeparable(), 0.5, (True, "2× the speed before")),
-        (Finetune(), 1.0, (True, "1× the speed before")),
-        (Finetune(), 2.0, (True, "0.5× the speed before")),
+        (GlobalAveragePool(), 1.0, (True, "1.00× the speed before")),
+        (GlobalAveragePool(), 0.5, (True, "2.00× the speed before")),
+        (GlobalAveragePool(), 2.0, (False, "slower: 0.500× the speed before")),
+        (DepthwiseSeparable(), 1.0, (False, "no gain: 1.00× the speed before, inside the spread")),
+        (DepthwiseSeparable(), 0.5, (True, "2.00× the speed before")),
+        (Finetune(), 1.0, (True, "1.00× the speed before")),
+        (Finetune(), 2.0, (True, "0.500× the speed before")),
     ],
 )
 def test_only_what_enables_later_steps_or_trains_needs_no_gain(step, candidate_ms, outcome):
@@ -226,6 +226,13 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     faster = [name for name, ms in shipped["candidates"].items() if ms < shipped["candidates"][served]]
     assert all(ways[name]["outcome"].startswith(("machine code", "its accuracy")) for name in faster)
     assert len({part["runtime"] for part in report["artifacts"] if part["path"] != "openvino/model.bin"}) == 3
+    times = shipped["layer_times"]
+    assert times["problem"] is None
+    for key in ("original", "optimized"):
+        assert sum(layer["ms"] for layer in times[key]["layers"]) > 0
+    told = [step["details"]["foretold"] for step in report["steps"] if "foretold" in step["details"]]
+    assert all(one["speedup"] == pytest.approx(one["before_ms"] / one["after_ms"]) for one in told)
+    assert "foretold: " in next(step["reason"] for step in report["steps"] if "foretold" in step["details"])
     # The figures are those of the file that is shipped.
     runtime = report["optimized"]["runtime"]
     served = next(part for part in report["artifacts"] if part["runtime"] == runtime)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from typing import TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 _ERASE_REST = "\x1b[K"
 
@@ -25,11 +25,21 @@ def show(logger: logging.Logger, stream: TextIO) -> None:
 
 
 def say(text: str) -> None:
-    """Print on stderr, on a line of its own below what is being drawn there."""
+    """Print on stderr, on a line of its own beside what is being drawn there."""
     for lines in logging.getLogger("slimcv").handlers:
-        if isinstance(lines, LiveLines):
-            lines.end_line()
+        if isinstance(lines, Lines):
+            lines.say(text)
+            return
     print(text, file=sys.stderr, flush=True)
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """A log that draws on a terminal, through which all else must be printed there."""
+
+    def say(self, text: str) -> None:
+        """Print a line, or lines, where nothing is drawn over them."""
+        ...
 
 
 class LiveLines(logging.StreamHandler[TextIO]):
@@ -38,22 +48,27 @@ class LiveLines(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._drawn = False
-        self.addFilter(lambda record: record.levelno >= logging.INFO or _live(record))
+        self.addFilter(lambda record: record.levelno >= logging.INFO or is_live(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; what goes wrong is reported as any other logging does."""
         try:
             text = self.format(record)
-            if _live(record):
+            if is_live(record):
                 # A line that wraps could not be drawn over.
                 text = text[: max(1, shutil.get_terminal_size().columns - 1)]
                 self.stream.write(f"\r{text}{_ERASE_REST}")
             else:
                 self.stream.write(f"{self._end()}{text}\n")
-            self._drawn = _live(record)
+            self._drawn = is_live(record)
             self.flush()
         except (OSError, ValueError):
             self.handleError(record)
+
+    def say(self, text: str) -> None:
+        """Print on stderr, below what was drawn last."""
+        self.end_line()
+        print(text, file=sys.stderr, flush=True)
 
     def end_line(self) -> None:
         """Leave the cursor on a line of its own."""
@@ -71,5 +86,6 @@ class LiveLines(logging.StreamHandler[TextIO]):
         return "\n" if self._drawn else ""
 
 
-def _live(record: logging.LogRecord) -> bool:
+def is_live(record: logging.LogRecord) -> bool:
+    """A state of the work in progress, to be drawn over the one before."""
     return bool(getattr(record, "live", False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv import optimization
-from slimcv.cli import together
+from slimcv.cli import pipeline, together
 from slimcv.cli.intake import caching, load_model, log_to_stderr, seconds_of
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -177,7 +178,9 @@ def optimize(
         command = ["slimcv", *sys.argv[1:]]
         named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
         with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
-            found = list(_shown(optimization.records(plan, run, context, seconds=seconds, quick=quick)))
+            with pipeline.watched(plan, logging.getLogger("slimcv"), sys.stderr) as board:
+                coming = optimization.records(plan, run, context, seconds=seconds, quick=quick)
+                found = list(_shown(coming, board))
             document = optimization.finish(found, plan, run, context, named=named, keep=kept_files)
 
     from slimcv import report
@@ -194,13 +197,14 @@ def optimize(
         raise typer.Exit(EXIT_GATE_MISSED)
 
 
-def _shown(records: Iterable[Record]) -> Iterator[Record]:
+def _shown(records: Iterable[Record], board: pipeline.Board) -> Iterator[Record]:
     """The records as they come, each as a line of a table on stderr."""
     from slimcv import report
 
     colour = report.wants_colour(sys.stderr)
     say(report.step_header())
     for record in records:
+        board.decide(record)
         say(report.step_line(record, colour=colour))
         yield record
 

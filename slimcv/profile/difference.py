@@ -47,10 +47,16 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Differenc
     A layer and what was made of it share its qualified name: `conv1` and `conv1.depthwise`, `conv1.pointwise`
     belong together. Operators have names of their own only in their graph and are gathered by kind.
     """
-    first, second = _gathered(before["layers"], ()), _gathered(after["layers"], _modules(before["layers"]))
-    pairs = [Pair(name, cost, second.get(name)) for name, cost in first.items()]
-    pairs += [Pair(name, None, cost) for name, cost in second.items() if name not in first]
-    return Difference((before["model"], after["model"]), (before["totals"], after["totals"]), tuple(pairs))
+    found = pairs(before["layers"], after["layers"])
+    return Difference((before["model"], after["model"]), (before["totals"], after["totals"]), found)
+
+
+def pairs(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> tuple[Pair, ...]:
+    """The layers of two profiles, as `difference` sets them side by side."""
+    first, second = _gathered(before, ()), _gathered(after, _modules(before))
+    found = [Pair(name, cost, second.get(name)) for name, cost in first.items()]
+    found += [Pair(name, None, cost) for name, cost in second.items() if name not in first]
+    return tuple(found)
 
 
 def _modules(layers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -139,10 +139,7 @@ def _call(model: fx.GraphModule, batch: Tensor) -> float:
 
 @contextmanager
 def flushing_as_before() -> Iterator[bool]:
-    """Leaves this thread's treatment of denormals as it was; gives whether it can be chosen here.
-
-    An ONNX Runtime session that takes them for zero has whoever runs it do so ever after.
-    """
+    """Leaves this thread's treatment of denormals as it was; gives whether it can be chosen here."""
     before = float(torch.tensor(2e-38) * 0.1) == 0.0
     try:
         yield torch.set_flush_denormal(before)

@@ -16,6 +16,10 @@ _HEADINGS = (
 )  # fmt: skip
 
 
+ONE_CALL = 0.1
+"""How sure a time is that was taken once, as a spread: two digits."""
+
+
 def render_bench(found: Mapping[str, Any], format: str, *, colour: bool = False) -> str:
     """A `Comparison.as_json()` as text, JSON or Markdown. Raises SlimcvError on an unknown format."""
     check_format(format)
@@ -53,9 +57,9 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         figures.milliseconds(row["p90_ms"], spread=spread),
         figures.milliseconds(row["p99_ms"], spread=spread),
         against,
-        f"{row['throughput_ips']:,.0f}",
+        figures.rounded(row["throughput_ips"], row["throughput_ips"] * (spread or 0.0)),
         figures.duration(load) if load is not None else "",
-        figures.milliseconds(row["first_call_ms"]),
+        figures.milliseconds(row["first_call_ms"], spread=ONE_CALL),
         figures.size(row["model_bytes"]),
         figures.size(row["size_bytes"]),
         figures.percent(row["top1"]),

@@ -83,12 +83,21 @@ def unmodified(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of running the optimised network, and what became of it; None where it was not timed."""
+    """One way of running the optimised network, and what became of it; None where it was not timed.
+
+    Runs of an older version did not keep the spread.
+    """
 
     name: str
     precision: str
     p50_ms: float | None
     outcome: str
+    spread: float | None = None
+
+    @property
+    def latency(self) -> str:
+        """The median in words."""
+        return figures.milliseconds(self.p50_ms, spread=self.spread)
 
 
 def bake_off(report: Mapping[str, Any]) -> list[Way]:
@@ -104,6 +113,7 @@ def bake_off(report: Mapping[str, Any]) -> list[Way]:
             row["precision"] or figures.NOT_MEASURED,
             row["p50_ms"],
             row["outcome"],
+            row.get("spread"),
         )
         for row in rows
     ]
@@ -129,10 +139,15 @@ def interval(report: Mapping[str, Any], ratio: str) -> tuple[float, float] | Non
     return None if low is None or high is None else (low, high)
 
 
+def speed_of(report: Mapping[str, Any]) -> str:
+    """How much faster the optimised network is, with its interval where that is known."""
+    return next(row for row in rows(report) if row.label == "latency p50").change
+
+
 def headline(report: Mapping[str, Any]) -> str:
     """Speed, size and accuracy in one line."""
     words = []
-    speed = next(row for row in rows(report) if row.label == "latency p50").change.partition(" (")[0]
+    speed = speed_of(report).partition(" (")[0]
     if speed != NOT_MEASURED:
         words.append(speed)
     words.append(
@@ -160,7 +175,7 @@ def gate(report: Mapping[str, Any]) -> str:
         unit = "point" if bounds["max_drop"] == 1 else "points"
         words.append(f"top-1 may drop by at most {bounds['max_drop']:g} {unit} ({found})")
     if bounds["min_speedup"] is not None:
-        found = next(row for row in rows(report) if row.label == "latency p50").change
+        found = speed_of(report)
         words.append(f"at least {bounds['min_speedup']:g}× faster (measured: {found})")
     if bounds["max_size"] is not None:
         found = figures.size(report["optimized"]["size_bytes"])
@@ -213,7 +228,8 @@ def changes_of(step: Mapping[str, Any]) -> str:
     before, after = step.get("before"), step.get("measurement")
     if not before or not after or not before["latency_ms"] or not after["latency_ms"]:
         return NOT_MEASURED
-    return f"{figures.significant(before['latency_ms']['p50'] / after['latency_ms']['p50'])}×"
+    old, new = before["latency_ms"], after["latency_ms"]
+    return f"{figures.significant(old['p50'] / new['p50'], figures.digits(old['spread'], new['spread']))}×"
 
 
 def accuracy_note(step: Mapping[str, Any]) -> str:
@@ -337,11 +353,19 @@ def _latency_words(measurement: Mapping[str, Any] | None) -> str:
 
 
 def _throughput(report: Mapping[str, Any], before: Measurement, after: Measurement) -> Row:
-    def rate(value: float | None) -> str:
-        return NOT_MEASURED if value is None else f"{figures.significant(value)} images/s"
+    """Its spread is taken for that of the latency, whose calls were made beside it."""
 
-    change = figures.times(report["ratios"].get("throughput"), "more", "less")
-    return Row("throughput", rate(before.throughput_ips), rate(after.throughput_ips), change)
+    def rate(measured: Measurement) -> str:
+        value, spread = measured.throughput_ips, _spread(measured)
+        return NOT_MEASURED if value is None else f"{figures.rounded(value, value * spread)} images/s"
+
+    digits = figures.digits(_spread(before), _spread(after))
+    change = figures.times(report["ratios"].get("throughput"), "more", "less", digits=digits)
+    return Row("throughput", rate(before), rate(after), change)
+
+
+def _spread(measured: Measurement) -> float:
+    return measured.latency_ms.spread if measured.latency_ms else 0.0
 
 
 def _accuracy(label: str, before: float | None, after: float | None) -> Row:

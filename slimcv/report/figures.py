@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from slimcv.rounding import digits, meaningful, rounded, significant
+
+__all__ = [
+    "NOT_MEASURED", "between", "count", "digits", "duration", "factor", "meaningful", "milliseconds",
+    "percent", "points", "points_between", "probability", "reduction", "rounded", "share", "significant",
+    "size", "times",
+]  # fmt: skip
 
 NOT_MEASURED = "–"
 
 _COUNT_UNITS = ("", " k", " M", " G", " T")
 _BYTE_UNITS = (" B", " kB", " MB", " GB", " TB")
-_MOST_DIGITS = 3
-_ONE_DIGIT_FROM = 3.55
-"""Of an uncertainty from 3.55 on one digit counts, of a smaller one two (Particle Data Group, 5.3)."""
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, never in scientific notation: 0.123, 1.23, 12.3, 1,230."""
-    if value == 0:
-        return "0"
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, decimals)
-    # 9.996 rounds to 10.0: one digit more before the point, one fewer after it.
-    decimals = digits - 1 - math.floor(math.log10(abs(rounded))) if rounded else decimals
-    return f"{rounded:,.{max(decimals, 0)}f}".replace("-", "−")
-
-
-def rounded(value: float, uncertainty: float) -> str:
-    """A number with the digits that its uncertainty leaves it, three at most and one at least.
-
-    The last digit stands where the uncertainty has its last one, which has two digits where they read below
-    35 and one otherwise (Particle Data Group, Review of Particle Physics 2024, section 5.3).
-    """
-    return significant(value, _meaningful(value, uncertainty))
-
-
-def _meaningful(value: float, uncertainty: float) -> int:
-    if value == 0 or uncertainty <= 0:
-        return _MOST_DIGITS
-    place = math.floor(math.log10(uncertainty))
-    last = place - 1 if uncertainty / 10.0**place < _ONE_DIGIT_FROM else place
-    return min(_MOST_DIGITS, max(1, math.floor(math.log10(abs(value))) - last + 1))
 
 
 def _scaled(value: float, units: tuple[str, ...]) -> str:
@@ -123,11 +98,6 @@ def reduction(before: float | None, after: float | None) -> str:
     return f"{change:+,.{decimals}f} %".replace("-", "−")
 
 
-def digits(*spreads: float) -> int:
-    """How many digits of a ratio of latencies with these relative spreads are meaningful."""
-    return _meaningful(1.0, math.hypot(*spreads))
-
-
 def times(ratio: float | None, more: str, less: str, *, digits: int = 3) -> str:
     """A factor in words: 43.2× faster, 1.32× slower, unchanged."""
     if ratio is None or ratio <= 0:
@@ -140,7 +110,7 @@ def times(ratio: float | None, more: str, less: str, *, digits: int = 3) -> str:
 
 def between(ratio: float, low: float, high: float, words: str = "") -> str:
     """A factor with its interval, all rounded to what that allows: 43.2× faster (42.8–43.9)."""
-    text = significant(ratio, _meaningful(ratio, (high - low) / 2))
+    text = significant(ratio, meaningful(ratio, (high - low) / 2))
     decimals = len(text.partition(".")[2])
     return f"{text}×{words and f' {words}'} ({low:,.{decimals}f}–{high:,.{decimals}f})"
 

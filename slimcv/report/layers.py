@@ -18,12 +18,14 @@ PREDICTED = "What each step would give, one at a time"
 _WORTH_A_ROW = 0.001
 """A layer with less than a thousandth of the time and of the parameters gets no row in a drawn table."""
 
-_RUNTIMES = {
+RUNTIMES = {
     "eager": "eager PyTorch",
     "openvino": "OpenVINO",
     "onnxruntime": "ONNX Runtime",
     "inductor": "Inductor",
 }
+"""What people call the places where layers are timed."""
+
 _LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share", "of limit")
 _KIND_HEADINGS = ("kind", "layers", "parameters", "MACs", "ms", "share")
 
@@ -196,7 +198,7 @@ def totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
             else "not measured",
         ),
         (
-            f"time, {_RUNTIMES.get(totals['runtime'], totals['runtime'])} {totals['precision']}, {threads}",
+            f"time, {RUNTIMES.get(totals['runtime'], totals['runtime'])} {totals['precision']}, {threads}",
             f"{figures.milliseconds(totals['layers_ms'])} in the layers, "
             f"{figures.milliseconds(totals['call_ms'])} for a whole call (medians of {totals['repeats']})",
         ),

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slimcv.report import comparison, figures
+from slimcv.report import comparison, figures, foretold
 from slimcv.report.quoting import cell, fenced
 from slimcv.report.text import difference
 
@@ -30,6 +30,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         *_ways(report),
         "## Steps",
         _steps(report["steps"]),
+        *_foretold(report),
         "## Files",
         _files(report["artifacts"]),
         "## Model",
@@ -45,12 +46,15 @@ def render_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _ways(report: Mapping[str, Any]) -> list[str]:
-    rows = [
-        (way.name, way.precision, figures.milliseconds(way.p50_ms), way.outcome)
-        for way in comparison.bake_off(report)
-    ]
+    rows = [(way.name, way.precision, way.latency, way.outcome) for way in comparison.bake_off(report)]
     headings = ("the optimised network in", "precision", "latency p50", "")
     return ["## Every way to run it", grid(headings, rows, left=2)] if rows else []
+
+
+def _foretold(report: Mapping[str, Any]) -> list[str]:
+    rows, sentence = foretold.rows(report), foretold.sentence(report)
+    grown = sentence[:1].upper() + sentence[1:]
+    return ["## Foretold and measured", grid(foretold.HEADINGS, rows), f"{grown}."] if rows else []
 
 
 def grid(headings: Iterable[str], lines: Iterable[Iterable[str]], *, left: int = 1) -> str:
@@ -95,15 +99,15 @@ def side_by_side(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """What each of several runs made of its original, as (name, report)."""
     lines = []
     for name, report in runs:
-        after, ratios = report["optimized"], report["ratios"]
+        after = report["optimized"]
         lines.append(
             (
                 name,
                 f"{after['runtime']} {after['precision']}",
                 comparison.latency_of(after),
-                figures.times(ratios["latency_p50"], "faster", "slower"),
+                comparison.speed_of(report),
                 figures.percent(after["top1"]),
-                figures.points(ratios["top1"]),
+                figures.points(report["ratios"]["top1"]),
                 figures.size(after["size_bytes"]),
                 figures.count(after["parameters"]),
             )
@@ -144,7 +148,7 @@ def _files(artifacts: list[Mapping[str, Any]]) -> str:
             artifact["path"],
             f"{artifact['runtime']} {artifact['precision']}",
             figures.size(artifact["bytes"]),
-            figures.milliseconds(artifact["latency_ms"]),
+            figures.milliseconds(artifact["latency_ms"], spread=artifact.get("spread")),
             difference(artifact["max_abs_diff"]),
             artifact["sha256"],
         )

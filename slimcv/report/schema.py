@@ -134,7 +134,10 @@ class StepPart(_Part):
 
 
 class ArtifactPart(_Part):
-    """A file of the bundle; `path` is relative to it, `max_abs_diff` against the variant it was made from."""
+    """A file of the bundle; `path` is relative to it, `max_abs_diff` against the variant it was made from.
+
+    `spread` is that of the latency.
+    """
 
     path: str
     runtime: str
@@ -143,6 +146,7 @@ class ArtifactPart(_Part):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     latency_ms: float | None
     max_abs_diff: float | None
+    spread: float | None = None
 
 
 class Report(_Part):

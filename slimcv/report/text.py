@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from slimcv.report import comparison, figures
+from slimcv.report import comparison, figures, foretold
 from slimcv.report.document import step_entry
 from slimcv.report.quoting import one_line
 
@@ -137,8 +137,8 @@ def _unmodified(report: Mapping[str, Any]) -> Table:
 def _ways(ways: Iterable[comparison.Way]) -> Table:
     drawn = table("every way to run it", "precision", "latency p50", "", right=frozenset({2}))
     for way in ways:
-        latency = figures.milliseconds(way.p50_ms)
-        drawn.add_row(*(_plain(one_line(text)) for text in (way.name, way.precision, latency, way.outcome)))
+        words = (way.name, way.precision, way.latency, way.outcome)
+        drawn.add_row(*(_plain(one_line(text)) for text in words))
     return drawn
 
 
@@ -151,6 +151,7 @@ def _closing(report: Mapping[str, Any]) -> list[str]:
         )
     if report["data"] is None:
         lines.append(comparison.no_data(report))
+    lines += [foretold.sentence(report)] if foretold.sentence(report) else []
     lines.append(f"{figures.NOT_MEASURED} stands for not measured")
     return lines
 
@@ -162,7 +163,7 @@ def _files(artifacts: Iterable[Mapping[str, Any]]) -> Table:
             _plain(one_line(artifact["path"])),
             _plain(f"{artifact['runtime']} {artifact['precision']}"),
             figures.size(artifact["bytes"]),
-            figures.milliseconds(artifact["latency_ms"]),
+            figures.milliseconds(artifact["latency_ms"], spread=artifact.get("spread")),
             difference(artifact["max_abs_diff"]),
         )
     return drawn

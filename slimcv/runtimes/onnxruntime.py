@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError
+from slimcv.runtimes import flushing
 from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat
 from slimcv.runtimes.quiet import quiet
 
@@ -73,7 +74,6 @@ def save(model: Any, path: Path, *, precision: str, takes: InputSpec | None) -> 
 
 def prepare(path: Path | bytes, *, threads: int) -> OnnxModel:
     """Load an `.onnx` file, or its bytes."""
-    import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     refusals = (
@@ -84,16 +84,12 @@ def prepare(path: Path | bytes, *, threads: int) -> OnnxModel:
         state.NotImplemented,
     )
     try:
-        session = onnxruntime.InferenceSession(
-            path if isinstance(path, bytes) else os.fspath(path),
-            options(threads),
-            providers=["CPUExecutionProvider"],
-        )
+        loaded = session(path if isinstance(path, bytes) else os.fspath(path), options(threads))
     except refusals as error:
         reason = str(error).strip().splitlines()[0]
         named = "the model" if isinstance(path, bytes) else path
         raise SlimcvError(f"ONNX Runtime does not load {named}: {reason}", "write the file anew") from error
-    return OnnxModel(session)
+    return OnnxModel(loaded)
 
 
 def input_shape(path: Path | bytes) -> tuple[tuple[int | None, ...], InputFormat]:
@@ -112,9 +108,7 @@ def import_library() -> Any:
 
 def load_libraries(*, threads: int) -> None:
     """Import the library and start its threads with a session of one operator."""
-    import onnxruntime
-
-    onnxruntime.InferenceSession(_one_relu(), options(threads), providers=["CPUExecutionProvider"])
+    session(_one_relu(), options(threads))
 
 
 class OnnxModel:
@@ -140,8 +134,25 @@ class OnnxModel:
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`."""
-        outputs: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
+        kept = flushing.begin()
+        try:
+            outputs: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
+        finally:
+            flushing.end(kept)
         return outputs
+
+
+def session(model: str | bytes, chosen: Any) -> Any:
+    """An inference session of a file or its bytes.
+
+    The library has the thread that makes its first one take denormal numbers for zero ever after, if
+    `options` say that its own threads do; here that ends with the making, and `OnnxModel` turns it on for
+    each call.
+    """
+    import onnxruntime
+
+    with flushing.flushing():
+        return onnxruntime.InferenceSession(model, chosen, providers=["CPUExecutionProvider"])
 
 
 def options(threads: int) -> Any:

@@ -30,8 +30,8 @@ class Progress:
         """Something may be told again; asking is cheaper than working out what."""
         return time.perf_counter() - self._drawn >= DRAW_SECONDS
 
-    def tell(self, text: str) -> None:
-        """Log `text`, where something is due."""
+    def tell(self, text: str, *, share: float | None = None) -> None:
+        """Log `text`, where something is due; `share` (0 to 1) of the work is done."""
         now = time.perf_counter()
         if not self.due:
             return
@@ -39,7 +39,7 @@ class Progress:
         level = logging.DEBUG
         if now - self._logged >= LOG_SECONDS:
             self._logged, level = now, logging.INFO
-        log.log(level, "%s", text, extra={"live": True})
+        log.log(level, "%s", text, extra={"live": True, "share": share})
 
 
 class Remarks:

@@ -175,7 +175,8 @@ def _ask(
             done = int(index[-1]) + 1
             speed = (done - first) / (time.perf_counter() - begun)
             left = (len(pixels) - done) / speed
-            progress.tell(f"{name}: {done}/{len(pixels)}, {speed:.0f} images/s, ETA {left:.0f} s")
+            text = f"{name}: {done}/{len(pixels)}, {speed:.0f} images/s, ETA {left:.0f} s"
+            progress.tell(text, share=done / len(pixels))
         if time.perf_counter() - written >= every:
             _write(_part(path), np.concatenate(answers))
             written = time.perf_counter()

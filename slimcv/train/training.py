@@ -151,7 +151,8 @@ class Training:
             self._tally.add(loss, int(right), count)
         self._call_seconds = time.perf_counter() - begun
         if self._progress.due:
-            self._progress.tell(self._described(number, self._tally))
+            done = (number - 1 + self.step / self._feed.steps) / self._settings.epochs
+            self._progress.tell(self._described(number, self._tally), share=done)
 
     def _one_step(self, batch: Batch, number: int) -> Tensor:
         settings, steps = self._settings, self._feed.steps

@@ -15,10 +15,10 @@ from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
 from slimcv.profile import profile
-from slimcv.profile.prediction import Network, beforehand, predict, predict_all
+from slimcv.profile.prediction import Network, beforehand, packed, predict, predict_all
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
-from slimcv.profile.prediction.pieces import Piece, piece_of
+from slimcv.profile.prediction.pieces import Piece, piece_of, random_batch
 from slimcv.report import predictions as drawn
 from slimcv.runtimes import prepare_onnx
 from slimcv.step import Context, InputSpec, Variant
@@ -144,8 +144,94 @@ def test_a_gain_that_is_none_is_said_with_what_the_time_is_spent_on(network):
     found = predict(
         "quantize_int8", step("quantize_int8"), dataclasses.replace(network, layers=waiting), slow
     )
-    assert "not worth it for speed: 100 % of the time waits for memory" in found.verdict
-    assert "depthwise convolution" in found.verdict
+    assert found.verdict == (
+        "INT8 not worth it for speed: 100 % of the time is memory-bound depthwise convolution"
+    )
+
+
+def test_of_several_kinds_that_wait_for_memory_the_largest_is_named(network):
+    kinds = ["depthwise convolution", "activation"]
+    waiting = {
+        name: dataclasses.replace(layer, kind=kinds[at % 2], bound="memory", share=1 / len(network.layers))
+        for at, (name, layer) in enumerate(network.layers.items())
+    }
+    slow = SimpleNamespace(ms=lambda *_, **__: 5.0, training_ms=lambda _: 1.0)
+    known = dataclasses.replace(network, layers=waiting)
+    found = predict("depthwise_separable", step("depthwise_separable"), known, slow)
+    assert found.verdict.startswith("not worth it for speed: 100 % of the time is memory-bound, most of it ")
+
+
+def test_training_is_told_for_the_whole_network_and_changes_nothing_else(network):
+    found = predict("finetune", step("finetune", epochs=10), network, ByMacs())
+    whole = 3 * sum(piece.macs for piece in network.pieces.values()) / 1e6
+    assert found.training_before_ms == found.training_after_ms == pytest.approx(whole)
+    assert found.after_ms == found.before_ms
+    assert found.after_bytes == found.before_bytes
+    assert found.note.startswith("no faster and no smaller: it repairs accuracy; at least ")
+    assert "for 1,000 pictures" in found.note
+    assert drawn.rows({"predictions": [dataclasses.asdict(found)]})[0][4] == "unchanged"
+
+
+def test_layers_without_time_for_training_are_taken_for_like_the_rest(network):
+    first = max(network.pieces.values(), key=lambda piece: piece.macs)
+    one = SimpleNamespace(training_ms=lambda piece: piece.macs / 1e6 if piece == first else None)
+    one.ms = ByMacs().ms
+    found = predict("finetune", step("finetune"), network, one)
+    assert found.training_after_ms == pytest.approx(sum(p.macs for p in network.pieces.values()) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"), [("compile", "inductor"), ("export_aotinductor", "aotinductor")]
+)
+def test_compiled_code_is_foretold_from_its_layers(network, monkeypatch, name, runtime):
+    monkeypatch.setenv("CXX", "c++")
+    found = predict(name, step(name), network, ByMacs())
+    assert (found.runtime, found.problem) == (runtime, None)
+    assert 0 < found.after_ms <= found.before_ms
+    assert found.after_bytes == found.before_bytes
+    with pytest.raises(NotApplicable, match="already"):
+        change_of(name, step(name), dataclasses.replace(network, runtime="inductor"))
+
+
+def test_without_a_compiler_nothing_is_foretold_of_compiled_code(network, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    found = predict("compile", step("compile"), network, ByMacs())
+    assert found.problem == "there is no C++ compiler"
+
+
+def test_an_export_that_is_no_faster_says_so(network):
+    slow = SimpleNamespace(ms=lambda *_, **__: 5.0, training_ms=lambda _: 1.0)
+    assert predict("export_onnx", step("export_onnx"), network, slow).verdict == "not worth it for speed"
+
+
+def test_layers_that_the_runtime_merges_by_itself_are_no_gain(network):
+    merged = {
+        name: dataclasses.replace(layer, ms=0.0) if layer.kind == "batch norm" else layer
+        for name, layer in network.layers.items()
+    }
+    found = predict(
+        "fuse_conv_bn", step("fuse_conv_bn"), dataclasses.replace(network, layers=merged), ByMacs()
+    )
+    assert found.verdict == "no faster: openvino merges these layers by itself"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        DENSE,
+        dataclasses.replace(DENSE, outputs=16, groups=16),
+        Piece(256, 128, (256,)),
+        Piece(32, 8, (5, 32)),
+    ],
+)
+def test_a_piece_in_a_frozen_graph_gives_what_its_module_gives(piece, monkeypatch):
+    torch.manual_seed(0)
+    module = piece.module().eval()
+    monkeypatch.setattr(Piece, "module", lambda _: module)
+    with torch.inference_mode():
+        found, wanted = packed.call_of(piece)(), module(random_batch(piece))
+    assert torch.allclose(found, wanted, atol=1e-5)
 
 
 def test_without_time_nothing_is_claimed(network):
@@ -227,12 +313,27 @@ def test_a_piece_is_timed_once(monkeypatch):
 def test_a_step_is_foretold_before_it_is_tried(gated, runtime):
     network = beforehand.network_of(gated, runtime=runtime, threads=1)
     found = beforehand.foretell(network, "reduce_resolution", step("reduce_resolution", scale=0.5), threads=1)
-    assert found.speedup > 0
+    assert found.speedup == pytest.approx(found.before_ms / found.after_ms)
+    assert found.runtime == runtime
     assert found.weight_bytes == network.weight_bytes
     assert 0 < found.timed_share <= 1
 
 
 def test_what_cannot_be_foretold_is_left_open(gated):
     network = beforehand.network_of(gated, runtime="eager", threads=1)
-    for name in ("global_average_pool", "finetune", "quantize_int8"):
+    for name in ("global_average_pool", "quantize_int8"):
         assert beforehand.foretell(network, name, step(name), threads=1) is None
+
+
+def test_an_export_is_foretold_in_its_own_runtime(gated):
+    network = beforehand.network_of(gated, runtime="eager", threads=1)
+    found = beforehand.foretell(network, "export_onnx", step("export_onnx"), threads=1)
+    assert found.runtime == "onnxruntime"
+    assert found.after_ms > 0
+
+
+def test_what_was_foretold_is_said_with_two_digits_and_why_it_is_no_gain():
+    told = beforehand.Foretold(1.2345, 10, 1.0, "openvino", 1.2, 1.0, "")
+    assert str(told) == "foretold: 1.2×"
+    waiting = "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution"
+    assert str(dataclasses.replace(told, speedup=0.98, verdict=waiting)) == f"foretold: 0.98×, {waiting}"

@@ -138,6 +138,47 @@ def _faster(measurement, p50, **changes):
     return dataclasses.replace(measurement, latency_ms=latency, **changes)
 
 
+LIMITS = {
+    "threads": 1, "fp32_gflops": 117.0, "bf16_gflops": None, "int8_gflops": 470.0, "memory_gbytes": 20.0,
+    "seconds": 5.0,
+}  # fmt: skip
+
+
+def foretold(speedup, *, verdict=""):
+    """What a record keeps of a prediction."""
+    return {
+        "speedup": speedup, "weight_bytes": 10**6, "timed_share": 0.9, "runtime": "openvino",
+        "before_ms": 10.0 * speedup, "after_ms": 10.0, "verdict": verdict,
+    }  # fmt: skip
+
+
+def layer_times(layers):
+    """What a run keeps of the time of each layer: convolutions that halve their time, a new row, one gone."""
+
+    def side(scale):
+        kept = [
+            {
+                "name": f"block{at}.conv", "kind": "3×3 convolution", "ms": scale / (at + 1),
+                "share": 1 / layers, "intensity": 5.0 * (at + 1), "gflops": 40.0 / scale,
+                "roofline_share": 0.5, "bound": "memory" if at % 2 else "compute",
+            }
+            for at in range(layers)
+        ]  # fmt: skip
+        relu = {**kept[0], "name": HOSTILE, "kind": "activation", "intensity": None, "gflops": None}
+        return {"precision": "fp32", "call_ms": 3.0 * scale, "mapped_share": 1.0, "layers": [*kept, relu]}
+
+    pairs = [
+        {"name": f"block{at}.conv", "before_ms": 2.0 / (at + 1), "after_ms": 1.0 / (at + 1)}
+        for at in range(layers)
+    ]
+    pairs += [{"name": HOSTILE, "before_ms": 0.3, "after_ms": None}]
+    pairs += [{"name": "(runtime's own)", "before_ms": None, "after_ms": 0.1}]
+    return {
+        "runtime": "openvino", "problem": None, "limits": LIMITS, "original": side(2.0),
+        "optimized": side(1.0), "pairs": pairs,
+    }  # fmt: skip
+
+
 @pytest.fixture
 def make_run(make_report, tmp_path):
     """A function that writes the folder of a run with all that a page shows, hostile names included."""
@@ -170,13 +211,20 @@ def make_run(make_report, tmp_path):
                     for at in range(layers)
                 ],
             },
+            "layer_times": layer_times(layers),
         }
         tuning = dataclasses.replace(ORIGINAL, top1=97.0)
         pooled = _faster(tuning, 65.0, top1=95.0)
         records = [
             Record(0, -1, "original", "measured", "", 3.0, measurement=tuning),
-            Record(1, 0, "global_average_pool", "accepted", "1.20×", 62.1, pooled, _faster(tuning, 78.0)),
-            Record(2, 1, "separable", "rejected", "no gain", 30.0, _faster(tuning, 64.9, top1=91.5), pooled),
+            Record(
+                1, 0, "global_average_pool", "accepted", "1.20×", 62.1, pooled, _faster(tuning, 78.0),
+                details={"foretold": foretold(1.5)},
+            ),
+            Record(
+                2, 1, "separable", "rejected", "no gain", 30.0, _faster(tuning, 64.9, top1=91.5), pooled,
+                details={"foretold": foretold(1.0, verdict=f"not worth it for speed: {HOSTILE}")},
+            ),
             Record(
                 3, 2, "reduce_resolution", "accepted", "3×", 99.0, _faster(tuning, 21.0, top1=94.0), pooled,
                 details={"variant": {"finetune": finetune}},
@@ -253,18 +301,46 @@ def _bench():
 
 
 def _profile():
-    from slimcv.profile.layers import Advice, Check, Layer, Profile, Totals, gather
+    from slimcv.profile.layers import Advice, Check, Kind, Layer, Profile, Totals, gather
 
     timed = ((HOSTILE, "convolution", 3.0), ("block.act", "activation", 1.0), ("head", "linear", 2.0))
     layers = tuple(
-        Layer(name, name.replace(".", "_"), kind, (8, 10, 10), 1000, 100_000, ms, ms / 6)
+        Layer(
+            name, name.replace(".", "_"), kind, (8, 10, 10), 1000, 100_000, ms, ms / 6, block=HOSTILE,
+            intensity=10.0, gflops=30.0 / ms, roofline_share=0.4, bound="memory",
+        )
         for name, kind, ms in timed
-    )
+    )  # fmt: skip
     totals = Totals(3000, 0, 300_000, 12_000, 80_000, HOSTILE, 6.0, 6.5, 0.08, 5, 1)
     advice = (Advice("the head holds most of the parameters", "global_average_pool", 0.8, "parameters"),)
     lint = (Check("denormal weights", "fault", "3 % of the weights are denormal", "round them to zero"),)
     model = {"name": HOSTILE, "input": "3x16x16"}
-    return Profile(model, layers, totals, gather(layers), advice, lint).as_json()
+    blocks = (Kind(HOSTILE, 2, 2000, 200_000, 4.0, 0.7), Kind("", 1, 1000, 100_000, 2.0, 0.3))
+    return Profile(
+        model, layers, totals, gather(layers), advice, lint, blocks, LIMITS, _predictions()
+    ).as_json()
+
+
+def _predictions():
+    first = {
+        "step": "depthwise_separable", "runtime": "eager", "before_ms": 6.0, "after_ms": 3.0,
+        "before_bytes": 12_000, "after_bytes": 4000, "training_before_ms": 20.0, "training_after_ms": 10.0,
+        "timed_share": 1.0, "note": f"its accuracy must be repaired {HOSTILE}", "verdict": "",
+        "problem": None, "recipe": "- depthwise_separable", "stage": 10, "enabling": False,
+    }  # fmt: skip
+    waiting = "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution"
+    second = {
+        **first, "step": "quantize_int8", "runtime": "openvino", "after_ms": 6.1, "training_before_ms": None,
+        "training_after_ms": None, "verdict": waiting, "recipe": "- quantize_int8", "stage": 50,
+    }  # fmt: skip
+    third = {
+        **first,
+        "step": "low_rank",
+        "after_ms": None,
+        "after_bytes": None,
+        "problem": "no rank is low enough",
+    }
+    return (first, second, third)
 
 
 def _training():

@@ -6,12 +6,14 @@ import re
 import pytest
 
 from slimcv.errors import SlimcvError
+from slimcv.report.charts import scale
 from slimcv.report.charts.plane import Point
-from slimcv.report.html import accuracy, render_html
+from slimcv.report.html import accuracy, render_html, roofline
 from slimcv.report.html.classes import blocks
 from slimcv.report.html.several import titles
 from slimcv.report.reading import read
 
+HOSTILE = "<script>alert(1)</script>"
 LIMIT_BYTES = 3_000_000
 
 
@@ -24,7 +26,8 @@ def text_of(page):
 def test_a_run_is_shown_with_everything_it_knows(make_run):
     page = render_html([read(make_run())])
     assert re.findall(r'<section id="([\w-]+)"', page) == [
-        "before-after", "steps", "accuracy", "classes", "layers", "latency", "size", "training", "repeat",
+        "before-after", "steps", "foretold", "accuracy", "classes", "layers", "roofline", "latency", "size",
+        "training", "repeat",
     ]  # fmt: skip
     seen = text_of(page)
     for words in (
@@ -49,6 +52,59 @@ def test_a_run_of_an_older_version_has_fewer_sections(make_report, tmp_path):
     page = render_html([read(tmp_path)])
     assert "layers" not in re.findall(r'<section id="([\w-]+)"', page)
     assert "spread of the samples" in text_of(page)
+
+
+def test_what_was_foretold_stands_beside_what_was_measured(make_run):
+    seen = text_of(render_html([read(make_run())]))
+    assert "1. global_average_pool 1.5× 1.20× 25 % 90.0 %" in seen
+    assert "2. separable 1.0× 1.00× 0 % 90.0 % not worth it for speed" in seen
+    assert "2 steps was foretold from the times of layers: the median error is 13 %" in seen
+
+
+def test_a_run_shows_the_time_of_each_layer_before_and_after_and_this_machine_s_limits(make_run):
+    seen = text_of(render_html([read(make_run())]))
+    assert "Milliseconds layer by layer" in seen
+    assert "block1.conv 1.00 ms 0.500 ms" in seen
+    assert "(runtime&#39;s own) – 0.100 ms" in seen
+    assert "block0.conv original 3×3 convolution 2.00 ms 33.3 % 20.0 5.00 CPU 50 %" in seen
+    assert "fp32 117 GFLOP/s" in seen
+    assert "bf16 no fast kernel here" in seen
+    assert "memory 20.0 GB/s" in seen
+
+
+def test_layers_that_could_not_be_timed_are_said_to_be_so(make_run, tmp_path):
+    folder = make_run()
+    document = json.loads((folder / "report.json").read_text())
+    told = {"runtime": "openvino", "problem": f"OpenVINO does not take {HOSTILE}"}
+    document["steps"][-1]["details"]["layer_times"] = told
+    (folder / "report.json").write_text(json.dumps(document))
+    page = render_html([read(folder)])
+    assert "Layers were not timed: OpenVINO does not take &lt;script&gt;" in page
+    assert "roofline" not in re.findall(r'<section id="([\w-]+)"', page)
+
+
+def test_a_profile_has_a_roofline_and_says_what_each_step_would_give(results):
+    page = render_html([read(results("profile"))])
+    assert re.findall(r'<section id="([\w-]+)"', page) == [
+        "advice", "foretold", "roofline", "kinds", "blocks", "layers", "totals",
+    ]  # fmt: skip
+    seen = text_of(page)
+    assert "batch 1, eager PyTorch fp32, 1 thread" in seen
+    assert "depthwise_separable eager 3.0 2.0× faster −66.7 % 2.0× faster" in seen
+    assert "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution" in seen
+    assert "- depthwise_separable" in page
+    assert "- quantize_int8" not in page
+    assert "Not foretold: low_rank: no rank is low enough" in seen
+
+
+def test_the_roof_rises_with_the_memory_and_ends_level_at_the_peak():
+    x, y = scale.logarithmic([1.0, 100.0]), scale.logarithmic([1.0, 100.0])
+    roof = roofline._roof(100.0, 20.0, x, y)
+    assert roof.points[1] == pytest.approx((5.0, 100.0))
+    assert roof.points[2] == (x.high, 100.0)
+    assert roof.points[0][1] == pytest.approx(20.0 * roof.points[0][0])
+    low = roofline._roof(100.0, 0.01, x, y)
+    assert all(y.low * 0.999 <= up for _, up in low.points[:2])
 
 
 def test_a_page_of_many_classes_and_layers_stays_small(make_run):

@@ -15,7 +15,7 @@ from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
 from slimcv.profile.counters.calls import timed, undisturbed
-from slimcv.profile.timing import flushing_as_before
+from slimcv.runtimes import flushing
 from slimcv.runtimes import onnxruntime as runtime
 
 if TYPE_CHECKING:
@@ -43,13 +43,6 @@ def run_onnx(
     seconds: float = SECONDS,
 ) -> Ran:
     """Count an ONNX model; `precision` is the word for what it computes in, which the file decides."""
-    with flushing_as_before():
-        return _run(model, batch, threads=threads, precision=precision, seconds=seconds)
-
-
-def _run(
-    model: Named, batch: NDArray[np.float32], *, threads: int, precision: str | None, seconds: float
-) -> Ran:
     plain = runtime.prepare(model.model, threads=threads)
     call_ms, calls = timed(partial(plain.predict, batch), seconds=seconds)
     del plain
@@ -78,7 +71,6 @@ def _events(
     model: Named, batch: NDArray[np.float32], folder: Path, *, threads: int, calls: int
 ) -> tuple[list[dict[str, Any]], dict[str, tuple[str, ...]]]:
     """The kernels' events, and the sources of each node of the optimised graph."""
-    import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = runtime.options(threads)
@@ -86,10 +78,11 @@ def _events(
     options.profile_file_prefix = str(folder / "profile")
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     try:
-        session = onnxruntime.InferenceSession(model.model, options, providers=["CPUExecutionProvider"])
+        session = runtime.session(model.model, options)
         feed = {session.get_inputs()[0].name: batch}
-        for _ in range(calls + 1):
-            session.run(None, feed)
+        with flushing.flushing():
+            for _ in range(calls + 1):
+                session.run(None, feed)
     except (state.Fail, state.NotImplemented, state.RuntimeException) as error:
         reason = str(error).strip().splitlines()[0]
         raise SlimcvError(

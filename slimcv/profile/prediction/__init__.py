@@ -13,6 +13,7 @@ from slimcv.profile.layers import Layer
 from slimcv.profile.prediction.bench import MOST_WEIGHTS, TIMED, Bench
 from slimcv.profile.prediction.changes import FLOAT_BYTES, Change, Network, change_of
 from slimcv.profile.prediction.pieces import Piece
+from slimcv.report import figures
 
 if TYPE_CHECKING:
     from slimcv.step import Step
@@ -25,8 +26,12 @@ SECONDS = 8.0
 _LEAST_FACTOR, _MOST_FACTOR = 0.33, 3.0
 """Between a layer in the network and the same alone, whose inputs and weights are still in the cache."""
 
-_WORTH, _MUCH = 1.05, 0.3
-"""A smaller gain is none that a prediction can tell; from a third of the time on a cause is named."""
+_WORTH, _MUCH, _MOST = 1.05, 0.3, 0.8
+"""A smaller gain is none that a prediction can tell; from a third of the time on a cause is named, and one
+kind of layer alone where it has four fifths of that."""
+
+_PICTURES, _ROUGH = 1000, 0.1
+"""Pictures that a training's time is told for, and how sure it is."""
 
 _FUSED = frozenset({kinds.ACTIVATION, kinds.BATCH_NORM, kinds.NORMALISATION, kinds.DROPOUT, kinds.RESHAPE})
 """Kinds that runtimes merge into the layers around them, or that cost nothing there."""
@@ -38,7 +43,8 @@ class Prediction:
 
     Milliseconds are for one picture, the sum over the layers, in `runtime`; `before_ms` is the network as it
     is, in the runtime that was profiled. Bytes are those of the weights. The milliseconds of training are a
-    picture's part of a training step in the convolutions and linear layers alone. `timed_share` (0 to 1) is
+    picture's part of a training step in the convolutions and linear layers that change, or in all of them
+    where the step is a training. `timed_share` (0 to 1) is
     the part of the changed layers' time whose new form was really timed, the rest being taken for alike.
     `verdict` says where it is not worth its while, and why. `problem` says why there is no prediction.
     `recipe` is the line for a recipe, `stage` and `enabling` are the step's own (see slimcv.step).
@@ -108,7 +114,7 @@ def predict(name: str, step: Step, network: Network, bench: Bench) -> Prediction
         training_before_ms=training[0],
         training_after_ms=training[1],
         timed_share=timed,
-        note=change.note,
+        note="; ".join(filter(None, (change.note, _trained(change, step, training[0])))),
         verdict="" if problem else _verdict(change, network, before, after),
         problem=problem,
         recipe=recipe_lines(name, step),
@@ -128,18 +134,40 @@ def _verdict(change: Change, network: Network, before: float, after: float | Non
     """Why there is no gain in time, by what time is spent on; empty where there is one or none is meant."""
     if after is None:
         return "no time left to time it"
-    if not after or before / after >= _WORTH or not (change.int8 or change.pieces):
+    if not after or before / after >= _WORTH:
         return ""
-    waiting = [layer for layer in network.layers.values() if layer.bound == "memory"]
-    share = sum(layer.share for layer in waiting)
-    if share < _MUCH:
-        return "not worth it for speed"
+    if change.scales and not change.pieces and not any(network.layers[node].ms for node in change.scales):
+        return f"no faster: {network.runtime} merges these layers by itself"
+    if not (change.int8 or change.pieces or change.runtime):
+        return ""
+    verdict = "INT8 not worth it for speed" if change.int8 else "not worth it for speed"
+    waiting = _memory_bound(network)
+    return f"{verdict}: {waiting}" if waiting and (change.int8 or change.pieces) else verdict
+
+
+def _memory_bound(network: Network) -> str:
+    """How much of the time waits for memory, and in which layers; empty where that is no cause to name."""
     spent: dict[str, float] = {}
-    for layer in waiting:
-        spent[layer.kind] = spent.get(layer.kind, 0.0) + layer.share
+    for layer in network.layers.values():
+        if layer.bound == "memory":
+            spent[layer.kind] = spent.get(layer.kind, 0.0) + layer.share
+    share = sum(spent.values())
+    if share < _MUCH:
+        return ""
     kind = max(spent, key=lambda kind: spent[kind])
-    return f"not worth it for speed: {share:.0%} of the time waits for memory, most in {kind}".replace(
-        "%", " %"
+    if spent[kind] >= _MOST * share:
+        return f"{100 * spent[kind]:.0f} % of the time is memory-bound {kind}"
+    return f"{100 * share:.0f} % of the time is memory-bound, most of it {kind}"
+
+
+def _trained(change: Change, step: Step, training_ms: float | None) -> str:
+    """How long a training takes that changes no layer."""
+    if not change.trained or training_ms is None:
+        return ""
+    seconds = getattr(step, "epochs", 1) * _PICTURES * training_ms / 1000
+    return (
+        f"at least {figures.milliseconds(training_ms, spread=_ROUGH)} a picture and epoch, "
+        f"{figures.duration(seconds)} for {_PICTURES:,} pictures"
     )
 
 
@@ -202,7 +230,13 @@ def _elsewhere(layer: Layer) -> float:
 
 
 def _training(change: Change, network: Network, bench: Bench) -> tuple[float | None, float | None]:
-    """A picture's training in the changed layers before and after, None where they are the same."""
+    """A picture's training in the layers that change before and after, None where none does.
+
+    Of a training that leaves them as they are, all are told.
+    """
+    if change.trained:
+        whole = _whole_training(network, bench)
+        return whole, whole
     before = after = 0.0
     for node, pieces in change.pieces.items():
         times = [bench.training_ms(piece) for piece in (network.pieces[node], *pieces)]
@@ -211,6 +245,18 @@ def _training(change: Change, network: Network, bench: Bench) -> tuple[float | N
         first, *others = (time or 0.0 for time in times)
         before, after = before + first, after + sum(others)
     return (before, after) if before else (None, None)
+
+
+def _whole_training(network: Network, bench: Bench) -> float | None:
+    """All layers that multiply; those that there was no time for are taken for as slow as the rest."""
+    timed = spent = left = 0.0
+    for piece in sorted(network.pieces.values(), key=lambda piece: -piece.macs):
+        ms = bench.training_ms(piece)
+        if ms is None:
+            left += piece.macs
+        else:
+            timed, spent = timed + piece.macs, spent + ms
+    return spent * (timed + left) / timed if timed else None
 
 
 def _bytes(change: Change, network: Network) -> int:

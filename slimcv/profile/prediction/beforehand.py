@@ -7,13 +7,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import SlimcvError
-from slimcv.models import capture
-from slimcv.profile import counters, gathering
+from slimcv.profile import gathering
+from slimcv.profile.inside import look
 from slimcv.profile.prediction import Bench, predict
 from slimcv.profile.prediction.changes import Network
-from slimcv.profile.timing import time_layers
+from slimcv.rounding import significant
+from slimcv.step import Stage
 
 if TYPE_CHECKING:
+    from slimcv.profile.roofline import Limits
     from slimcv.step import Step, Variant
 
 SECONDS = 3.0
@@ -21,7 +23,13 @@ SECONDS = 3.0
 
 STEPS = frozenset(
     {
+        "compile",
         "depthwise_separable",
+        "export_aotinductor",
+        "export_nncf",
+        "export_onnx",
+        "export_onnx_int8",
+        "export_openvino",
         "fuse_conv_bn",
         "global_average_pool",
         "low_rank",
@@ -30,7 +38,10 @@ STEPS = frozenset(
         "reduce_resolution",
     }
 )
-"""The steps whose time can be foretold in the runtime that variants are compared in."""
+"""The steps whose time can be foretold, in the runtime that variants are compared in or that of an export."""
+
+_DIGITS = 2
+"""What is foretold is off by some tens of percent."""
 
 RUNTIMES = ("eager", "openvino", "onnxruntime")
 """Compiling for Inductor would take longer than trying the step."""
@@ -38,27 +49,37 @@ RUNTIMES = ("eager", "openvino", "onnxruntime")
 
 @dataclass(frozen=True)
 class Foretold:
-    """How many times faster a step will make the network, by its layers alone, and the bytes it leaves."""
+    """How many times faster a step will make the network, by its layers alone, and the bytes it leaves.
+
+    `before_ms` and `after_ms` are the sums over the layers that this rests on, `runtime` is where the step's
+    result runs. `timed_share` and `verdict` are those of slimcv.profile.prediction.Prediction.
+    """
 
     speedup: float
     weight_bytes: int | None
     timed_share: float
+    runtime: str
+    before_ms: float
+    after_ms: float
+    verdict: str
+
+    def __str__(self) -> str:
+        words = f"foretold: {significant(self.speedup, _DIGITS)}×"
+        return f"{words}, {self.verdict}" if self.verdict else words
 
     def as_json(self) -> dict[str, Any]:
         """What a record keeps."""
         return asdict(self)
 
 
-def network_of(variant: Variant, *, runtime: str, threads: int) -> Network:
-    """The variant with its layers timed in a runtime. Raises SlimcvError where that does not take it."""
-    model = variant.model
-    capture.set_training(model, False)
-    timed = time_layers(model, capture.example(variant.input, batch=1), threads=threads, repeats=3)
-    layers = gathering.layers_of(variant, timed)
-    if runtime != "eager":
-        layers = gathering.counted(layers, counters.count(variant, runtime, threads=threads))
-    by_node = {layer.node: layer for layer in layers if layer.node}
-    return Network(variant, by_node, timed.shapes, runtime, gathering.weight_bytes(model))
+def network_of(variant: Variant, *, runtime: str, threads: int, limits: Limits | None = None) -> Network:
+    """The variant with its layers timed in a runtime, with `limits` against those of this machine.
+
+    Raises SlimcvError where the runtime does not take it.
+    """
+    found = look(variant, runtime=runtime, threads=threads, limits=limits)
+    by_node = {layer.node: layer for layer in found.layers if layer.node}
+    return Network(variant, by_node, found.shapes, runtime, gathering.weight_bytes(variant.model))
 
 
 def foretell(network: Network, name: str, step: Step, *, threads: int) -> Foretold | None:
@@ -67,6 +88,15 @@ def foretell(network: Network, name: str, step: Step, *, threads: int) -> Foreto
         found = predict(name, step, network, Bench(threads=threads, deadline=perf_counter() + SECONDS))
     except SlimcvError:
         return None
-    if found.speedup is None or found.runtime != network.runtime:
+    moved = found.runtime != network.runtime and step.stage != Stage.EXPORT
+    if found.speedup is None or found.after_ms is None or moved:
         return None
-    return Foretold(found.speedup, found.after_bytes, found.timed_share)
+    return Foretold(
+        speedup=found.speedup,
+        weight_bytes=found.after_bytes,
+        timed_share=found.timed_share,
+        runtime=found.runtime,
+        before_ms=found.before_ms,
+        after_ms=found.after_ms,
+        verdict=found.verdict,
+    )

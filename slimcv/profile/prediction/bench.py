@@ -11,6 +11,7 @@ from torch import nn
 from slimcv.errors import SlimcvError
 from slimcv.profile.counters.calls import undisturbed
 from slimcv.profile.named import Named
+from slimcv.profile.prediction import packed
 from slimcv.profile.prediction.pieces import Piece, random_batch
 from slimcv.profile.timing import threads_set
 
@@ -23,8 +24,11 @@ MOST_WEIGHTS = 8_000_000
 TRAINED_BATCH = 4
 """Pictures at once when a piece is trained: the time of a picture, without the memory of a usual batch."""
 
-TIMED = ("eager", "openvino", "onnxruntime")
-"""Where a piece can be timed in less time than compiling it takes."""
+TIMED = ("eager", "openvino", "onnxruntime", "inductor", "aotinductor")
+"""Where a piece can be timed."""
+
+_COMPILED = ("inductor", "aotinductor")
+"""Both call the same layers of oneDNN."""
 
 _TICK_MS = 0.0005
 """Counters tell whole microseconds: 0 is less than half of one."""
@@ -50,12 +54,12 @@ class Bench:
 
     def ms(self, piece: Piece, runtime: str, *, int8: bool = False) -> float | None:
         """One picture through the piece; None where there was no time, or it is too large."""
+        runtime = "inductor" if runtime in _COMPILED else runtime
         key = (piece, runtime, int8)
         if key not in self._known:
             if perf_counter() > self.deadline or piece.weights > MOST_WEIGHTS:
                 return None
-            eager = runtime == "eager"
-            self._known[key] = self._eager(piece) if eager else self._counted(piece, runtime, int8=int8)
+            self._known[key] = self._timed(piece, runtime, int8=int8)
         return self._known[key]
 
     def training_ms(self, piece: Piece) -> float | None:
@@ -67,10 +71,17 @@ class Bench:
             self._known[key] = self._trained(piece)
         return self._known[key]
 
-    def _eager(self, piece: Piece) -> float:
-        module, batch = piece.module().eval(), random_batch(piece)
+    def _timed(self, piece: Piece, runtime: str, *, int8: bool) -> float | None:
+        if runtime == "eager":
+            module, batch = piece.module().eval(), random_batch(piece)
+            return self._milliseconds(lambda: module(batch))
+        if runtime == "inductor":
+            return self._milliseconds(packed.call_of(piece))
+        return self._counted(piece, runtime, int8=int8)
+
+    def _milliseconds(self, call: Callable[[], object]) -> float:
         with threads_set(self._threads), torch.inference_mode():
-            return _milliseconds(lambda: module(batch))
+            return _milliseconds(call)
 
     def _counted(self, piece: Piece, runtime: str, *, int8: bool) -> float | None:
         if runtime == "openvino":

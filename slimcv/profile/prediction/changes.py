@@ -14,11 +14,12 @@ import torch
 from torch import fx, nn
 
 from slimcv import surgery
-from slimcv.errors import NotApplicable
+from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.models import capture
 from slimcv.profile import kinds
 from slimcv.profile.layers import Layer
 from slimcv.profile.prediction.pieces import Piece, piece_of
+from slimcv.runtimes.inductor import require_compiler
 from slimcv.step import Context, Variant
 
 if TYPE_CHECKING:
@@ -55,13 +56,15 @@ class Change:
     """By node, what stands in the place of a layer (nothing where it goes), and how others grow or shrink.
 
     `scales` are for the times of layers that are no pieces. In `runtime` everything runs in the end, on
-    integers with `int8`. `note` says what the prediction rests on, or what must come with the step.
+    integers with `int8`. With `trained` the layers stay as they are and are trained. `note` says what the
+    prediction rests on, or what must come with the step.
     """
 
     pieces: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
     runtime: str | None = None
     int8: bool = False
+    trained: bool = False
     weight_bytes: int | None = None
     note: str = ""
 
@@ -237,6 +240,30 @@ def _export(runtime: str) -> Callable[[Any, Network], Change]:
     return rule
 
 
+def _compiled(runtime: str) -> Callable[[Any, Network], Change]:
+    """Machine code made by Inductor: for a package (`aotinductor`) the same as for the step `compile`."""
+
+    def rule(step: Any, network: Network) -> Change:
+        try:
+            require_compiler()
+        except SlimcvError as error:
+            raise NotApplicable("there is no C++ compiler") from error
+        if network.runtime == "inductor":
+            raise NotApplicable("these are the times of Inductor already")
+        if network.variant.precision != "fp32" or getattr(step, "precision", "fp32") != "fp32":
+            raise NotApplicable("layers of Inductor are timed in fp32 alone")
+        return Change(runtime=runtime, note="the same outputs; compiling takes from seconds to minutes")
+
+    return rule
+
+
+def _finetune(step: Any, network: Network) -> Change:  # noqa: ARG001
+    """Every layer is trained, none is changed."""
+    if not network.pieces:
+        raise NotApplicable("there is no convolution or linear layer to train")
+    return Change(trained=True, note="no faster and no smaller: it repairs accuracy")
+
+
 def _stored(share: Callable[[Any], float], words: str) -> Callable[[Any, Network], Change]:
     """A step that changes nothing but what the packed file takes: `share` of each weight's bytes."""
 
@@ -272,5 +299,8 @@ _RULES: dict[str, Callable[[Any, Network], Change]] = {
     "quantize_weights": _stored(lambda step: step.bits / 32, "8-bit files, narrower ones " + _PACKED),
     "prune_weights": _stored(lambda step: 1 - step.sparsity + 1 / 32, _PACKED),
     "cluster_weights": _stored(lambda step: math.ceil(math.log2(step.clusters)) / 32, _PACKED),
+    "finetune": _finetune,
+    "compile": _compiled("inductor"),
+    "export_aotinductor": _compiled("aotinductor"),
     **{name: _export(runtime) for name, runtime in _EXPORTS.items()},
 }

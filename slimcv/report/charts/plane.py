@@ -19,7 +19,10 @@ _LETTER, _LINE = 0.72, 15
 
 @dataclass(frozen=True)
 class Point:
-    """A named point; `kind` is its class, `square` its form, `mark` the number or letter in it."""
+    """A named point; `kind` is its class, `square` its form, `mark` the number or letter in it.
+
+    Points without a name or a mark have none; a smaller `radius` (pixels) has no room for a mark.
+    """
 
     x: float
     y: float
@@ -27,6 +30,7 @@ class Point:
     kind: str
     mark: str
     square: bool = False
+    radius: float = 9.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,15 @@ class Bound:
     across: bool = False
 
 
+@dataclass(frozen=True)
+class Label:
+    """Words above a place, set to its left."""
+
+    x: float
+    y: float
+    words: str
+
+
 def chart(
     x: Scale,
     y: Scale,
@@ -54,6 +67,7 @@ def chart(
     points: Sequence[Point] = (),
     lines: Sequence[Line] = (),
     bounds: Sequence[Bound] = (),
+    labels: Sequence[Label] = (),
     x_tick: Callable[[float], str],
     y_tick: Callable[[float], str],
 ) -> Markup:
@@ -62,6 +76,7 @@ def chart(
         *_grid(x, y, x_tick, y_tick),
         *(_bound(bound, x, y) for bound in bounds),
         _area(Markup("").join(_line(line, x, y) for line in lines)),
+        *(_label(label, x, y) for label in labels),
         *_points(points, x, y),
     ]
     return Markup('<svg class="plane" width="100%" height="{}">{}</svg>').format(
@@ -113,6 +128,12 @@ def _bound(bound: Bound, x: Scale, y: Scale) -> Markup:
     ).format(LEFT, RIGHT, RIGHT, down + 14 if down < BOTTOM - 20 else down - 6, bound.name, at=down)
 
 
+def _label(label: Label, x: Scale, y: Scale) -> Markup:
+    return Markup('<text x="{:.2f}%" y="{:.1f}" text-anchor="end" class="roof-name">{}</text>').format(
+        _across(x, label.x), _down(y, label.y) - 5, label.words
+    )
+
+
 def _area(marks: Markup) -> Markup:
     """The plotted area stretched to 100 by 100, in which paths can be written, strokes unstretched."""
     return Markup(
@@ -138,25 +159,34 @@ def _points(points: Sequence[Point], x: Scale, y: Scale) -> Iterator[Markup]:
     # The final figures get their names first.
     for point in sorted(points, key=lambda point: not point.square):
         across, down = _across(x, point.x), _down(y, point.y)
+        half = point.radius - 0.5
         form = (
-            Markup('<rect x="-8.5" y="-8.5" width="17" height="17" rx="2" class="{}"/>')
+            Markup('<rect x="-{0:g}" y="-{0:g}" width="{1:g}" height="{1:g}" rx="2" class="{2}"/>').format(
+                half, 2 * half, point.kind
+            )
             if point.square
-            else Markup('<circle r="9" class="{}"/>')
-        ).format(point.kind)
+            else Markup('<circle r="{:g}" class="{}"/>').format(point.radius, point.kind)
+        )
         width = _LETTER * len(point.name)
         # Where the name would leave the picture on the right it stands on the left.
         turned = across + 2 + width > 100
         left = across - 2 - width if turned else across + 2
-        baseline = _free(left, down + 4, width, taken)
+        baseline = _free(left, down + 4, width, taken) if point.name else None
         if baseline is not None:
             taken.append((left, baseline, width))
             yield Markup(
                 '<text x="{:.2f}%" y="{:.1f}" dx="{}" text-anchor="{}" class="name">{}</text>'
             ).format(across, baseline, -14 if turned else 14, "end" if turned else "start", point.name)
-        yield Markup(
-            '<svg x="{:.2f}%" y="{:.1f}" overflow="visible" class="point">{}'
-            '<text y="4" text-anchor="middle" class="number {}">{}</text></svg>'
-        ).format(across, down, form, point.kind, point.mark)
+        mark = (
+            Markup('<text y="4" text-anchor="middle" class="number {}">{}</text>').format(
+                point.kind, point.mark
+            )
+            if point.mark
+            else Markup("")
+        )
+        yield Markup('<svg x="{:.2f}%" y="{:.1f}" overflow="visible" class="point">{}{}</svg>').format(
+            across, down, form, mark
+        )
 
 
 def _free(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimcv.report import figures
+from slimcv.report import comparison, figures
 from slimcv.report.charts import plane, scale
 from slimcv.report.charts.plane import Bound, Line, Point
 from slimcv.report.html.parts import Block, Cell, Chart, Table
@@ -43,10 +43,10 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
         (
             Cell(f"{point.mark}. {point.name}"),
             Cell(on),
-            Cell(figures.milliseconds(point.x), point.x),
+            Cell(p50, point.x),
             Cell(figures.points(point.y), point.y),
         )
-        for point, on in zip(points, measured_on, strict=True)
+        for point, (on, p50) in zip(points, measured_on, strict=True)
     )
     table = Table(
         "Latency and accuracy of every variant",
@@ -105,11 +105,12 @@ def front(points: Sequence[Point]) -> list[tuple[float, float]]:
     return found
 
 
-def _points(report: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
+def _points(report: Mapping[str, Any]) -> tuple[list[Point], list[tuple[str, str]]]:
+    """The points, and for each what its accuracy was measured on and its latency in words."""
     original, steps = report["original"], report["steps"]
     tuning = next((step["measurement"] for step in steps if step["name"] == "original"), None)
     points: list[Point] = []
-    on: list[str] = []
+    on: list[tuple[str, str]] = []
 
     def add(
         measured: Mapping[str, Any],
@@ -123,7 +124,7 @@ def _points(report: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
         lost = _against(measured, base)
         if measured["latency_ms"] and lost is not None:
             points.append(Point(measured["latency_ms"]["p50"], lost, name, kind, str(at), square=final))
-            on.append("val/" if final else "tuning split")
+            on.append(("val/" if final else "tuning split", comparison.latency_of(measured)))
 
     add(original, original, f"original in {original['runtime']}", "before", 0, final=True)
     for step in steps:

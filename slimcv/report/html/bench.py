@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimcv.report import figures
+from slimcv.report.bench import ONE_CALL
 from slimcv.report.charts.plane import Point
 from slimcv.report.html import accuracy
 from slimcv.report.html.ladder import bars
@@ -40,14 +41,10 @@ def _tiles(timed: list[_Row]) -> tuple[Tile, ...]:
     if not known:
         return ()
     best = max(known, key=lambda row: row["ratio"]["value"])
-    low, high = (figures.significant(best["ratio"][bound]) for bound in ("low", "high"))
-    return (
-        Tile(
-            figures.times(best["ratio"]["value"], "faster", "slower"),
-            best["name"],
-            f"95 % interval {low}–{high}×",
-        ),
-    )
+    ratio = best["ratio"]
+    told = figures.factor(ratio["value"], ratio["low"], ratio["high"], "faster", "slower")
+    faster, _, bounds = told.partition(" (")
+    return (Tile(faster, best["name"], f"95 % interval {bounds.rstrip(')')}×"),)
 
 
 def _name(row: _Row) -> str:
@@ -64,19 +61,22 @@ def _table(rows: list[_Row]) -> Table:
         ratio = row["ratio"]
         against = figures.NOT_MEASURED
         if ratio:
-            against = f"{ratio['value']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f})"
-        speed = row["throughput_ips"]
+            against = figures.between(ratio["value"], ratio["low"], ratio["high"])
+        speed, spread = row["throughput_ips"], row["spread"]
         lines.append(
             (
                 Cell(row["name"]),
                 Cell(f"{row['runtime']} {row['precision'] or ''}"),
                 Cell(str(row["threads"]), row["threads"]),
                 Cell(str(row["batch"]), row["batch"]),
-                *(Cell(figures.milliseconds(row[key]), row[key]) for key in ("p50_ms", "p90_ms", "p99_ms")),
+                *(
+                    Cell(figures.milliseconds(row[key], spread=spread), row[key])
+                    for key in ("p50_ms", "p90_ms", "p99_ms")
+                ),
                 Cell(against, ratio["value"] if ratio else None),
-                Cell(figures.NOT_MEASURED if speed is None else figures.significant(speed), speed),
+                Cell(figures.NOT_MEASURED if speed is None else _rate(row), speed),
                 Cell(figures.duration(row["load_seconds"]), row["load_seconds"]),
-                Cell(figures.milliseconds(row["first_call_ms"]), row["first_call_ms"]),
+                Cell(figures.milliseconds(row["first_call_ms"], spread=ONE_CALL), row["first_call_ms"]),
                 Cell(figures.size(row["model_bytes"]), row["model_bytes"]),
                 Cell(figures.size(row["size_bytes"]), row["size_bytes"]),
                 Cell(figures.percent(row["top1"]), row["top1"]),
@@ -90,29 +90,38 @@ def _table(rows: list[_Row]) -> Table:
 def _speed(timed: list[_Row]) -> list[Block]:
     if len(timed) < 2:
         return []
-    latencies = [(_name(row), float(row["p50_ms"])) for row in timed]
-    speeds = [(_name(row), float(row["throughput_ips"])) for row in timed]
+    latencies = [(_name(row), float(row["p50_ms"]), _p50(row)) for row in timed]
+    speeds = [(_name(row), float(row["throughput_ips"]), _rate(row)) for row in timed]
     return [
         bars("Latency of a call", "latency p50", latencies, form=figures.milliseconds, first="target"),
         bars("Throughput", "images/s", speeds, form=figures.significant, first="target"),
     ]
 
 
+def _p50(row: _Row) -> str:
+    return figures.milliseconds(row["p50_ms"], spread=row["spread"])
+
+
+def _rate(row: _Row) -> str:
+    """Images a second with the digits that the spread of the calls leaves."""
+    return figures.rounded(row["throughput_ips"], row["throughput_ips"] * (row["spread"] or 0.0))
+
+
 def _accuracy(timed: list[_Row]) -> list[Block]:
+    known = [(at, row) for at, row in enumerate(timed) if row["top1"] is not None]
     points = [
         Point(row["p50_ms"], row["top1"], _name(row), "before" if at == 0 else "accepted", str(at + 1))
-        for at, row in enumerate(timed)
-        if row["top1"] is not None
+        for at, row in known
     ]
     if len(points) < 2:
         return []
     lines = tuple(
         (
-            Cell(point.name),
-            Cell(figures.milliseconds(point.x), point.x),
-            Cell(figures.percent(point.y), point.y),
+            Cell(_name(row)),
+            Cell(_p50(row), row["p50_ms"]),
+            Cell(figures.percent(row["top1"]), row["top1"]),
         )
-        for point in points
+        for _, row in known
     )
     return [
         accuracy.chart(

@@ -157,7 +157,7 @@ def _costs(measured: list[_Row]) -> list[Block]:
     )
     found: list[Block] = []
     for title, unit, value, form in shown:
-        known = [(row["title"], amount) for row in measured if (amount := value(row))]
+        known = [(row["title"], amount, form(amount)) for row in measured if (amount := value(row))]
         if len(known) > 1:
             found.append(bars(title, unit, known, form=form, first="row"))
     return found
@@ -168,14 +168,14 @@ def _p50(row: _Row) -> float | None:
     return latency["p50"] if latency else None
 
 
-def bars(title: str, unit: str, known: list[tuple[str, float]], *, form: Any, first: str) -> Chart:
-    """A bar from zero for each name."""
-    axis = scale.linear([value for _, value in known], zero=True)
+def bars(title: str, unit: str, known: list[tuple[str, float, str]], *, form: Any, first: str) -> Chart:
+    """A bar from zero for each name, value and words; `form` writes the axis's numbers."""
+    axis = scale.linear([value for _, value, _ in known], zero=True)
     drawn = [
-        (name, "", form(value), rows.bar(axis, 0.0, value, "before" if at == 0 else "after"))
-        for at, (name, value) in enumerate(known)
+        (name, "", words, rows.bar(axis, 0.0, value, "before" if at == 0 else "after"))
+        for at, (name, value, words) in enumerate(known)
     ]
-    lines = tuple((Cell(name), Cell(form(value), value)) for name, value in known)
+    lines = tuple((Cell(name), Cell(words, value)) for name, value, words in known)
     return Chart(
         title,
         f"Each from zero; the first {first} in grey.",

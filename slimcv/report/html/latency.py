@@ -19,7 +19,7 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
 def ways(report: Mapping[str, Any]) -> list[Block]:
     """The table of the bake-off, empty where there was none."""
     lines = [
-        (Cell(way.name), Cell(way.precision), milliseconds(way.p50_ms), Cell(way.outcome))
+        (Cell(way.name), Cell(way.precision), Cell(way.latency, way.p50_ms), Cell(way.outcome))
         for way in comparison.bake_off(report)
     ]
     headings = ("runtime", "precision", "latency p50", "what became of it")
@@ -52,7 +52,9 @@ def of_samples(samples: Mapping[str, Sequence[float]], title: str) -> Chart:
     for name, values in samples.items():
         quarters = quantiles(relative[name], n=4, method="inclusive")
         marks = rows.spread(axis, relative[name], quartiles=(quarters[0], quarters[1], quarters[2]))
-        drawn.append((name, f"{len(values)} calls", figures.milliseconds(medians[name]), marks))
+        spread = (quarters[2] - quarters[0]) / 2
+        words = figures.milliseconds(medians[name], spread=spread)
+        drawn.append((name, f"{len(values)} calls", words, marks))
         found = (
             min(values),
             quarters[0] * medians[name],
@@ -64,7 +66,7 @@ def of_samples(samples: Mapping[str, Sequence[float]], title: str) -> Chart:
             (
                 Cell(name),
                 Cell(str(len(values)), len(values)),
-                *(Cell(figures.milliseconds(value), value) for value in found),
+                *(Cell(figures.milliseconds(value, spread=spread), value) for value in found),
             )
         )
     headings = ("contender", "calls", "least", "lower quarter", "median", "upper quarter", "most")
@@ -93,7 +95,7 @@ def of_percentiles(known: Mapping[str, Mapping[str, Any]], title: str) -> Chart:
             (
                 Cell(name),
                 Cell(str(one["n"]), one["n"]),
-                *(Cell(figures.milliseconds(one[key]), one[key]) for key in ("p50", "p90", "p99")),
+                *(milliseconds(one[key], spread=one["spread"]) for key in ("p50", "p90", "p99")),
                 Cell(f"±{figures.share(one['spread'])}", one["spread"]),
             )
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimcv.report import figures
 from slimcv.report.charts import rows, scale
+from slimcv.report.html import foretold, roofline
 from slimcv.report.html.parts import Block, Cell, Chart, Note, Page, Sections, Table, Tile, plain
-from slimcv.report.layers import totals
+from slimcv.report.layers import RUNTIMES, totals
 from slimcv.report.reading import Finished
 
 SHOWN = 30
@@ -20,12 +21,16 @@ def page(found: Finished) -> Page:
     kept = profile["totals"]
     sections = Sections()
     sections.add("advice", "What dominates, and what to do about it", _advice(profile))
+    sections.add("foretold", "What each step would give", foretold.of_profile(profile))
+    sections.add("roofline", "Against this machine's limits", _roofline(profile))
     sections.add("kinds", "By kind of layer", [_costs(profile["by_kind"], "kind")])
+    blocks = profile.get("by_block") or ()
+    sections.add("blocks", "Block by block", [_costs(blocks, "block")] if len(blocks) > 1 else [])
     sections.add("layers", "Layer by layer", [_costs(profile["layers"], "layer")])
     sections.add("totals", "Totals", [plain("The whole network", ("", "value"), totals(profile), left=2)])
     return Page(
         title=f"{found.name}: where time and memory go",
-        lead=f"Input {profile['model']['input']}, batch 1, eager PyTorch.",
+        lead=f"Input {profile['model']['input']}, batch 1, {_where(profile)}.",
         tiles=(
             Tile(figures.milliseconds(kept["call_ms"]), "a call"),
             Tile(figures.count(kept["macs"]), "MACs"),
@@ -34,6 +39,17 @@ def page(found: Finished) -> Page:
         ),
         sections=tuple(sections.found),
     )
+
+
+def _where(profile: Mapping[str, Any]) -> str:
+    kept = profile["totals"]
+    threads = f"{kept['threads']} thread{'s' if kept['threads'] != 1 else ''}"
+    return f"{RUNTIMES.get(kept['runtime'], kept['runtime'])} {kept['precision']}, {threads}"
+
+
+def _roofline(profile: Mapping[str, Any]) -> list[Block]:
+    network = roofline.Network("a layer", "after", profile["layers"])
+    return roofline.blocks(profile.get("limits"), [network], where=_where(profile))
 
 
 def _advice(profile: Mapping[str, Any]) -> list[Block]:
@@ -64,15 +80,15 @@ def _advice(profile: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _costs(layers: list[Mapping[str, Any]], what: str) -> Chart:
-    """Milliseconds of each layer, or of each kind of layer."""
+def _costs(layers: Sequence[Mapping[str, Any]], what: str) -> Chart:
+    """Milliseconds of each layer, each block, or each kind of layer."""
     key = "name" if what == "layer" else "kind"
     dearest = sorted(layers, key=lambda layer: -layer["ms"])[:SHOWN]
     drawn = [layer for layer in layers if layer in dearest]
     axis = scale.linear([layer["ms"] for layer in drawn], zero=True)
     marks = [
         (
-            layer[key],
+            layer[key] or "(network)",
             layer["kind"] if what == "layer" else f"{layer['layers']} layers",
             f"{figures.milliseconds(layer['ms'])}, {figures.share(layer['share'])}",
             rows.bar(axis, 0.0, layer["ms"], "after"),
@@ -81,7 +97,7 @@ def _costs(layers: list[Mapping[str, Any]], what: str) -> Chart:
     ]
     lines = tuple(
         (
-            Cell(layer[key]),
+            Cell(layer[key] or "(network)"),
             Cell(layer["kind"] if what == "layer" else str(layer["layers"])),
             Cell(figures.milliseconds(layer["ms"]), layer["ms"]),
             Cell(figures.share(layer["share"]), layer["share"]),
@@ -94,6 +110,7 @@ def _costs(layers: list[Mapping[str, Any]], what: str) -> Chart:
     if len(drawn) < len(layers):
         told += f" Drawn are the {len(drawn)} slowest of {len(layers)} in their order; the table has all."
     second = "kind" if what == "layer" else "layers"
+    told = told if what != "layer" else f"{told} What a runtime runs inside another layer counts there."
     return Chart(
         f"Time of each {what}",
         told,

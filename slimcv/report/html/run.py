@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimcv.report import comparison, figures
-from slimcv.report.html import accuracy, classes, costs, latency, training, way
+from slimcv.report.html import accuracy, classes, costs, foretold, latency, times, training, way
 from slimcv.report.html.parts import Block, Cell, Code, Facts, Note, Page, Sections, Table, Tile, plain
 from slimcv.report.markdown import typed_command
 from slimcv.report.reading import Finished
@@ -20,9 +20,11 @@ def page(found: Finished) -> Page:
     sections = Sections()
     sections.add("before-after", "Before and after", _before_after(report))
     sections.add("steps", "What each step gave and cost", way.blocks(report))
+    sections.add("foretold", "What was foretold", foretold.of_run(report))
     sections.add("accuracy", "Accuracy against latency", accuracy.blocks(report))
     sections.add("classes", "Accuracy class by class", classes.blocks(found.predictions))
-    sections.add("layers", "Where the work is", costs.layers(report))
+    sections.add("layers", "Where the work is", [*times.layers(report), *costs.layers(report)])
+    sections.add("roofline", "Against this machine's limits", times.limits(report))
     sections.add("latency", "Runtimes, and how the latencies spread", latency.blocks(report))
     sections.add("size", "What the bytes are", costs.sizes(report))
     sections.add("training", "Training", training.blocks(report))
@@ -64,18 +66,16 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
         spread = max(before["latency_ms"]["spread"], after["latency_ms"]["spread"])
         found.append(
             Tile(
-                figures.times(ratios["latency_p50"], "faster", "slower", digits=figures.digits(spread)),
-                f"{figures.milliseconds(before['latency_ms']['p50'])} → "
-                f"{figures.milliseconds(after['latency_ms']['p50'])}",
+                _faster(report, "latency_p50", before, after),
+                f"{comparison.latency_of(before)} → {comparison.latency_of(after)}",
                 interval(report, "latency_p50") or f"spread of the samples ±{figures.share(spread)}",
             )
         )
     if ratios["beyond_runtime"] is not None:
         best = report["best_unmodified"]
-        spread = max(best["latency_ms"]["spread"], after["latency_ms"]["spread"])
         found.append(
             Tile(
-                figures.times(ratios["beyond_runtime"], "faster", "slower", digits=figures.digits(spread)),
+                _faster(report, "beyond_runtime", best, after),
                 f"than the unmodified network in {best['runtime']}",
                 interval(report, "beyond_runtime"),
             )
@@ -108,8 +108,19 @@ def interval(report: Mapping[str, Any], key: str) -> str:
     found = (shipped(report).get("intervals") or {}).get(key)
     if not found:
         return ""
-    low, high = (figures.significant(found[bound]) for bound in ("low", "high"))
-    return f"95 % interval {low} to {high}×"
+    ratio = report["ratios"][key]
+    bounds = figures.between(ratio, found["low"], found["high"]).partition(" (")[2].rstrip(")")
+    return f"95 % interval {bounds.replace('–', ' to ')}×"
+
+
+def _faster(report: Mapping[str, Any], key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """A ratio of latencies with the digits that its interval leaves, else those that both spreads do."""
+    ratio, found = report["ratios"][key], (shipped(report).get("intervals") or {}).get(key)
+    spreads = [one["latency_ms"]["spread"] for one in (before, after)]
+    digits = (
+        figures.meaningful(ratio, (found["high"] - found["low"]) / 2) if found else figures.digits(*spreads)
+    )
+    return figures.times(ratio, "faster", "slower", digits=digits)
 
 
 def shipped(report: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -161,7 +172,7 @@ def _files(report: Mapping[str, Any]) -> Table:
             Cell(one["path"]),
             Cell(f"{one['runtime']} {one['precision']}"),
             Cell(figures.size(one["bytes"]), one["bytes"]),
-            Cell(figures.milliseconds(one["latency_ms"]), one["latency_ms"]),
+            Cell(figures.milliseconds(one["latency_ms"], spread=one.get("spread")), one["latency_ms"]),
             Cell(difference(one["max_abs_diff"]), one["max_abs_diff"]),
             Cell(one["sha256"][:16] + "…"),
         )

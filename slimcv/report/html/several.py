@@ -9,7 +9,7 @@ from slimcv.report import comparison, figures
 from slimcv.report.charts.plane import Point
 from slimcv.report.html import accuracy, latency
 from slimcv.report.html.parts import Block, Cell, Facts, Note, Page, Sections, Table
-from slimcv.report.html.run import facts, interval, shipped
+from slimcv.report.html.run import facts, shipped
 from slimcv.report.reading import Finished
 
 
@@ -72,8 +72,7 @@ def _table(found: Sequence[Finished], names: Sequence[str]) -> Table:
         report = one.document
         after, ratios = report["optimized"], report["ratios"]
         p50 = (after["latency_ms"] or {}).get("p50")
-        speed, top1 = ratios["latency_p50"], ratios["top1"]
-        faster = figures.times(speed, "faster", "slower")
+        top1 = ratios["top1"]
         met = {True: "met", False: "missed", None: "not judged"}[report["gate"]["met"]]
         lines.append(
             (
@@ -81,7 +80,7 @@ def _table(found: Sequence[Finished], names: Sequence[str]) -> Table:
                 Cell(report["recipe"].get("name") or ""),
                 Cell(f"{after['runtime']} {after['precision']}"),
                 Cell(comparison.latency_of(after), p50),
-                Cell("; ".join(filter(None, (faster, interval(report, "latency_p50")))), speed),
+                Cell(comparison.speed_of(report), ratios["latency_p50"]),
                 Cell(figures.percent(after["top1"]), after["top1"]),
                 Cell(figures.points(top1), top1),
                 Cell(figures.size(after["size_bytes"]), after["size_bytes"]),
@@ -91,7 +90,8 @@ def _table(found: Sequence[Finished], names: Sequence[str]) -> Table:
                 Cell(figures.duration(report["seconds"]), report["seconds"]),
             )
         )
-    return Table("What each run made of its original", headings, tuple(lines), frozenset({0, 1, 2, 10}))
+    caption = "What each run made of its original; in brackets the 95 % interval"
+    return Table(caption, headings, tuple(lines), frozenset({0, 1, 2, 10}))
 
 
 def _accuracy(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:

@@ -1,0 +1,256 @@
+"""A running recipe on a terminal: every step with what became of it, what is under way, the best so far.
+
+It is drawn below the lines that stay, over and over at its place, and goes away with the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from slimcv.cli.live import LiveLines, is_live
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.table import Table
+
+    from slimcv.recipe import Recipe
+    from slimcv.results import Measurement, Record
+
+REDRAWS_A_SECOND = 1.0
+"""While nothing happens but time; a redraw takes some milliseconds from what is measured meanwhile."""
+
+BAR_WIDTH = 24
+
+TO_COME, RUNNING = "to come", "running"
+_LOOKS = {
+    "accepted": ("✓", "green"),
+    "measured": ("✓", "green"),
+    "rejected": ("✗", "red"),
+    "skipped": ("–", "yellow"),
+    RUNNING: ("▸", "cyan"),
+    TO_COME: ("·", "dim"),
+}
+"""A sign and a colour for each state: none is told by its colour alone."""
+
+_ORIGINAL, _SHIP = "original", "ship"
+
+
+@dataclass
+class Row:
+    """A step of the recipe: `state` is an outcome, or whether it is under way; `record` its last decision."""
+
+    name: str
+    state: str = TO_COME
+    record: Record | None = None
+    begun: float = 0.0
+
+
+class Board:
+    """What is known of a run. `begin`, `decide` and `tell` bring it up to date, `drawn` shows it."""
+
+    def __init__(self, steps: Sequence[str]) -> None:
+        self.rows = [Row(_ORIGINAL), *map(Row, steps), Row(_SHIP)]
+        self.text = ""
+        self.share: float | None = None
+
+    def begin(self, entry: int, name: str) -> None:
+        """Work at an entry of the recipe starts, again if need be; original and ship have entry -1."""
+        for row in self.rows:
+            if row.state == RUNNING:
+                row.state = row.record.outcome if row.record else TO_COME
+        row = self._row(entry, name)
+        row.state, row.begun = RUNNING, time.perf_counter()
+        self.tell("", None)
+
+    def decide(self, record: Record) -> None:
+        """What became of a step, by its record."""
+        row = self._row(record.entry, record.step)
+        row.state, row.record = record.outcome, record
+        self.tell("", None)
+
+    def tell(self, text: str, share: float | None) -> None:
+        """What is being done, and how much of it (0 to 1) is done."""
+        self.text, self.share = text, share
+
+    @property
+    def best(self) -> tuple[str, Measurement, float] | None:
+        """The fastest of what is accepted now: its step, its figures, its speed-up over the first timed."""
+        decided = [row.record for row in self.rows if row.record is not None]
+        first = next((one.before for one in decided if one.before and one.before.latency_ms), None)
+        kept = [
+            (one.measurement.latency_ms.p50, one.step, one.measurement)
+            for one in decided
+            if one.outcome == "accepted" and one.measurement and one.measurement.latency_ms
+        ]
+        if first is None or first.latency_ms is None or not kept:
+            return None
+        p50, step, figures = min(kept, key=lambda one: one[0])
+        return step, figures, first.latency_ms.p50 / p50
+
+    def _row(self, entry: int, name: str) -> Row:
+        if entry >= 0:
+            return self.rows[entry + 1]
+        return self.rows[0 if name == _ORIGINAL else -1]
+
+    def drawn(self) -> RenderableType:
+        """The table of steps, the bar, and the best so far."""
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[RenderableType] = [_table(self.rows)]
+        if self.text:
+            parts.append(_activity(self.text, self.share))
+        if self.best is not None:
+            parts.append(Text(_best(*self.best), no_wrap=True, overflow="ellipsis"))
+        return Group(*parts)
+
+
+class _Drawn:
+    """The board as rich asks for it at every redraw."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def __rich__(self) -> RenderableType:
+        return self._board.drawn()
+
+
+class BoardLines(logging.Handler):
+    """The log while a board is drawn: running states go into it, ordinary records stay above it."""
+
+    def __init__(self, board: Board, view: Live) -> None:
+        super().__init__()
+        self._board, self._view = board, view
+        self.setFormatter(logging.Formatter("  %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record; what goes wrong is reported as any other logging does."""
+        try:
+            begun = getattr(record, "begun", None)
+            if begun is not None:
+                self._board.begin(*begun)
+            if is_live(record):
+                self._board.tell(record.getMessage(), getattr(record, "share", None))
+                self._view.refresh()
+            elif record.levelno >= logging.INFO:
+                self.say(self.format(record))
+        except (OSError, ValueError):
+            self.handleError(record)
+
+    def say(self, text: str) -> None:
+        """Print above the board."""
+        from rich.text import Text
+
+        self._view.console.print(Text.from_ansi(text), soft_wrap=True)
+        self._view.refresh()
+
+
+@contextmanager
+def watched(recipe: Recipe, logger: logging.Logger, stream: TextIO) -> Iterator[Board]:
+    """A board of the recipe, drawn on `stream` where that is a terminal that can; the log goes around it."""
+    board = Board([entry.name for entry in recipe.entries])
+    if not (stream.isatty() and os.environ.get("TERM") != "dumb"):
+        yield board
+        return
+    from rich.live import Live
+
+    before = list(logger.handlers)
+    for lines in before:
+        if isinstance(lines, LiveLines):
+            lines.end_line()
+    view = Live(
+        _Drawn(board),
+        console=_console(stream),
+        refresh_per_second=REDRAWS_A_SECOND,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with view:
+        logger.handlers = [BoardLines(board, view)]
+        try:
+            yield board
+        finally:
+            logger.handlers = before
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    from slimcv.report import wants_colour
+
+    coloured = wants_colour(stream)
+    return Console(
+        file=stream,
+        force_terminal=True,
+        color_system="standard" if coloured else None,
+        no_color=not coloured,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for justify in ("left", "left", "left", "right", "right", "right"):
+        drawn.add_column(justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    for number, row in enumerate(rows):
+        sign, style = _LOOKS.get(row.state, ("·", ""))
+        name = f"{number} {row.name}" if row.name not in (_ORIGINAL, _SHIP) else row.name
+        cells = [sign, name, row.state, *_figures(row)]
+        drawn.add_row(*(Text(text, style=style if at in (0, 2) else "") for at, text in enumerate(cells)))
+    return drawn
+
+
+def _figures(row: Row) -> tuple[str, str, str]:
+    """Gain, top-1 and time of a step; of one under way only the time."""
+    from slimcv.report import comparison, figures, step_entry
+
+    if row.state == RUNNING:
+        return "", "", figures.duration(time.perf_counter() - row.begun)
+    if row.record is None:
+        return "", "", ""
+    entry: dict[str, Any] = step_entry(row.record)
+    top1 = (entry["measurement"] or {}).get("top1")
+    gain = comparison.changes_of(entry)
+    return (
+        "" if gain == figures.NOT_MEASURED else gain,
+        "" if top1 is None else figures.percent(top1),
+        figures.duration(row.record.seconds),
+    )
+
+
+def _activity(text: str, share: float | None) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    line = Table.grid(padding=(0, 1))
+    words = Text(text, no_wrap=True, overflow="ellipsis")
+    if share is None:
+        line.add_row(words)
+    else:
+        share = min(1.0, max(0.0, share))
+        percent = Text(f"{100 * share:3.0f} %")
+        line.add_row(ProgressBar(total=1.0, completed=share, width=BAR_WIDTH), percent, words)
+    return line
+
+
+def _best(step: str, found: Measurement, faster: float) -> str:
+    from slimcv.report import comparison, figures
+
+    top1 = "" if found.top1 is None else f", top-1 {figures.percent(found.top1)}"
+    runs = f"{comparison.latency_of(found.as_json())} in {found.runtime}"
+    return f"best so far: {runs} after {step}, {figures.times(faster, 'faster', 'slower', digits=2)}{top1}"
