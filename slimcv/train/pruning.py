@@ -48,6 +48,7 @@ class PruningSettings(FinetuneSettings):
         "unstructured",
         description="unstructured, n:m in quotes (n of m neighbours stay, such as '2:4') or a block (such "
         "as 1x4)",
+        examples=["unstructured", "2:4", "1x4"],
         json_schema_extra={"pattern": f"^(unstructured|{_FORM.pattern})$"},
     )
     scope: Literal["global", "layer"] = Field(

@@ -52,9 +52,15 @@ def _parsed_size(value: Any) -> Any:
 _Positive = Annotated[float, Field(gt=0)]
 _Duration = Annotated[
     str,
-    Field(pattern=r"^\d+(\.\d+)?$|^(?=\d)(\d+(\.\d+)?[hH])?(\d+(\.\d+)?[mM])?(\d+(\.\d+)?[sS])?$"),
+    Field(
+        pattern=r"^\d+(\.\d+)?$|^(?=\d)(\d+(\.\d+)?[hH])?(\d+(\.\d+)?[mM])?(\d+(\.\d+)?[sS])?$",
+        examples=["90s", "10m", "1h30m"],
+    ),
 ]
-_Size = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([bB]|[kKmMgGtT][iI]?[bB])?$")]
+_Size = Annotated[
+    str,
+    Field(pattern=r"^\d+(\.\d+)?\s*([bB]|[kKmMgGtT][iI]?[bB])?$", examples=["500MB", "4GB", "3.5GiB"]),
+]
 """How durations and sizes are written, which is what the schema of recipes says of them."""
 
 _Seconds = Annotated[
