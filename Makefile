@@ -20,7 +20,7 @@ test-browser: $(INSTALLED)
 
 # A link that leads nowhere, a marker without a meaning or anything loaded from elsewhere ends the build.
 docs: $(DOCS_INSTALLED)
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --clean --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean --quiet
 	@echo .cache/site/index.html
 
 lint: $(INSTALLED)
