@@ -1,11 +1,12 @@
 # make demo: install into .venv and optimise a network on real pictures. make test: install and run the tests.
-# make test-browser: the pages in Chromium.
+# make test-browser: the pages in Chromium. make docs: the documentation as a site, in .cache/site.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DOCS_INSTALLED := .venv/.docs-installed
 
-.PHONY: demo test test-browser lint format clean
+.PHONY: demo test test-browser docs lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py
@@ -16,6 +17,11 @@ test: $(INSTALLED)
 # The pages in a real Chromium (Debian's package, or what SLIMCV_CHROMIUM names); without one this fails.
 test-browser: $(INSTALLED)
 	SLIMCV_BROWSER_TESTS=required $(BIN)/pytest tests/report/browser
+
+# A link that leads nowhere, a marker without a meaning or anything loaded from elsewhere ends the build.
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean --quiet
+	@echo .cache/site/index.html
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -36,4 +42,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

@@ -17,24 +17,34 @@ if TYPE_CHECKING:
 
 
 class Gate(BaseModel):
-    """Bounds a variant must keep. None leaves a bound out.
-
-    `max_drop`: top-1 points a variant may lie below the original, so that small drops cannot add up.
-    `max_step_drop`: top-1 points a variant may lie below the one it was made from; the two saw the same
-    pictures in training, which the original did not.
-    `min_speedup`: the least ratio of the original's median latency to the variant's.
-    `max_size`: the most bytes on disk.
-    `confidence`: how sure it must be that `max_drop` and `min_speedup` are kept, such as 0.95. None judges by
-    what was measured, however few pictures there were.
-    """
+    """Bounds a variant must keep. None leaves a bound out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_drop: float | None = Field(default=None, ge=0, le=100)
-    max_step_drop: float | None = Field(default=None, ge=0, le=100)
-    min_speedup: float | None = Field(default=None, gt=0)
-    max_size: int | None = Field(default=None, gt=0)
-    confidence: float | None = Field(default=None, ge=0.5, lt=1)
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="top-1 points a variant may lie below the original, so that small drops cannot add up",
+    )
+    max_step_drop: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="top-1 points a variant may lie below the one it was made from; the two saw the same "
+        "pictures in training, which the original did not",
+    )
+    min_speedup: float | None = Field(
+        default=None, gt=0, description="the least ratio of the original's median latency to the variant's"
+    )
+    max_size: int | None = Field(default=None, gt=0, description="the most bytes on disk")
+    confidence: float | None = Field(
+        default=None,
+        ge=0.5,
+        lt=1,
+        description="how sure it must be that max_drop and min_speedup are kept, such as 0.95; null judges "
+        "by what was measured, however few pictures there were",
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slimcv.cli import completion
 from slimcv.cli.intake import log_to_stderr, numbers
 from slimcv.cli.options import (
     ArchOption,
@@ -57,7 +58,11 @@ def bench(
         int | None, typer.Option(min=1, help="Calls side by side in throughput mode. Default: what fits.")
     ] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="Runtime to use, or all. Default: a bundle's own, eager for a model.")
+        str | None,
+        typer.Option(
+            help="Runtime to use, or all. Default: a bundle's own, eager for a model.",
+            autocompletion=completion.benched,
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer calls, no memory.")] = False,
     arch: ArchOption = None,

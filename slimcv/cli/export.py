@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from slimcv.cli import completion
 from slimcv.cli.options import BundleArgument
 
 
@@ -14,7 +15,11 @@ def export(
     bundle: BundleArgument,
     out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     layout: Annotated[
-        str, typer.Option(help="openvino-model-server, triton, or one file: onnx, openvino, pt2, slim.")
+        str,
+        typer.Option(
+            help="openvino-model-server, triton, or one file: onnx, openvino, pt2, slim.",
+            autocompletion=completion.layouts,
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="The model's name on the server. Default: the bundle's.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slimcv.cli import completion
 from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -43,7 +44,8 @@ def ladder(
     model: ModelArgument,
     data: DataOption = None,
     rows: Annotated[
-        str, typer.Option(help="Which rows; each stands on those before it.")
+        str,
+        typer.Option(help="Which rows; each stands on those before it.", autocompletion=completion.rows),
     ] = "original,pooling,separable,compile,amp,fuse",
     epochs: Annotated[
         int, typer.Option(min=0, help="Epochs each row is trained for; 0 only times a few steps.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv import optimization
-from slimcv.cli import pipeline, together
+from slimcv.cli import completion, pipeline, together
 from slimcv.cli.intake import caching, load_model, log_to_stderr, seconds_of
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -51,7 +51,10 @@ class InputFormat(StrEnum):
 def optimize(
     model: ModelArgument,
     recipe: Annotated[
-        str, typer.Option(help="A shipped recipe's name, or a path to a YAML file.")
+        str,
+        typer.Option(
+            help="A shipped recipe's name, or a path to a YAML file.", autocompletion=completion.recipes
+        ),
     ] = "cpu_fast",
     data: DataOption = None,
     out: Annotated[Path | None, typer.Option(help="Where the result goes. Default: <model>-slim/.")] = None,
@@ -71,7 +74,8 @@ def optimize(
         typer.Option("--strict", help="A gate that the pictures and calls do not decide counts as missed."),
     ] = False,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="step.key=value, over the recipe's.")
+        list[str] | None,
+        typer.Option("--set", help="step.key=value, over the recipe's.", autocompletion=completion.overrides),
     ] = None,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
@@ -94,7 +98,8 @@ def optimize(
         str | None,
         typer.Option(
             help="Optimise for eager, inductor, aotinductor, onnxruntime or openvino alone. Default: "
-            "whatever is fastest is served."
+            "whatever is fastest is served.",
+            autocompletion=completion.runtimes,
         ),
     ] = None,
     quick: Annotated[
@@ -104,7 +109,8 @@ def optimize(
     target_isa: Annotated[
         str | None,
         typer.Option(
-            help="Of the CPU that serves: avx2, avx512, avx512_vnni, avx512_bf16 or amx. Default: this one."
+            help="Of the CPU that serves: avx2, avx512, avx512_vnni, avx512_bf16 or amx. Default: this one.",
+            autocompletion=completion.target_isas,
         ),
     ] = None,
     input_format: Annotated[
@@ -113,7 +119,10 @@ def optimize(
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="Files that stay beside the served one, such as onnx,pt2. Default: all."),
+        typer.Option(
+            help="Files that stay beside the served one, such as onnx,pt2. Default: all.",
+            autocompletion=completion.kept,
+        ),
     ] = None,
     zip_too: Annotated[bool, typer.Option("--zip", help="Write the folder as one .zip file too.")] = False,
     license: Annotated[

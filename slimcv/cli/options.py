@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from slimcv.cli import completion
+
 
 class Format(StrEnum):
     """How a result is printed."""
@@ -31,7 +33,11 @@ ServedArgument = Annotated[
     typer.Argument(metavar="BUNDLE", help="The folder that slimcv optimize wrote, or a packed .slim file."),
 ]
 RuntimeOption = Annotated[
-    str | None, typer.Option(help="Run this one of the bundle's files. Default: the fastest measured.")
+    str | None,
+    typer.Option(
+        help="Run this one of the bundle's files. Default: the fastest measured.",
+        autocompletion=completion.runtimes,
+    ),
 ]
 JunitOption = Annotated[
     Path | None, typer.Option(help="Write the checks as JUnit XML here too, for continuous integration.")

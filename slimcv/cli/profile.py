@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slimcv.cli import completion
 from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.options import (
     ArchOption,
@@ -56,7 +57,11 @@ def profile(
     std: StdOption = None,
     threads: ThreadsOption = None,
     runtime: Annotated[
-        str, typer.Option(help="Where layers are timed: eager, openvino, onnxruntime or inductor.")
+        str,
+        typer.Option(
+            help="Where layers are timed: eager, openvino, onnxruntime or inductor.",
+            autocompletion=lambda incomplete: [name for name in _RUNTIMES if name.startswith(incomplete)],
+        ),
     ] = "eager",
     diff: Annotated[
         bool, typer.Option("--diff", help="Two models or bundles, layer by layer against each other.")
@@ -72,7 +77,11 @@ def profile(
         int | None, typer.Option(min=2, max=4096, help="Pictures a training step. Default: the recipe's.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Train as this recipe's longest training does. Default: no recipe.")
+        str | None,
+        typer.Option(
+            help="Train as this recipe's longest training does. Default: no recipe.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="step.key=value, over the recipe's.")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List the shipped recipes, show one, list the steps.", rich_markup_mode=None)
+from slimcv.cli import completion
+
+app = typer.Typer(
+    help="List the shipped recipes, show one, list the steps, print what a recipe may say.",
+    rich_markup_mode=None,
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -21,7 +27,11 @@ def _recipes(context: typer.Context) -> None:
 
 
 @app.command("show")
-def _show(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or a path.")]) -> None:
+def _show(
+    name: Annotated[
+        str, typer.Argument(help="A shipped recipe's name, or a path.", autocompletion=completion.recipes)
+    ],
+) -> None:
     """Print a recipe's text."""
     from slimcv import recipe
 
@@ -39,3 +49,11 @@ def _steps() -> None:
         for key, field in kind.model_fields.items():
             default = field.get_default(call_default_factory=True)
             print(f"    {key} = {default!r}  {field.description or ''}".rstrip())
+
+
+@app.command("schema")
+def _schema() -> None:
+    """Print the JSON Schema of recipes, for editors that check and complete YAML."""
+    from slimcv import recipe
+
+    print(json.dumps(recipe.recipe_schema(), indent=2, ensure_ascii=False))

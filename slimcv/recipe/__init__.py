@@ -14,6 +14,7 @@ from slimcv.recipe.checking import changed, checked
 from slimcv.recipe.raw import find, folder, names, overridden, parse, placed, read, step_key
 from slimcv.recipe.registry import step_class, step_names, step_summary
 from slimcv.recipe.roads import Road
+from slimcv.recipe.schema import OBJECTIVES, recipe_schema
 
 if TYPE_CHECKING:
     from slimcv.step import Gain, Step
@@ -27,13 +28,13 @@ __all__ = [
     "folder",
     "load",
     "names",
+    "recipe_schema",
     "step_class",
     "step_names",
     "step_summary",
 ]
 
 _RECIPE_KEYS = ("description", "gate", "name", "objective", "steps")
-_OBJECTIVES = ("latency", "size")
 
 EXPORTS = {
     "openvino": "export_openvino",
@@ -198,8 +199,8 @@ def _build(raw: dict[str, Any], *, path: Path, text: str, overrides: tuple[str, 
         if key not in _RECIPE_KEYS:
             raise SlimcvError(f"{path}: unknown key '{key}'", nearest(str(key), _RECIPE_KEYS))
     objective = raw.get("objective", "latency")
-    if objective not in _OBJECTIVES:
-        raise SlimcvError(f"{path}: objective is '{objective}'", nearest(str(objective), _OBJECTIVES))
+    if objective not in OBJECTIVES:
+        raise SlimcvError(f"{path}: objective is '{objective}'", nearest(str(objective), OBJECTIVES))
     entries = [
         replace(_entry(entry, path, number), road=road)
         for number, (entry, road) in enumerate(placed(raw, path), start=1)

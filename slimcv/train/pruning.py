@@ -46,7 +46,10 @@ class PruningSettings(FinetuneSettings):
     )
     pattern: Annotated[str, AfterValidator(_checked)] = Field(
         "unstructured",
-        description="unstructured, n:m (n of m neighbours stay, such as 2:4) or a block (such as 1x4)",
+        description="unstructured, n:m in quotes (n of m neighbours stay, such as '2:4') or a block (such "
+        "as 1x4)",
+        examples=["unstructured", "2:4", "1x4"],
+        json_schema_extra={"pattern": f"^(unstructured|{_FORM.pattern})$"},
     )
     scope: Literal["global", "layer"] = Field(
         "global", description="the smallest weights of all layers together, or the same share of every layer"

@@ -49,13 +49,35 @@ def _parsed_size(value: Any) -> Any:
     return size_bytes(value) if isinstance(value, str | int | float) else value
 
 
+_Positive = Annotated[float, Field(gt=0)]
+_Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^\d+(\.\d+)?$|^(?=\d)(\d+(\.\d+)?[hH])?(\d+(\.\d+)?[mM])?(\d+(\.\d+)?[sS])?$",
+        examples=["90s", "10m", "1h30m"],
+    ),
+]
+_Size = Annotated[
+    str,
+    Field(pattern=r"^\d+(\.\d+)?\s*([bB]|[kKmMgGtT][iI]?[bB])?$", examples=["500MB", "4GB", "3.5GiB"]),
+]
+"""How durations and sizes are written, which is what the schema of recipes says of them."""
+
+_Seconds = Annotated[
+    float,
+    BeforeValidator(_parsed, json_schema_input_type=_Positive | _Duration),
+    Field(gt=0, allow_inf_nan=False),
+]
+_Bytes = Annotated[int, BeforeValidator(_parsed_size, json_schema_input_type=_Positive | _Size), Field(gt=0)]
+
+
 class FinetuneSettings(BaseModel):
     """How long, how fast and from whom the student learns. The defaults suit a network just operated on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(12, ge=1, le=10_000, description="rounds through the training pictures, 1 or more")
-    budget: Annotated[float, BeforeValidator(_parsed), Field(gt=0, allow_inf_nan=False)] | None = Field(
+    budget: _Seconds | None = Field(
         None,
         description="wall time for teacher and training together, such as 90s, 10m or 1h30m; null for none",
     )
@@ -66,7 +88,7 @@ class FinetuneSettings(BaseModel):
         _REFERENCE_BATCH,
         description="pictures a step, 2 or more; auto takes the fastest measured that fits the memory",
     )
-    memory: Annotated[int, BeforeValidator(_parsed_size), Field(gt=0)] | None = Field(
+    memory: _Bytes | None = Field(
         None,
         description="the most memory that training may take, such as 4GB; null for what the machine has free",
     )
@@ -115,7 +137,7 @@ class FinetuneSettings(BaseModel):
         description="cached asks once about whole pictures, live about every picture as it was changed; "
         "auto is live where crop, shift or colour is on and the teacher is fast enough",
     )
-    checkpoint_every: Annotated[float, BeforeValidator(_parsed), Field(gt=0, allow_inf_nan=False)] = Field(
+    checkpoint_every: _Seconds = Field(
         60.0, description="time between two states on disk, which a killed training goes on from"
     )
     flip: bool = Field(True, description="half of the pictures are mirrored left to right")
