@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slimcv.report import as_json, check_format, figures
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
-from slimcv.report.text import draw, table
+from slimcv.report.terminal import draw, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,10 +33,8 @@ def _text(diagnosis: Mapping[str, Any], *, colour: bool) -> str:
     parts: list[RenderableType] = [Text(_verdict(diagnosis), style=style), ""]
     parts += [Text(f"{label}: {one_line(value)}") for label, value in _machine(diagnosis["machine"])]
     for headings, lines in _tables(diagnosis):
-        drawn = table(*headings)
-        for line in lines:
-            drawn.add_row(*(Text(one_line(text)) for text in line))
-        parts += [drawn]
+        cells = [[one_line(text) for text in line] for line in lines]
+        parts += [table(headings, cells, names=(), words=range(1, len(headings)))]
     return draw(parts, colour=colour)
 
 
