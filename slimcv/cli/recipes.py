@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(help="List the shipped recipes, show one, list the steps.", rich_markup_mode=None)
-
-
-def _wrapped(line: str, *, indent: int) -> str:
-    """A line as several that fit a terminal, all but the first indented; a path or name stays whole."""
-    from slimcv.report.terminal import WIDTH
-
-    return textwrap.fill(
-        line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )
 
 
 @app.callback(invoke_without_command=True)
@@ -25,9 +15,10 @@ def _recipes(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from slimcv import recipe
+    from slimcv.report.terminal import wrapped
 
     for name in recipe.names():
-        print(_wrapped(f"{name:14} {' '.join(recipe.load(name).description.split())}", indent=15))
+        print(wrapped(f"{name:14} {' '.join(recipe.load(name).description.split())}", indent=15))
 
 
 @app.command("show")
@@ -42,10 +33,11 @@ def _show(name: Annotated[str, typer.Argument(help="A shipped recipe's name, or 
 def _steps() -> None:
     """List the steps a recipe may use, with their parameters and defaults."""
     from slimcv import recipe
+    from slimcv.report.terminal import wrapped
 
     for name in recipe.step_names():
         kind = recipe.step_class(name)
-        print(_wrapped(f"{name} ({kind.stage.name.lower()}): {recipe.step_summary(name)}", indent=2))
+        print(wrapped(f"{name} ({kind.stage.name.lower()}): {recipe.step_summary(name)}", indent=2))
         for key, field in kind.model_fields.items():
             default = field.get_default(call_default_factory=True)
-            print(_wrapped(f"    {key} = {default!r}  {field.description or ''}".rstrip(), indent=8))
+            print(wrapped(f"    {key} = {default!r}  {field.description or ''}".rstrip(), indent=8))

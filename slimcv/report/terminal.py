@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,13 @@ def shortened(text: str, width: int) -> str:
         head = kept // 2
         shown = f"{text[:head]}…{text[len(text) - kept + head :]}"
     return shown
+
+
+def wrapped(line: str, *, indent: int) -> str:
+    """A line as several that fit, all but the first indented; a word that does not fit stays whole."""
+    return textwrap.fill(
+        line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _widths(
