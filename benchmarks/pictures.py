@@ -2,7 +2,7 @@
 
 Runs `slimcv ladder`, `sensitivity`, `profile` and `optimize` as a user would, takes their charts as they are
 and photographs the page of `optimize` in a headless Chromium; everything goes to docs/pictures/. The runs'
-folders below .cache/demo/ are kept: a second call draws finished runs anew. Prints each picture's bytes as JSON.
+folders below .cache/demo/ are kept: a second call draws finished runs again. Prints each picture's bytes as JSON.
 """
 
 import io

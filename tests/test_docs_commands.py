@@ -184,7 +184,7 @@ def test_a_page_names_its_options_and_exit_codes(page):
     text = page.read_text("utf-8")
     command = COMMANDS[page.stem]
     assert f"<!-- options: {page.stem} -->" in text
-    assert "## Exit codes" in text
+    assert f"## Exit codes\n\n<!-- exit-codes: {page.stem} -->" in text
     assert not [one for one in examples(text) if one.lines and not one.output.replace("...", "").strip()]
     known = {"--help", *(name for parameter in command.params for name in parameter.opts)}
     used = {word for one in examples(text) for word in shlex.split(one.command) if word.startswith("--")}
