@@ -1,8 +1,8 @@
 """The pictures in README and docs, drawn from real runs of slimcv on the demo's digits.
 
 Runs `slimcv ladder`, `sensitivity`, `profile` and `optimize` as a user would, takes their charts as they are
-and photographs the page of `optimize` in a headless Chromium; everything goes to docs/pictures/. The runs'
-folders below .cache/demo/ are kept: a second call draws finished runs again. Prints each picture's bytes as JSON.
+and photographs the page of `optimize` in a headless Chromium; everything goes to docs/pictures/. Folders of
+runs below .cache/demo/ are kept: a second call draws finished ones again. Prints their bytes as JSON.
 """
 
 import io
