@@ -71,3 +71,9 @@ def test_a_colour_of_a_cell_stays_and_is_left_out_without_colour(monkeypatch):
     made = table(("outcome",), [(Text("passed", style="green"),)])
     assert "\x1b[32mpassed" in draw([made], colour=True)
     assert "\x1b" not in draw([made], colour=False)
+
+
+def test_columns_of_words_share_the_room():
+    text = drawn(("missing", "good for", "how"), [("why not " * 12,) * 3], names=(), words={0, 1, 2})
+    assert all(part.strip().startswith("why not why") for part in text.splitlines()[3].split("  "))
+    assert max(map(len, text.splitlines())) <= WIDTH
