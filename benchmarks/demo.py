@@ -68,8 +68,8 @@ def train(model: nn.Module, folder: Path, *, epochs: int = 6, batch: int = 64) -
     model.eval()
 
 
-def main() -> int:
-    """Make model.pt, its pictures and its slimcv.yaml where they are missing, then call the command."""
+def prepare() -> None:
+    """Make model.pt, its pictures and its slimcv.yaml where they are missing."""
     digits, model_file = FOLDER / "digits", FOLDER / "model.pt"
     if not model_file.is_file():
         allocator.tune()
@@ -79,6 +79,11 @@ def main() -> int:
         train(model, digits)
         torch.save(model, model_file)
         (FOLDER / "slimcv.yaml").write_text(f"data: digits\ninput: 1x28x28\nmean: [{MEAN}]\nstd: [{STD}]\n")
+
+
+def main() -> int:
+    """Prepare what is missing, then call the command."""
+    prepare()
     command = [str(Path(sys.executable).parent / "slimcv"), "optimize", "model.pt", "--recipe", "cpu_fast"]
     print("$ " + " ".join(["slimcv", *command[1:]]), file=sys.stderr, flush=True)
     return subprocess.run([*command, "--overwrite", *sys.argv[1:]], cwd=FOLDER, check=False).returncode

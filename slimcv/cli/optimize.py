@@ -160,7 +160,9 @@ def optimize(
         limits = {"memory": memory, "checkpoint_every": checkpoint_every}
         plan = plan.with_training(**{key: value for key, value in limits.items() if value is not None})
         if dry_run:
-            print("\n".join(plan.plan()))
+            from slimcv.report.terminal import wrapped
+
+            print("\n".join(wrapped(line, indent=3) for line in plan.plan()))
             return
         kept_files = None if keep is None else _runtimes(keep)
         beside = sidecar.find(model)

@@ -21,9 +21,10 @@ def _recipes(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from slimcv import recipe
+    from slimcv.report.terminal import wrapped
 
     for name in recipe.names():
-        print(f"{name:14} {' '.join(recipe.load(name).description.split())}")
+        print(wrapped(f"{name:14} {' '.join(recipe.load(name).description.split())}", indent=15))
 
 
 @app.command("show")
@@ -42,13 +43,14 @@ def _show(
 def _steps() -> None:
     """List the steps a recipe may use, with their parameters and defaults."""
     from slimcv import recipe
+    from slimcv.report.terminal import wrapped
 
     for name in recipe.step_names():
         kind = recipe.step_class(name)
-        print(f"{name} ({kind.stage.name.lower()}): {recipe.step_summary(name)}")
+        print(wrapped(f"{name} ({kind.stage.name.lower()}): {recipe.step_summary(name)}", indent=2))
         for key, field in kind.model_fields.items():
             default = field.get_default(call_default_factory=True)
-            print(f"    {key} = {default!r}  {field.description or ''}".rstrip())
+            print(wrapped(f"    {key} = {default!r}  {field.description or ''}".rstrip(), indent=8))
 
 
 @app.command("schema")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from slimcv.report import as_json, check_format, figures
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import one_line
-from slimcv.report.text import draw, table
+from slimcv.report.terminal import draw, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _HEADINGS = (
     "target", "runs in", "threads", "batch", "p50", "p90", "p99", "against the first", "images/s", "load",
     "first call", "memory", "size", "top-1",
 )  # fmt: skip
 
+
+_SETTING = ("threads", "batch")
+_TIMES = ("p50", "p90", "images/s", "against the first")
+_COSTS = ("load", "first call", "memory", "size", "top-1")
+"""What stands on a terminal, in two tables; `p99` has no room there."""
 
 ONE_CALL = 0.1
 """How sure a time is that was taken once, as a spread: two digits."""
@@ -31,14 +39,32 @@ def render_bench(found: Mapping[str, Any], format: str, *, colour: bool = False)
 
     from rich.text import Text
 
-    drawn = table(*_HEADINGS, right=frozenset(range(2, len(_HEADINGS))))
-    for line in lines:
-        drawn.add_row(*(Text(one_line(text)) for text in line))
-    return draw([drawn, Text(_note(found))], colour=colour, width=max(160, 40 + _longest(lines)))
+    rows = [dict(zip(_HEADINGS, map(one_line, line), strict=True)) for line in lines]
+    setting = [heading for heading in _SETTING if len({row[heading] for row in rows}) > 1]
+    tables = [_columns(found["rows"], rows, ("target", *setting, *columns)) for columns in (_TIMES, _COSTS)]
+    runs = dict.fromkeys(
+        (row["target"], row["runs in"], one_line(each["problem"] or ""))
+        for row, each in zip(rows, found["rows"], strict=True)
+    )
+    tables.append(table(("target", "runs in", ""), list(runs), words={2}))
+    alike = ", ".join(f"{key} {rows[0][key]}" for key in _SETTING if rows and key not in setting)
+    return draw([*tables, Text(f"{alike}; {_note(found)}" if alike else _note(found))], colour=colour)
 
 
-def _longest(lines: list[tuple[str, ...]]) -> int:
-    return max((len(line[0]) for line in lines), default=0) + 110
+def _columns(
+    found: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, str]], headings: Sequence[str]
+) -> Table:
+    """Some columns of the comparison; a row that could not be run has no figures."""
+    cells = [
+        [
+            row[heading]
+            if each["problem"] is None or heading in ("target", *_SETTING)
+            else figures.NOT_MEASURED
+            for heading in headings
+        ]
+        for row, each in zip(rows, found, strict=True)
+    ]
+    return table(headings, cells, right=range(1, len(headings)))
 
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,9 +8,12 @@ from typing import Any
 from slimcv.report import figures
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
-from slimcv.report.text import draw, table
+from slimcv.report.terminal import draw, table
 
 _HEADINGS = ("layer", "kind", "ms", "ms", "", "MACs", "MACs", "parameters", "parameters")
+_SHORT_HEADINGS = ("layer", "ms", "then", "", "MACs", "then", "parameters", "then")
+"""Those of a terminal, where the kinds have no room."""
+
 _LEAST = 0.001
 """A row with less than a thousandth of either profile's time, MACs and parameters is not drawn."""
 
@@ -30,9 +33,8 @@ def render_difference(difference: Mapping[str, Any], format: str, *, colour: boo
         return f"# {cell(title)}\n\n{grid(_HEADINGS, lines, left=2)}\n"
     from rich.text import Text
 
-    drawn = table(*_HEADINGS, right=frozenset({2, 3, 5, 6, 7, 8}))
-    for line in lines:
-        drawn.add_row(*(Text(one_line(text)) for text in line))
+    cells = [[one_line(text) for text in (line[0], *line[2:])] for line in lines]
+    drawn = table(_SHORT_HEADINGS, cells, right=range(1, len(_SHORT_HEADINGS)), words={3})
     return draw([Text(one_line(title)), drawn], colour=colour)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slimcv.report import as_json, check_format, figures
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
-from slimcv.report.text import draw, table
+from slimcv.report.terminal import draw, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _RUNTIMES = ("runtime", "here", "computes in", "kernels for", "first answer", "")
 _LIBRARIES = ("library", "version", "part of", "")
 _MISSING = ("missing", "good for", "how to get it")
+_NARROWED: Mapping[tuple[str, ...], tuple[set[int], set[int]]] = {
+    _RUNTIMES: (set(), {2, 3, 5}),
+    _LIBRARIES: ({0}, {3}),
+    _MISSING: (set(), {0, 1, 2}),
+}
+"""Columns of names and of words, which give way where a table is too wide."""
 
 
 def render_diagnosis(diagnosis: Mapping[str, Any], format: str, *, colour: bool = False) -> str:
@@ -33,10 +39,9 @@ def _text(diagnosis: Mapping[str, Any], *, colour: bool) -> str:
     parts: list[RenderableType] = [Text(_verdict(diagnosis), style=style), ""]
     parts += [Text(f"{label}: {one_line(value)}") for label, value in _machine(diagnosis["machine"])]
     for headings, lines in _tables(diagnosis):
-        drawn = table(*headings)
-        for line in lines:
-            drawn.add_row(*(Text(one_line(text)) for text in line))
-        parts += [drawn]
+        names, words = _NARROWED[headings]
+        cells = [[one_line(text) for text in line] for line in lines]
+        parts += [table(headings, cells, names=names, words=words)]
     return draw(parts, colour=colour)
 
 

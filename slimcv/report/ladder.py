@@ -12,7 +12,7 @@ from slimcv.report.chart import Point, accuracy_against_latency
 from slimcv.report.document import as_plain, ratios
 from slimcv.report.markdown import facts, grid
 from slimcv.report.quoting import cell, fenced, one_line
-from slimcv.report.text import WIDTH, draw, table
+from slimcv.report.terminal import draw, table
 from slimcv.results import SCHEMA_VERSION, Latency, Record
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def chart(ladder: Mapping[str, Any]) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "" if value is None else f" {figures.significant(value, 3 if value >= 1 else 2)}×"
+    return "" if value is None else f"{figures.significant(value, 3 if value >= 1 else 2)}×"
 
 
 def _whole(count: int) -> str:
@@ -197,28 +197,29 @@ _COST: tuple[tuple[str, str, Callable[[_Row], str]], ...] = (
 )
 
 
-def _cell(row: _Row, key: str, shown: Callable[[_Row], str], *, first: bool) -> str:
+def _cell(row: _Row, key: str, shown: Callable[[_Row], str], *, first: bool, between: str) -> str:
+    """A figure and, but for the first row, `between` and what it is against that row's."""
     if row["measurement"] is None:
         return figures.NOT_MEASURED
-    text = shown(row)
     value = row["ratios"].get(key)
+    against = ""
     if not first and key == "top1" and value is not None:
-        text += f" {value:+.1f}".replace("-", "−")
+        against = f"{value:+.1f}".replace("-", "−")
     elif not first and value is not None and f"{key}_low" in row["ratios"]:
         spread = (row["ratios"][f"{key}_high"] - row["ratios"][f"{key}_low"]) / 2
-        text += f" {figures.rounded(value, spread)}×"
+        against = f"{figures.rounded(value, spread)}×"
     elif not first:
-        text += _ratio(value)
+        against = _ratio(value)
     marks = {"train_seconds_per_epoch": "training", "latency_p50": "latency"}
     slower = any(words.startswith(marks.get(key, "-")) for words in row["slower"])
-    return text + SLOWER * slower
+    return f"{shown(row)}{between if against else ''}{against}{SLOWER * slower}"
 
 
 def _lines(
-    ladder: Mapping[str, Any], columns: Sequence[tuple[str, str, Callable[[_Row], str]]]
+    ladder: Mapping[str, Any], columns: Sequence[tuple[str, str, Callable[[_Row], str]]], *, between: str
 ) -> list[list[str]]:
     return [
-        [row["title"], *(_cell(row, key, shown, first=at == 0) for _, key, shown in columns)]
+        [row["title"], *(_cell(row, key, shown, first=at == 0, between=between) for _, key, shown in columns)]
         for at, row in enumerate(ladder["rows"])
     ]
 
@@ -281,21 +282,20 @@ def _text(ladder: Mapping[str, Any], *, colour: bool) -> str:
         "",
     ]
     for columns in (_NETWORK, _COST):
-        drawn = table("", *(heading for heading, _, _ in columns), right=frozenset(range(1, 6)))
-        for line in _lines(ladder, columns):
-            drawn.add_row(*(Text(text) for text in line))
-        parts.append(drawn)
-    told = table("", "runs in", "trained", "notes")
-    for row in ladder["rows"]:
-        told.add_row(*(Text(one_line(text)) for text in (row["title"], *_told(row))))
-    parts.append(told)
+        headings = ("", *(heading for heading, _, _ in columns))
+        parts.append(table(headings, _lines(ladder, columns, between="\n"), right=range(1, 6)))
+    told = [[one_line(text) for text in (row["title"], *_told(row))] for row in ladder["rows"]]
+    parts.append(table(("", "runs in", "trained", "notes"), told, words={3}))
     parts += [Text(line) for line in method(ladder)]
-    return draw(parts, colour=colour, width=WIDTH)
+    return draw(parts, colour=colour)
 
 
 def _markdown(ladder: Mapping[str, Any]) -> str:
     columns = (*_NETWORK, *_COST)
-    lines = [[*line, *_told(row)] for line, row in zip(_lines(ladder, columns), ladder["rows"], strict=True)]
+    lines = [
+        [*line, *_told(row)]
+        for line, row in zip(_lines(ladder, columns, between=" "), ladder["rows"], strict=True)
+    ]
     headings = ("", *(heading for heading, _, _ in columns), "runs in", "trained", "notes")
     recipes = [
         f"{cell(row['title'])}\n\n{fenced(row['recipe'], 'yaml')}" for row in ladder["rows"] if row["recipe"]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from slimcv.report import figures, predictions
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
-from slimcv.report.text import WIDTH, draw, table
+from slimcv.report.terminal import draw, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 PREDICTED = "What each step would give, one at a time"
 
@@ -31,23 +32,18 @@ _KIND_HEADINGS = ("kind", "layers", "parameters", "MACs", "ms", "share")
 
 
 def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
-    """The profile for a terminal, at most 96 columns wide."""
+    """The profile for a terminal, at most 80 columns wide."""
     from rich.padding import Padding
     from rich.text import Text
 
-    layers = table(*_LAYER_HEADINGS, right=frozenset({3, 4, 5, 6, 7}))
-    for line in _layers(profile):
-        layers.add_row(*(Text(one_line(text)) for text in line))
-    by_block = table("block", *_KIND_HEADINGS[1:], right=frozenset({1, 2, 3, 4, 5}))
-    for line in _groups(profile["by_block"]):
-        by_block.add_row(*(Text(one_line(text)) for text in line))
-    by_kind = table(*_KIND_HEADINGS, right=frozenset({1, 2, 3, 4, 5}))
-    for line in _groups(profile["by_kind"]):
-        by_kind.add_row(*(Text(one_line(text)) for text in line))
-    parts: list[RenderableType] = [Text(_title(profile)), layers]
-    parts += [Text(_left_out(profile))] if _left_out(profile) else []
-    parts += [by_block] if profile["by_block"] else []
-    parts += [by_kind, *(Text(f"{label}: {value}") for label, value in totals(profile)), ""]
+    own = {**profile, "layers": [layer for layer in profile["layers"] if not layer["merged_into"]]}
+    parts: list[RenderableType] = [Text(_title(profile)), _layers_table(own)]
+    parts += [Text(line) for line in (_merged(profile), _left_out(own)) if line]
+    for heading, groups in (("block", profile["by_block"]), ("kind", profile["by_kind"])):
+        cells = [[one_line(text) for text in line] for line in _groups(groups)]
+        headings = (heading, *_KIND_HEADINGS[1:])
+        parts += [table(headings, cells, right=range(1, len(headings)))] if cells else []
+    parts += [*(Text(f"{label}: {value}") for label, value in totals(profile)), ""]
     parts += _predictions_text(profile)
     parts.append(Text("What dominates, and what to do about it", style="bold"))
     for number, advice in enumerate(profile["advice"], start=1):
@@ -58,19 +54,32 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
     for number, found in enumerate(_lint(profile), start=1):
         parts.append(Padding(Text(f"{number}. {one_line(found)}"), (0, 0, 0, 2)))
     parts.append(Padding(Text(_in_order(profile)), (0, 0, 0, 2)))
-    return draw(parts, colour=colour, width=WIDTH)
+    return draw(parts, colour=colour)
+
+
+def _layers_table(profile: Mapping[str, Any]) -> Table:
+    """The layers that take time of their own, without shapes, for which a terminal has no room."""
+    cells = [
+        (one_line(name), kind.removesuffix(" convolution"), *numbers)
+        for name, kind, _, *numbers in _layers(profile)
+    ]
+    headings = [heading for heading in _LAYER_HEADINGS if heading != "output"]
+    return table(headings, cells, right=range(2, len(headings)))
 
 
 def _predictions_text(profile: Mapping[str, Any]) -> list[RenderableType]:
+    from rich.padding import Padding
     from rich.text import Text
 
     lines = predictions.rows(profile)
     if not lines:
         return []
-    drawn = table(*predictions.HEADINGS, right=frozenset({1, 3}))
-    for line in lines:
-        drawn.add_row(*(Text(one_line(text)) for text in line))
-    parts: list[RenderableType] = [Text(PREDICTED, style="bold"), drawn]
+    cells = [[one_line(text) for text in line[:-1]] for line in lines]
+    parts: list[RenderableType] = [
+        Text(PREDICTED, style="bold"),
+        table(predictions.HEADINGS[:-1], cells, right={1, 2, 3, 4}),
+        *(Padding(Text(f"{line[0]}: {one_line(line[-1])}"), (0, 0, 0, 2)) for line in lines if line[-1]),
+    ]
     parts += [Text(f"not foretold: {predictions.left_out(profile)}")] if predictions.left_out(profile) else []
     if predictions.recipe(profile):
         parts += ["", Text("for a recipe:"), Text(predictions.recipe(profile))]
@@ -159,6 +168,13 @@ def _of_limit(layer: Mapping[str, Any]) -> str:
     if layer["roofline_share"] is None or layer["bound"] is None:
         return figures.NOT_MEASURED
     return f"{100 * layer['roofline_share']:.0f} % {'memory' if layer['bound'] == 'memory' else 'CPU'}"
+
+
+def _merged(profile: Mapping[str, Any]) -> str:
+    merged = sum(bool(layer["merged_into"]) for layer in profile["layers"])
+    runtime = profile["totals"]["runtime"]
+    calls = f"{merged} call{'s' if merged != 1 else ''}"
+    return f"not shown: {calls} that {runtime} does inside others" if merged else ""
 
 
 def _left_out(profile: Mapping[str, Any]) -> str:

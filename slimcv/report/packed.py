@@ -8,7 +8,7 @@ from typing import Any
 from slimcv.report import as_json, check_format
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
-from slimcv.report.text import draw, table
+from slimcv.report.terminal import draw, table
 
 _HEADINGS = ("", "bytes", "zipped", "packed is smaller by", "than zipped by")
 
@@ -24,9 +24,7 @@ def render_packed(found: Mapping[str, Any], format: str, *, colour: bool = False
 
     from rich.text import Text
 
-    drawn = table(*_HEADINGS, right=frozenset({1, 2, 3, 4}))
-    for line in lines:
-        drawn.add_row(*(Text(one_line(each)) for each in line))
+    drawn = table(_HEADINGS, lines, right={1, 2, 3, 4})
     return draw([Text(one_line(found["path"])), drawn, *map(Text, notes)], colour=colour)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slimcv.report import as_json, check_format, figures
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
-from slimcv.report.text import draw, table
+from slimcv.report.terminal import draw, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,10 +35,8 @@ def _text(profile: Mapping[str, Any], *, colour: bool) -> str:
     training = profile["training"]
     parts: list[RenderableType] = [Text(_title(profile))]
     for headings, lines in tables(training):
-        drawn = table(*headings, right=frozenset(range(1, len(headings))))
-        for line in lines:
-            drawn.add_row(*(Text(one_line(text)) for text in line))
-        parts.append(drawn)
+        cells = [[one_line(text) for text in line] for line in lines]
+        parts.append(table(headings, cells, right=range(1, len(headings)), names=(), words={0}))
     parts += [Text(f"{label}: {value}") for label, value in totals(training)]
     parts += ["", Text(_ADVICE, style="bold")]
     for number, advice in enumerate(training["advice"], start=1):

@@ -10,7 +10,7 @@ from slimcv.report import figures
 from slimcv.report.document import as_plain
 from slimcv.report.markdown import facts, grid
 from slimcv.report.quoting import cell, fenced, one_line
-from slimcv.report.text import WIDTH, draw, table
+from slimcv.report.terminal import draw, table
 from slimcv.results import SCHEMA_VERSION, Record
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ _TIMES = "Gain: milliseconds saved, of those the layer takes alone"
 
 
 def _text(found: Mapping[str, Any], *, colour: bool) -> str:
+    from rich.padding import Padding
     from rich.text import Text
 
     title = f"{one_line(found['model']['name'])} · {figures.duration(found['seconds'])}"
@@ -167,12 +168,12 @@ def _text(found: Mapping[str, Any], *, colour: bool) -> str:
         (_BYTES, ("as it is",), _bytes(found)),
         (_TIMES, ("as it is",), _times(found)),
     ):
-        drawn = table("layer", *more, *_headings(found), right=frozenset(range(1, 7)))
-        for line in lines:
-            drawn.add_row(*(Text(one_line(text)) for text in line))
-        parts += [Text(heading, style="bold"), drawn]
-    parts += [Text(one_line(line) if line[0] != " " else f"  {one_line(line)}") for line in _notes(found)]
-    return draw(parts, colour=colour, width=WIDTH)
+        cells = [[one_line(text) for text in line] for line in lines]
+        headings = ("layer", *more, *_headings(found))
+        parts += [Text(heading, style="bold"), table(headings, cells, right=range(1, len(headings)))]
+    for line in _notes(found):
+        parts.append(Padding(Text(one_line(line)), (0, 0, 0, len(line) - len(line.lstrip()))))
+    return draw(parts, colour=colour)
 
 
 def _markdown(found: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from slimcv.report import as_json, check_format
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
-from slimcv.report.text import draw, table
+from slimcv.report.terminal import draw, table
 
 _HEADINGS = ("check", "outcome", "found")
 _STYLES = {"passed": "green", "failed": "red", "noted": "dim"}
@@ -26,9 +26,11 @@ def render_verification(found: Mapping[str, Any], format: str, *, colour: bool =
 
     from rich.text import Text
 
-    drawn = table(*_HEADINGS)
-    for name, outcome, detail in lines:
-        drawn.add_row(Text(one_line(name)), Text(outcome, style=_STYLES[outcome]), Text(one_line(detail)))
+    cells = [
+        (one_line(name), Text(outcome, style=_STYLES[outcome]), one_line(detail))
+        for name, outcome, detail in lines
+    ]
+    drawn = table(_HEADINGS, cells, names=(), words={0, 2})
     style = "green" if found["passed"] else "red"
     return draw([Text(f"{one_line(found['bundle'])}: {verdict(found)}", style=style), drawn], colour=colour)
 

@@ -116,7 +116,7 @@ def diagnosis(*, works=True):
 def test_text_fits_a_terminal_and_says_it_first():
     text = render_diagnosis(diagnosis().as_json(), "text")
     assert text.startswith("slimcv works here")
-    assert max(len(line) for line in text.splitlines()) <= 96
+    assert max(len(line) for line in text.splitlines()) <= 80
     assert "not installed" in text
     assert "pip install 'slimcv[timm]'" in " ".join(text.split())
     broken = render_diagnosis(diagnosis(works=False).as_json(), "text")

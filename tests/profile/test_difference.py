@@ -71,4 +71,4 @@ def test_the_table_says_what_is_new_gone_and_faster(pair):
     assert "gone" in text
     assert "new" in text
     assert json.loads(render_difference(values, "json", colour=False))["layers"][0]["name"] == "a.conv"
-    assert max(map(len, render_difference(values, "text", colour=False).splitlines())) <= 100
+    assert max(map(len, render_difference(values, "text", colour=False).splitlines())) <= 80

@@ -182,7 +182,7 @@ def test_json_holds_every_layer_and_is_strict(dense):
 
 def test_text_fits_a_terminal_and_ends_with_advice_and_lint(dense):
     text = render(dense, "text")
-    assert max(len(line) for line in text.splitlines()) <= 100
+    assert max(len(line) for line in text.splitlines()) <= 80
     words = " ".join(text.split())
     assert "global_average_pool averages the 256 positions first" in words
     assert "peak memory while predicting, weights included" in words

@@ -167,7 +167,7 @@ def test_json_is_strict_and_has_every_part(found):
 
 def test_text_fits_a_terminal_and_ends_with_what_to_change(found):
     text = render_training(found.as_json(), "text")
-    assert max(len(line) for line in text.splitlines()) <= 96
+    assert max(len(line) for line in text.splitlines()) <= 80
     words = " ".join(text.split())
     assert "a training step of 8 pictures" in words
     assert "What to change" in words

@@ -27,11 +27,11 @@ def test_the_table_sets_original_and_optimised_side_by_side(make_report):
 
 def test_the_unmodified_network_has_rows_of_its_own(make_report):
     text = report.render(make_report(), "text", colour=False)
-    assert line_of(text, "original, default allocator").endswith("106 ms       1.36× slower")
+    assert line_of(text, "original, default allocator").endswith("106 ms   1.36× slower")
     best = line_of(text, "best unmodified runtime (openvino fp32)")
     assert "25.0 ms" in best
     assert best.endswith("3.13× faster")
-    assert "20.0× faster than the unmodified network in openvino fp32" in text
+    assert "20.0× faster than the unmodified network in openvino fp32" in " ".join(text.split())
 
 
 def test_what_was_not_measured_is_a_dash(make_report):
@@ -86,7 +86,7 @@ def test_a_step_is_one_row_with_its_reason_beneath(original):
     assert row.split() == " ".join(columns).split()
     assert len(row) == len(report.step_header())
     assert beneath
-    assert all(line.startswith("    ") and len(line) <= 96 for line in beneath)
+    assert all(line.startswith("    ") and len(line) <= 80 for line in beneath)
 
 
 def test_a_step_without_labels_shows_agreement_instead_of_accuracy(original):
@@ -104,7 +104,7 @@ def test_a_step_without_labels_shows_agreement_instead_of_accuracy(original):
 
 def test_no_line_is_wider_than_a_terminal(make_report):
     text = report.render(make_report(model={"name": "x" * 80}), "text")
-    assert max(len(line) for line in text.splitlines()) <= 100
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_steps_shown_as_they_happened_can_be_left_out(make_report):

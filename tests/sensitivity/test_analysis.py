@@ -72,7 +72,7 @@ def test_every_layer_has_a_row_and_every_treatment_a_cell(records):
 
 def test_the_text_fits_the_terminal_and_names_every_layer(records):
     text = render_sensitivity(document(records), "text")
-    assert max(map(len, text.splitlines())) <= 96
+    assert max(map(len, text.splitlines())) <= 80
     assert all(text.count(name) >= 2 for name in LAYERS)
     assert "does not apply" in text
     assert "called more than once" in text
