@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reference import REFERENCE, RESULTS, Network, make_torchvision_importable, optimize, print_row
-from torch.nn import functional
+from reference import (
+    REFERENCE,
+    RESULTS,
+    Network,
+    fit_linear,
+    make_torchvision_importable,
+    optimize,
+    print_row,
+)
 
 from slimcv import data, models
 from slimcv.data import Split
@@ -92,15 +99,7 @@ def _with_fitted_head(train: Split) -> dict[str, torch.Tensor]:
             ]
         )
     head = torch.nn.Linear(features.shape[1], 6)
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        found = functional.cross_entropy(head(features), labels) + 1e-3 * head.weight.square().sum()
-        found.backward()
-        return found
-
-    optimizer.step(loss)
+    fit_linear(head, features, labels)
     network.classifier = head
     return {name: value.detach() for name, value in network.state_dict().items()}
 

@@ -100,6 +100,22 @@ def make_torchvision_importable() -> None:
         _vision.define(f"{arguments}, float iou_threshold) -> Tensor")
 
 
+def fit_linear(layer: Any, features: Any, labels: Any) -> None:
+    """Fit a linear layer to features (n, channels) and labels (n,): logistic regression with weight decay."""
+    import torch
+    from torch.nn import functional
+
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Any:
+        optimizer.zero_grad()
+        found = functional.cross_entropy(layer(features), labels) + 1e-3 * layer.weight.square().sum()
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+
+
 def print_row(row: dict[str, Any]) -> None:
     """One JSON object on stdout, with the machine it was measured on."""
     from slimcv.measure import environment
