@@ -55,6 +55,7 @@ TAKEN = [
     "steps:\n- prune_weights: {pattern: 1x4, exclude: auto}",
     "steps:\n- quantize_int8: {reduce_range: true, preserve: [sparsity, clusters]}",
     "steps:\n- quantize_int8: {reduce_range: auto}\n- export_onnx",
+    "steps:\n- either: [[depthwise_separable], [prune_channels: {macs: 0.5}, finetune]]\n- fuse_conv_bn",
 ]
 
 REFUSED = [
@@ -93,6 +94,11 @@ REFUSED = [
     "steps:\n- prune_weights: {pattern: 2:4}",
     "steps:\n- quantize_int8: {preserve: zeros}",
     "- fuse_conv_bn",
+    "steps:\n- either: [[depthwise_separable]]",
+    "steps:\n- either: [[depthwise_separable], []]",
+    "steps:\n- either: [depthwise_separable, prune_channels]",
+    "steps:\n- either: [[depthwise_separable], [prune_channels]]\n  gate: {max_drop: 1}",
+    "steps:\n- either: [[depthwise_separable], [either: [[finetune], [prune_channels]]]]",
 ]
 
 

@@ -54,7 +54,7 @@ def predict(
 
     size = _batch(batch)
     files = listing.found(paths, sys.stdin if "-" in paths else ())
-    predictor = load(bundle, runtime=runtime, threads=threads)
+    predictor = load(bundle, runtime=runtime, threads=threads, wait=False)
     rows = _told(listing.answered(predictor, files, top=top, batch=size), len(files))
     read = 0
     for text, sound in _printed(rows, output_format, top=top):

@@ -20,11 +20,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def in_order(function: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+def in_order(
+    function: Callable[[Part], Result], parts: Iterable[Part], *, ahead: int = AHEAD
+) -> Iterator[Result]:
     """Yield the function's results for all parts in their order, computed on all cores and a little ahead.
 
-    The parts should take milliseconds each: handing one over takes a tenth of one. Parts not begun are
-    dropped where the caller stops asking or the function raises.
+    The parts should take milliseconds each: handing one over takes a tenth of one. `ahead` is how many each
+    core may be ahead. Parts not begun are dropped where the caller stops asking or the function raises.
     """
     workers = cores()
     waiting: deque[Future[Result]] = deque()
@@ -32,7 +34,7 @@ def in_order(function: Callable[[Part], Result], parts: Iterable[Part]) -> Itera
         try:
             for part in parts:
                 waiting.append(pool.submit(function, part))
-                if len(waiting) > AHEAD * workers:
+                if len(waiting) > ahead * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

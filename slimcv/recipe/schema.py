@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimcv.gate import Gate
 from slimcv.recipe.registry import step_class, step_names, step_summary
+from slimcv.recipe.roads import EITHER
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -47,12 +48,13 @@ def recipe_schema() -> Schema:
             "steps": {
                 "type": "array",
                 "minItems": 1,
-                "items": {"$ref": "#/$defs/entry"},
+                "items": {"anyOf": [{"$ref": "#/$defs/entry"}, {"$ref": "#/$defs/fork"}]},
                 "description": "what is done, in this order",
             },
         },
         "$defs": {
             "entry": _entry(step_names()),
+            "fork": _fork(),
             "steps": {
                 "type": "object",
                 "properties": {name: _step(name) for name in step_names()},
@@ -87,6 +89,24 @@ def _entry(names: list[str]) -> Schema:
                 "oneOf": [{"required": [name]} for name in names],
             },
         ]
+    }
+
+
+def _fork() -> Schema:
+    """Several roads, each a list of entries; none of them parts again."""
+    road = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/entry"}}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [EITHER],
+        "properties": {
+            EITHER: {
+                "type": "array",
+                "minItems": 2,
+                "items": road,
+                "description": "roads of which the one goes on whose untrained form is the fastest here",
+            }
+        },
     }
 
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimcv.data.decoding import PictureError, quiet_pillow
-from slimcv.data.parallel import in_order
+from slimcv.data.parallel import AHEAD, cores, in_order
 from slimcv.data.sources import picture_files
 from slimcv.errors import SlimcvError
 from slimcv.serving.predictor import BATCH, Prediction, Predictor
+
+_TOGETHER = 8
+"""Files that one thread reads in one go: handing over each by itself takes a tenth of its decoding."""
+
+_AHEAD_BYTES = 32 << 20
+"""Pixels that may wait to be answered: decoding goes on while the runtime loads the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ def found(words: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
 def answered(
     predictor: Predictor, paths: Iterable[str], *, top: int = 1, batch: int = BATCH
 ) -> Iterator[Row]:
-    """A row for each path in their order. Files are decoded on all cores while the model works."""
+    """A row for each path in their order. Files are decoded on all cores while the model loads and works."""
 
     def read(path: str) -> tuple[str, NDArray[np.uint8] | str]:
         try:
@@ -61,10 +67,22 @@ def answered(
         except PictureError as error:
             return path, error.reason
 
+    def read_some(some: tuple[str, ...]) -> list[tuple[str, NDArray[np.uint8] | str]]:
+        return [read(path) for path in some]
+
+    spec = predictor.input
+    together = _TOGETHER * spec.height * spec.width * spec.channels
+    ahead = max(AHEAD, _AHEAD_BYTES // (together * cores()))
     with quiet_pillow():
-        pictures = in_order(read, paths)
+        pictures = chain.from_iterable(in_order(read_some, _groups(paths), ahead=ahead))
         while some := list(islice(pictures, batch)):
             yield from _rows(predictor, some, top)
+
+
+def _groups(paths: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    left = iter(paths)
+    while some := tuple(islice(left, _TOGETHER)):
+        yield some
 
 
 def _rows(predictor: Predictor, some: list[tuple[str, NDArray[np.uint8] | str]], top: int) -> Iterator[Row]:

@@ -6,8 +6,10 @@ import heapq
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -62,12 +64,15 @@ def load(
     runtime: str | None = None,
     threads: int | None = None,
     verify: bool = False,
+    wait: bool = True,
 ) -> Predictor:
     """The model of a bundle or a packed file, in the runtime measured to be the fastest or another.
 
     `threads` are by default what affinity and container allow. `verify` compares every file with the hash in
-    the manifest first; a packed file always is. Raises SlimcvError for a folder that is no bundle, a damaged
-    file, or a runtime the bundle has no file for.
+    the manifest first; a packed file always is. Without `wait` the runtime loads a bundle's file beside
+    whatever is done next, and the first answer waits for it. Raises SlimcvError for a folder that is no
+    bundle, a damaged file, or a runtime the bundle has no file for; without `wait`, what the runtime refuses
+    is raised by the first answer.
     """
     place = Path(folder)
     if place.is_file():
@@ -75,7 +80,12 @@ def load(
     manifest = bundle.read(place, verify=verify)
     name, path = served(manifest, runtime)
     count = threads or available()
-    return Predictor(manifest, runtimes.prepare(place / path, name, threads=count), threads=count)
+    prepare = partial(runtimes.prepare, place / path, name, threads=count)
+    if wait or name not in packed.RUNTIMES:  # torch keeps its number of threads for each thread
+        prepared = prepare()
+        return Predictor(manifest, name, lambda: prepared, threads=count)
+    loading = ThreadPoolExecutor(1, thread_name_prefix="slimcv-load").submit(prepare)
+    return Predictor(manifest, name, loading.result, threads=count)
 
 
 def _unpacked(path: Path, *, runtime: str | None, threads: int) -> Predictor:
@@ -89,7 +99,7 @@ def _unpacked(path: Path, *, runtime: str | None, threads: int) -> Predictor:
     prepared = runtimes.prepare_onnx(
         model, name, threads=threads, inference_precision=manifest.inference_precision
     )
-    return Predictor(manifest, prepared, threads=threads)
+    return Predictor(manifest, name, lambda: prepared, threads=threads)
 
 
 def _bare(path: Path, model: bytes, runtime: str, *, threads: int) -> Predictor:
@@ -117,7 +127,7 @@ def _bare(path: Path, model: bytes, runtime: str, *, threads: int) -> Predictor:
         seed=0,
         recipe={},
     )
-    return Predictor(manifest, prepared, threads=threads)
+    return Predictor(manifest, runtime, lambda: prepared, threads=threads)
 
 
 def served(manifest: Manifest, runtime: str | None) -> tuple[str, str]:
@@ -141,10 +151,12 @@ def served(manifest: Manifest, runtime: str | None) -> tuple[str, str]:
 class Predictor:
     """A loaded bundle. May be called from several threads, which then take turns."""
 
-    def __init__(self, manifest: Manifest, prepared: runtimes.Prepared, *, threads: int) -> None:
+    def __init__(
+        self, manifest: Manifest, runtime: str, prepared: Callable[[], runtimes.Prepared], *, threads: int
+    ) -> None:
         spec = manifest.input
         self.manifest = manifest
-        self.runtime = prepared.runtime
+        self.runtime = runtime
         self.threads = threads
         self.input = InputSpec(spec.channels, spec.height, spec.width, spec.mean, spec.std)
         self.classes = manifest.classes
@@ -171,7 +183,7 @@ class Predictor:
     def outputs(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The model's outputs (n, classes) for pictures (n, height, width, channels) at the model's size."""
         with self._turn:
-            return runtimes.answer(self._prepared, pixels, self.input)
+            return runtimes.answer(self._prepared(), pixels, self.input)
 
     def decoded(self, picture: Picture) -> NDArray[np.uint8]:
         """Pixels (height, width, channels) at the model's size. Raises PictureError."""
