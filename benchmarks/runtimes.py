@@ -301,6 +301,7 @@ def winner(name: str) -> dict[str, Any]:
         "model": name,
         "served": shipped.report["steps"][-1]["reason"],
         "steps": [[step["name"], step["outcome"], step["reason"]] for step in shipped.report["steps"]],
+        "bake_off_seconds": shipped.report["steps"][-1]["seconds"],
         "bake_off": shipped.report["steps"][-1]["details"].get("bake_off"),
         "latency_ms": p50,
         "images_per_second_batch_32": ips,
