@@ -46,6 +46,8 @@ def verify(
 ) -> None:
     """Check BUNDLE's files, its answers to the golden samples and its speed, on this machine.
 
+    A packed file has to unpack to the very model that was packed.
+
     Exit codes: 0 all passed, 2 no bundle or a damaged one, 3 an answer, the speed or the accuracy fell short.
     """
     from slimcv.errors import SlimcvError

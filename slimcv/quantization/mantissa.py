@@ -30,16 +30,22 @@ def shortened(values: Tensor, bits: int) -> Tensor:
     return torch.where(values.isfinite(), found, values)
 
 
+def _next_above(values: Tensor, bits: int) -> Tensor:
+    """The smallest numbers with `bits` of mantissa that are not below these positive ones."""
+    found = shortened(values, bits)
+    return torch.where(found < values, shortened(values * (1 + 2.0 ** -(bits + 1)), bits), found)
+
+
 def shorten_scales(prepared: fx.GraphModule, bits: int) -> None:
     """Let the observers of weights, which have seen them, tell ranges whose scales have `bits` of mantissa.
 
-    The integers are then rounded at those very scales.
+    The integers are then rounded at those very scales, which are not below what the largest weight needs.
     """
     for observer in observers(prepared, torch.int8):
         # A scale is the largest magnitude over this number, whose few bits leave the product exact.
         steps = (observer.quant_max - observer.quant_min) / 2
         largest = torch.maximum(-observer.min_val, observer.max_val)
-        widest = shortened(largest / steps, bits) * steps
+        widest = _next_above(largest / steps, bits) * steps
         observer.min_val.copy_(-widest)
         observer.max_val.copy_(widest)
 

@@ -96,11 +96,9 @@ def rounded(
     widest = (rows.abs().amax(dim=1, keepdim=True) / high).clamp(min=1e-12)
     best, least = widest, torch.full_like(widest, torch.inf)
     for factor in torch.linspace(1.0, _NARROWEST, _TRIED).tolist():
-        step = widest * factor
+        step = widest * factor if mantissa_bits is None else shortened(widest * factor, mantissa_bits)
         error = ((rows / step).round().clamp(low, high) * step - rows).square().sum(dim=1, keepdim=True)
         best, least = torch.where(error < least, step, best), torch.minimum(error, least)
-    if mantissa_bits is not None:
-        best = shortened(best, mantissa_bits)
     integers = (rows / best).round().clamp(low, high).to(torch.int8).view(weight.shape).contiguous()
     return integers, best.flatten().expand(len(weight)).contiguous()
 

@@ -74,6 +74,9 @@ def test_an_int8_graph_has_scales_and_biases_of_so_many_bits_and_hardly_other_an
     }
     for name, tensor in floats(short).items():
         assert bits_of(tensor) <= bits < bits_of(floats(plain)[name]), name
+        if name.endswith("_scale"):
+            assert (tensor >= floats(plain)[name]).all(), name
+            assert (tensor <= floats(plain)[name] * (1 + 2.0**-bits)).all(), name
     integers = [tensor.int() for tensor in short.state_dict().values() if tensor.dtype == torch.int8]
     assert all(REDUCED[0] <= int(each.min()) and int(each.max()) <= REDUCED[1] for each in integers)
     fresh = pictures(2)
