@@ -20,6 +20,7 @@ def completed(line, *, shell="bash"):
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(words) - (not line.endswith(" "))),
         "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         "_SLIMCV_COMPLETE": f"complete_{shell}",
     }
     done = subprocess.run(
@@ -104,10 +105,10 @@ def test_bash_itself_completes_with_what_is_installed():
     ],
 )
 def test_nobody_waits_for_torch(line):
-    words = line.split()
+    word = len(line.split()) - (not line.endswith(" "))
     code = (
         "import os, sys\nfrom slimcv import cli\nsys.argv = ['slimcv']\n"
-        f"os.environ.update(COMP_WORDS={line!r}, COMP_CWORD='{len(words)}', "
+        f"os.environ.update(COMP_WORDS={line!r}, COMP_CWORD='{word}', "
         "_SLIMCV_COMPLETE='complete_bash')\n"
         "try: cli.main()\nexcept SystemExit: pass\n"
         "sys.exit(bool({'torch', 'onnx', 'openvino'} & set(sys.modules)))"
