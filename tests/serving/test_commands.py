@@ -91,3 +91,17 @@ def test_export_names_what_it_wrote(call, folder, tmp_path):
     code, out, _ = call("export", folder, tmp_path / "server", "--layout", "triton")
     assert code == 0
     assert out.splitlines()[-1].endswith("config.pbtxt")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colour_is_for_terminals_and_not_with_no_color(
+    call, folder, monkeypatch, terminal, no_color, coloured
+):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    _, out, err = call("pack", folder)
+    assert ("\x1b" in out) is coloured
+    assert "\x1b" not in err
