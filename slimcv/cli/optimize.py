@@ -13,6 +13,7 @@ import typer
 
 from slimcv import optimization
 from slimcv.cli import completion, pipeline, together
+from slimcv.cli.board import Board
 from slimcv.cli.intake import caching, load_model, log_to_stderr, seconds_of
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -208,7 +209,7 @@ def optimize(
         raise typer.Exit(EXIT_GATE_MISSED)
 
 
-def _shown(records: Iterable[Record], board: pipeline.Board) -> Iterator[Record]:
+def _shown(records: Iterable[Record], board: Board) -> Iterator[Record]:
     """The records as they come, each as a line of a table on stderr."""
     from slimcv import report
 

@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from slimcv.cli.board import ORIGINAL, RUNNING, SHIP, TO_COME, Board, Row
 from slimcv.cli.live import LiveLines, is_live
 
 if TYPE_CHECKING:
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from slimcv.recipe import Recipe
-    from slimcv.results import Measurement, Record
+    from slimcv.results import Measurement
 
 REDRAWS_A_SECOND = 1.0
 """While nothing happens but time; a redraw takes some milliseconds from what is measured meanwhile."""
 
 BAR_WIDTH = 24
 
-TO_COME, RUNNING = "to come", "running"
 _LOOKS = {
     "accepted": ("✓", "green"),
     "measured": ("✓", "green"),
@@ -39,77 +38,18 @@ _LOOKS = {
 }
 """A sign and a colour for each state: none is told by its colour alone."""
 
-_ORIGINAL, _SHIP = "original", "ship"
 
+def drawn(board: Board) -> RenderableType:
+    """The table of steps, the bar, and the best so far."""
+    from rich.console import Group
+    from rich.text import Text
 
-@dataclass
-class Row:
-    """A step of the recipe: `state` is an outcome, or whether it is under way; `record` its last decision."""
-
-    name: str
-    state: str = TO_COME
-    record: Record | None = None
-    begun: float = 0.0
-
-
-class Board:
-    """What is known of a run. `begin`, `decide` and `tell` bring it up to date, `drawn` shows it."""
-
-    def __init__(self, steps: Sequence[str]) -> None:
-        self.rows = [Row(_ORIGINAL), *map(Row, steps), Row(_SHIP)]
-        self.text = ""
-        self.share: float | None = None
-
-    def begin(self, entry: int, name: str) -> None:
-        """Work at an entry of the recipe starts, again if need be; original and ship have entry -1."""
-        for row in self.rows:
-            if row.state == RUNNING:
-                row.state = row.record.outcome if row.record else TO_COME
-        row = self._row(entry, name)
-        row.state, row.begun = RUNNING, time.perf_counter()
-        self.tell("", None)
-
-    def decide(self, record: Record) -> None:
-        """What became of a step, by its record."""
-        row = self._row(record.entry, record.step)
-        row.state, row.record = record.outcome, record
-        self.tell("", None)
-
-    def tell(self, text: str, share: float | None) -> None:
-        """What is being done, and how much of it (0 to 1) is done."""
-        self.text, self.share = text, share
-
-    @property
-    def best(self) -> tuple[str, Measurement, float] | None:
-        """The fastest of what is accepted now: its step, its figures, its speed-up over the first timed."""
-        decided = [row.record for row in self.rows if row.record is not None]
-        first = next((one.before for one in decided if one.before and one.before.latency_ms), None)
-        kept = [
-            (one.measurement.latency_ms.p50, one.step, one.measurement)
-            for one in decided
-            if one.outcome == "accepted" and one.measurement and one.measurement.latency_ms
-        ]
-        if first is None or first.latency_ms is None or not kept:
-            return None
-        p50, step, figures = min(kept, key=lambda one: one[0])
-        return step, figures, first.latency_ms.p50 / p50
-
-    def _row(self, entry: int, name: str) -> Row:
-        if entry >= 0:
-            return self.rows[entry + 1]
-        return self.rows[0 if name == _ORIGINAL else -1]
-
-    def drawn(self) -> RenderableType:
-        """The table of steps, the bar, and the best so far."""
-        from rich.console import Group
-        from rich.text import Text
-
-        parts: list[RenderableType] = [_table(self.rows)]
-        if self.text:
-            parts.append(_activity(self.text, self.share))
-        if self.best is not None:
-            parts.append(Text(_best(*self.best), no_wrap=True, overflow="ellipsis"))
-        return Group(*parts)
+    parts: list[RenderableType] = [_table(board.rows)]
+    if board.text:
+        parts.append(_activity(board.text, board.share))
+    if board.best is not None:
+        parts.append(Text(_best(*board.best), no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
 
 
 class _Drawn:
@@ -119,7 +59,7 @@ class _Drawn:
         self._board = board
 
     def __rich__(self) -> RenderableType:
-        return self._board.drawn()
+        return drawn(self._board)
 
 
 class BoardLines(logging.Handler):
@@ -208,7 +148,7 @@ def _table(rows: Sequence[Row]) -> Table:
         drawn.add_column(justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
     for number, row in enumerate(rows):
         sign, style = _LOOKS.get(row.state, ("·", ""))
-        name = f"{number} {row.name}" if row.name not in (_ORIGINAL, _SHIP) else row.name
+        name = f"{number} {row.name}" if row.name not in (ORIGINAL, SHIP) else row.name
         cells = [sign, name, row.state, *_figures(row)]
         drawn.add_row(*(Text(text, style=style if at in (0, 2) else "") for at, text in enumerate(cells)))
     return drawn

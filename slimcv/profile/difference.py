@@ -60,7 +60,8 @@ def pairs(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]
 
 
 def _modules(layers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    return tuple(layer["name"] for layer in layers if layer["name"] != layer["node"])
+    """By their names; at the top of a network those are also their nodes'."""
+    return tuple(layer["name"] for layer in layers if layer["parameters"] or layer["name"] != layer["node"])
 
 
 def _gathered(layers: Sequence[Mapping[str, Any]], known: tuple[str, ...]) -> dict[str, Cost]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 _Environment = ctypes.c_uint32 * 16
 """Room for fenv_t of the C libraries here: on x86-64 eight words, on AArch64 two."""
@@ -20,56 +20,73 @@ _Environment = ctypes.c_uint32 * 16
 _SWITCHES = {"x86_64": (7, 0x8040), "aarch64": (0, 1 << 24)}
 """By machine, which word of fenv_t (glibc's and musl's) holds the switches, and their bits."""
 
-Kept = tuple[Any, int] | None
-"""What `begin` found, for `end`; None where the switch is not known."""
+_SMALL, _TENTH = 2.3e-308, 0.1
+"""Their product is denormal."""
 
 
-def begin() -> Kept:
-    """Have this thread take denormal numbers for zero, in about a microsecond; what to give to `end`."""
-    known = _known()
-    if known is None:
-        return None
-    get, change, at, bits = known
-    environment = _Environment()
-    get(environment)
-    kept = int(environment[at])
-    environment[at] = kept | bits
-    change(environment)
-    return environment, kept
+def begin() -> bool:
+    """Have this thread take denormal numbers for zero, in about a microsecond; what to give to `end`.
+
+    False where it does so already, or where the switch is not known.
+    """
+    if _SMALL * _TENTH == 0.0:
+        return False
+    change = _functions()[1]
+    if change is None:
+        return False
+    change(_own().flushing)
+    return True
 
 
-def end(kept: Kept) -> None:
-    """Bring back the floating-point environment that `begin` found in this thread."""
-    known = _known()
-    if kept is None or known is None:
-        return
-    _, change, at, _ = known
-    environment, switches = kept
-    environment[at] = switches
-    change(environment)
+def end(begun: bool) -> None:
+    """Have it compute as before `begin`."""
+    change = _functions()[1]
+    if begun and change is not None:
+        change(_own().plain)
 
 
 @contextmanager
 def flushing() -> Iterator[None]:
-    """The same for a block, whatever that does to the environment of its thread."""
-    kept = begin()
+    """The same for a block, whatever that does to the switch of its thread."""
+    begun = begin()
     try:
         yield
     finally:
-        end(kept)
+        end(begun)
+
+
+class _Own(threading.local):
+    """A thread's environments, without the switch as it was first found, and with it; their addresses."""
+
+    def __init__(self) -> None:
+        get = _functions()[0]
+        at, bits = _SWITCHES.get(platform.machine(), (0, 0))
+        self._plain = _Environment()
+        if get is not None:
+            get(ctypes.addressof(self._plain))
+        self._plain[at] &= ~bits
+        self._flushing = _Environment.from_buffer_copy(self._plain)
+        self._flushing[at] |= bits
+        self.plain, self.flushing = map(ctypes.addressof, (self._plain, self._flushing))
 
 
 @cache
-def _known() -> tuple[Callable[[Any], int], Callable[[Any], int], int, int] | None:
-    """`fegetenv` and `fesetenv` with the place of the switches; None where that is not known."""
-    place = _SWITCHES.get(platform.machine())
-    if platform.system() != "Linux" or place is None:
-        return None
+def _functions() -> tuple[Callable[[int], int], Callable[[int], int]] | tuple[None, None]:
+    """`fegetenv` and `fesetenv`, called with an address; Nones where the switch is not known."""
+    if platform.system() != "Linux" or platform.machine() not in _SWITCHES:
+        return None, None
+    # Calls so short are not worth letting another thread run in between.
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
     for name in ("libm.so.6", None):
         try:
-            # Calls so short are not worth letting another thread run in between.
             library = ctypes.PyDLL(name)
-            return (library.fegetenv, library.fesetenv, *place)
+            return prototype(("fegetenv", library)), prototype(("fesetenv", library))
         except (OSError, AttributeError):
             continue
-    return None
+    return None, None
+
+
+@cache
+def _own() -> _Own:
+    """The one of this process, each thread's apart."""
+    return _Own()

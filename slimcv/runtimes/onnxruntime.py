@@ -134,11 +134,11 @@ class OnnxModel:
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`."""
-        kept = flushing.begin()
+        begun = flushing.begin()
         try:
             outputs: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
         finally:
-            flushing.end(kept)
+            flushing.end(begun)
         return outputs
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from slimcv.profile.difference import difference
+from slimcv.profile.difference import difference, pairs
 from slimcv.report.difference import render_difference
 
 
@@ -43,17 +43,23 @@ def pair():
 
 
 def test_what_was_made_of_a_layer_stands_beside_it(pair):
-    pairs = {one.name: one for one in difference(*pair).layers}
-    assert (pairs["a.conv"].before.ms, pairs["a.conv"].after.ms) == (4.0, 1.0)
-    assert pairs["a.conv"].after.macs == 20
-    assert pairs["a.conv"].after.kinds == ("depthwise convolution", "pointwise convolution")
+    by_name = {one.name: one for one in difference(*pair).layers}
+    assert (by_name["a.conv"].before.ms, by_name["a.conv"].after.ms) == (4.0, 1.0)
+    assert by_name["a.conv"].after.macs == 20
+    assert by_name["a.conv"].after.kinds == ("depthwise convolution", "pointwise convolution")
+
+
+def test_what_was_made_of_a_layer_at_the_top_of_a_network_stands_beside_it_too():
+    made = (layer("conv1.depthwise", ms=0.5), layer("conv1.pointwise", ms=0.25))
+    (pair,) = pairs([layer("conv1", node="conv1", ms=4.0)], made)
+    assert (pair.name, pair.before.ms, pair.after.ms) == ("conv1", 4.0, 0.75)
 
 
 def test_operators_are_gathered_by_kind_and_lone_layers_stay(pair):
-    pairs = {one.name: one for one in difference(*pair).layers}
-    assert (pairs["(activation)"].before.ms, pairs["(activation)"].after.ms) == (0.5, 0.25)
-    assert pairs["a.fc"].after is None
-    assert pairs["a.extra"].before is None
+    by_name = {one.name: one for one in difference(*pair).layers}
+    assert (by_name["(activation)"].before.ms, by_name["(activation)"].after.ms) == (0.5, 0.25)
+    assert by_name["a.fc"].after is None
+    assert by_name["a.extra"].before is None
 
 
 def test_nothing_is_lost_or_counted_twice(pair):

@@ -48,7 +48,16 @@ def test_a_report_has_the_keys_of_its_schema(make_report):
     assert set(document["original"]["latency_ms"]) >= {"p50", "p90", "p99", "n"}
     step_keys = {"number", "name", "outcome", "reason", "seconds", "measurement"}
     assert all(set(step) >= step_keys for step in document["steps"])
-    artifact_keys = {"path", "runtime", "precision", "bytes", "sha256", "latency_ms", "max_abs_diff"}
+    artifact_keys = {
+        "path",
+        "runtime",
+        "precision",
+        "bytes",
+        "sha256",
+        "latency_ms",
+        "max_abs_diff",
+        "spread",
+    }
     assert all(set(artifact) == artifact_keys for artifact in document["artifacts"])
 
 

@@ -36,9 +36,8 @@ def _convolution(piece: Piece, module: nn.Module, batch: Tensor) -> Callable[[],
 
 
 def _linear(module: nn.Linear, batch: Tensor) -> Callable[[], Tensor]:
-    weight = torch.ops.mkldnn._reorder_linear_weight(
-        module.weight.to_mkldnn(), batch.numel() // batch.shape[-1]
-    )
+    rows = batch.numel() // batch.shape[-1]
+    weight = torch.ops.mkldnn._reorder_linear_weight(module.weight, rows)
 
     def call() -> Tensor:
         made: Tensor = torch.ops.mkldnn._linear_pointwise(batch, weight, module.bias, "none", [], "")
