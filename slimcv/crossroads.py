@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("openvino", "onnxruntime")
 
+WORTH = 1.15
+"""How many times faster a road must be for which an earlier one is left: what either costs in accuracy is not
+known yet, and a recipe lists the one first that it has more trust in."""
+
 LIMIT_SECONDS = 10.0
 """What timing one form in one runtime may take at most."""
 
@@ -83,14 +87,15 @@ class Decision:
         if not self.measured:
             return f"the first road is taken, {taken}: there was nothing to choose by"
         told = "; ".join(map(str, self.forms))
-        return f"the road taken is {taken}, the forms untrained: {told}"
+        rule = f"one further down the list must be {WORTH:g}× faster"
+        return f"the road taken is {taken}, the forms untrained: {told}; {rule}"
 
 
 def decide(recipe: Recipe, fork: int, before: Variant, *, context: Context, folder: Path) -> Decision:
     """Make the untrained form of each road from `before`, write it into `folder`, and time them in turns.
 
-    The first road is taken unless another one is faster by more than the measured spread. Without pictures no
-    step of a road could be judged, and nothing is measured.
+    The first road is taken unless another one is faster by `WORTH` and by more than the measured spread.
+    Without pictures no step of a road could be judged, and nothing is measured.
     """
     roads = recipe.roads(fork)
     forms = _forms(roads)
@@ -112,8 +117,12 @@ def decide(recipe: Recipe, fork: int, before: Variant, *, context: Context, fold
     if not timings:
         return Decision(0, tuple(forms), measured=False)
     fastest = min(timings.values(), key=lambda timing: timing.latency.p50)
-    taken = next(number for number in sorted(timings) if not latency.faster(timings[number], fastest))
+    taken = next(number for number in sorted(timings) if not _worth_leaving(timings[number], fastest))
     return Decision(taken, tuple(forms), measured=True)
+
+
+def _worth_leaving(road: latency.Timing, other: latency.Timing) -> bool:
+    return latency.faster(road, other) and road.latency.p50 >= WORTH * other.latency.p50
 
 
 def records(decision: Decision, numbers: Sequence[int]) -> list[Record]:

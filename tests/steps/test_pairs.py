@@ -123,8 +123,8 @@ def losses(before, after):
         if (tensor == 0).float().mean() > 0.05:
             if found.shape == tensor.shape and not (found[tensor == 0] == 0).all():
                 yield f"{name}: weights that were zero are not"
-            elif (found == 0).float().mean() < 0.5 * (tensor == 0).float().mean():
-                yield f"{name}: hardly any zeros are left"
+            elif int((found != 0).sum()) > int((tensor != 0).sum()):
+                yield f"{name}: more weights than before are not zero"
         for what, was, now in zip(("layer", "output"), values(tensor), values(found), strict=True):
             if was <= 16 and now > was:
                 yield f"{name}: {was} values of a {what} became {now}"
@@ -175,7 +175,6 @@ def test_whatever_the_recipe_check_lets_through_keeps_what_was_gained(first, con
         ("prune_weights", ("prune_channels", {})),
         ("prune_weights", ("depthwise_separable", {})),
         ("prune_weights", ("global_average_pool", {})),
-        ("prune_weights", ("finetune", {"preserve": ()})),
         ("cluster_weights", ("quantize_int8", {})),
         ("cluster_weights", ("quantize_weights", {})),
         ("cluster_weights", ("low_rank", {})),
