@@ -24,42 +24,45 @@ _SMALL, _TENTH = 2.3e-308, 0.1
 """Their product is denormal."""
 
 
-def begin() -> bool:
-    """Have this thread take denormal numbers for zero, in about a microsecond; what to give to `end`.
+def begin() -> Own | None:
+    """Have this thread take denormal numbers for zero, in a microsecond or two; what to give to `end`.
 
-    False where it does so already, or where the switch is not known.
+    None where it does so already, or where the switch is not known.
     """
     if _SMALL * _TENTH == 0.0:
-        return False
-    change = _functions()[1]
-    if change is None:
-        return False
-    change(_own().flushing)
-    return True
+        return None
+    own = _own()
+    if own.change is None:
+        return None
+    own.change(own.flushing)
+    return own
 
 
-def end(begun: bool) -> None:
+def end(own: Own | None) -> None:
     """Have it compute as before `begin`."""
-    change = _functions()[1]
-    if begun and change is not None:
-        change(_own().plain)
+    if own is not None and own.change is not None:
+        own.change(own.plain)
 
 
 @contextmanager
 def flushing() -> Iterator[None]:
     """The same for a block, whatever that does to the switch of its thread."""
-    begun = begin()
+    own = begin()
     try:
         yield
     finally:
-        end(begun)
+        end(own)
 
 
-class _Own(threading.local):
-    """A thread's environments, without the switch as it was first found, and with it; their addresses."""
+class Own(threading.local):
+    """A thread's environments, without the switch as it was first found, and with it, by their addresses.
+
+    `change` brings one of them about, None where that is not known.
+    """
 
     def __init__(self) -> None:
-        get = _functions()[0]
+        get, change = _functions()
+        self.change: Callable[[int], int] | None = change
         at, bits = _SWITCHES.get(platform.machine(), (0, 0))
         self._plain = _Environment()
         if get is not None:
@@ -87,6 +90,6 @@ def _functions() -> tuple[Callable[[int], int], Callable[[int], int]] | tuple[No
 
 
 @cache
-def _own() -> _Own:
+def _own() -> Own:
     """The one of this process, each thread's apart."""
-    return _Own()
+    return Own()

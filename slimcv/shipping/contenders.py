@@ -107,8 +107,8 @@ def timed_together(
 
 def fastest_unmodified(unmodified: dict[str, Path], timings: dict[str, latency.Timing]) -> str:
     """The contender that is the original in the runtime that is fastest with it as it is."""
-    alone = [alone(name) for name in unmodified if alone(name) in timings]
-    return min(alone or [ORIGINAL], key=lambda name: timings[name].latency.p50)
+    names = [alone(name) for name in unmodified if alone(name) in timings]
+    return min(names or [ORIGINAL], key=lambda name: timings[name].latency.p50)
 
 
 def intervals(

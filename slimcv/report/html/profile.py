@@ -44,7 +44,8 @@ def page(found: Finished) -> Page:
 def _where(profile: Mapping[str, Any]) -> str:
     kept = profile["totals"]
     threads = f"{kept['threads']} thread{'s' if kept['threads'] != 1 else ''}"
-    return f"{RUNTIMES.get(kept['runtime'], kept['runtime'])} {kept['precision']}, {threads}"
+    runtime = kept.get("runtime", "eager")
+    return f"{RUNTIMES.get(runtime, runtime)} {kept.get('precision', 'fp32')}, {threads}"
 
 
 def _roofline(profile: Mapping[str, Any]) -> list[Block]:

@@ -38,11 +38,13 @@ class Network:
 
 def blocks(limits: Mapping[str, Any] | None, networks: Sequence[Network], *, where: str) -> list[Block]:
     """The roofline with a dot a layer, its table, and the limits; `where` says what was timed in what."""
+    if limits is None:
+        return []
     drawn = [
         Network(one.name, one.kind, [layer for layer in one.layers if layer["gflops"] and layer["intensity"]])
         for one in networks
     ]
-    if limits is None or not any(one.layers for one in drawn):
+    if not any(one.layers for one in drawn):
         return []
     return [_chart(limits, drawn, where), _limits(limits)]
 
