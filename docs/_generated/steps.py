@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from tables import allowed, code, prose, table, value
 
 from slimcv import recipe
@@ -10,6 +12,7 @@ from slimcv.step import Stage
 from slimcv.train.settings import FinetuneSettings
 
 
+@cache
 def own() -> list[str]:
     """Steps that come with slimcv, not with other packages, in the order in which a recipe may have them."""
     ours = [name for name in recipe.step_names() if _kind(name).__module__.startswith("slimcv.steps.")]
@@ -69,6 +72,7 @@ def stages() -> str:
     return table(("stage", "steps"), rows)
 
 
+@cache
 def _kind(name: str) -> type:
     return recipe.step_class(name)
 
@@ -97,4 +101,10 @@ def _is_free(name: str) -> bool:
 
 
 def _recipes_with(name: str) -> list[str]:
-    return [code(one) for one in recipe.names() if name in {entry.name for entry in recipe.load(one).entries}]
+    return [code(one) for one, names in _used().items() if name in names]
+
+
+@cache
+def _used() -> dict[str, set[str]]:
+    """The steps of every shipped recipe."""
+    return {one: {entry.name for entry in recipe.load(one).entries} for one in recipe.names()}
