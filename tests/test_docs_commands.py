@@ -182,13 +182,14 @@ def test_the_examples_of_a_page_print_what_stands_there(page, made, tmp_path, mo
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_names_its_options_and_exit_codes(page):
     text = page.read_text("utf-8")
-    command = COMMANDS[page.stem]
     assert f"<!-- options: {page.stem} -->" in text
     assert f"## Exit codes\n\n<!-- exit-codes: {page.stem} -->" in text
     assert not [one for one in examples(text) if one.lines and not one.output.replace("...", "").strip()]
-    known = {"--help", *(name for parameter in command.params for name in parameter.opts)}
-    used = {word for one in examples(text) for word in shlex.split(one.command) if word.startswith("--")}
-    assert used <= known
+    for one in examples(text):
+        _, command, *words = shlex.split(one.command)
+        known = {name for parameter in COMMANDS[command].params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, one.command
+    assert any(shlex.split(one.command)[1] == page.stem for one in examples(text))
 
 
 def test_every_command_has_a_page_and_every_page_a_command():

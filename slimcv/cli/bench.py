@@ -84,7 +84,7 @@ def bench(
     counts, batches = _counts("--threads", threads), _counts("--batch", batch)
     if streams is not None and mode is Mode.LATENCY:
         raise SlimcvError("--streams belongs to throughput", "add --mode throughput")
-    from slimcv import tracking
+    from slimcv import sidecar, tracking
 
     tracker = tracking.find(track)
     log_to_stderr()
@@ -103,19 +103,20 @@ def bench(
     side_by_side = None
     if mode is Mode.THROUGHPUT:
         side_by_side = streams or max(1, available() // max(counts))
+    besides = [sidecar.find(word) for word in targets]
     with tempfile.TemporaryDirectory(prefix="slimcv-bench-") as folder:
         found = [
             target
-            for number, word in enumerate(targets)
+            for number, (word, beside) in enumerate(zip(targets, besides, strict=True))
             for target in benching.targets(
                 word,
                 Path(folder, str(number)),
                 runtime=runtime,
                 arch=arch,
                 code=code or (),
-                input=input_shape,
-                mean=numbers("--mean", mean),
-                std=numbers("--std", std),
+                input=input_shape or beside.input,
+                mean=numbers("--mean", mean) or beside.mean,
+                std=numbers("--std", std) or beside.std,
             )
         ]
         split = None if data is None else _split(data, found, seed=seed, cache=cache)

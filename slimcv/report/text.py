@@ -89,7 +89,7 @@ def _row(number: str, name: str, outcome: str, columns: tuple[str, ...]) -> str:
 
 def _before_after(report: Mapping[str, Any]) -> Table:
     lines = [(row.label, row.original, row.optimized, row.change) for row in comparison.rows(report)]
-    return table(("", "original", "optimised", "change"), lines, right={1, 2, 3}, words={1, 2, 3})
+    return table(("", "original", "optimised", "change"), lines, right={1, 2, 3}, names=(), words={1, 2, 3})
 
 
 def _unmodified(report: Mapping[str, Any]) -> Table:
