@@ -26,6 +26,9 @@ from slimcv import cli
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "commands").glob("*.md"))
 COMMANDS = typer.main.get_command(cli.app).commands
+SLOW = ("doctor", "ladder", "optimize", "profile")
+"""Pages whose commands measure for half a minute."""
+
 COLOURS = {"healthy": (60, 150, 50), "rust": (170, 90, 40), "scab": (80, 70, 60)}
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -163,7 +166,13 @@ def made(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.stem in SLOW else [], id=page.stem)
+        for page in PAGES
+    ],
+)
 def test_the_examples_of_a_page_print_what_stands_there(page, made, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(made, tmp_path / "work"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "work" / "cache"))
