@@ -23,6 +23,7 @@ def test_every_option_named_is_one_the_command_line_knows():
     source = "\n".join(path.read_text("utf-8") for path in sorted(folder.glob("*.py")))
     known = {"--" + name.replace("_", "-") for name in re.findall(r"^    (\w+): ", source, re.MULTILINE)}
     known |= set(re.findall(r'"(--[\w-]+)"', source))
+    known |= {"--install-completion", "--show-completion"}  # typer's own
     commands = re.sub(r"`benchmarks/[^`]*`", "", README)
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", commands))
     assert named <= known, named - known

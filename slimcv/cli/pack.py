@@ -24,9 +24,14 @@ def pack(
     strip: Annotated[
         bool,
         typer.Option(
-            "--strip",
-            help="Leave out notes and names that no runtime computes with, and what slimcv verify compares "
-            "answers with. Outputs stay the same.",
+            "--strip", help="Leave out notes and names that no runtime computes with. Outputs stay the same."
+        ),
+    ] = False,
+    with_samples: Annotated[
+        bool,
+        typer.Option(
+            "--with-samples",
+            help="Pack a bundle's golden samples too, which slimcv verify compares answers with.",
         ),
     ] = False,
     output_format: FormatOption = Format.TEXT,
@@ -35,7 +40,9 @@ def pack(
     from slimcv import packed, report
     from slimcv.report.packed import render_packed
 
-    document = packed.pack(source, out=out, original=original, strip=strip).as_json()
+    document = packed.pack(
+        source, out=out, original=original, strip=strip, with_samples=with_samples
+    ).as_json()
     print(render_packed(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
 
 

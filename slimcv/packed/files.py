@@ -60,16 +60,21 @@ class Packed:
 
 
 def pack(
-    source: Path, *, out: Path | None = None, original: Path | None = None, strip: bool = False
+    source: Path,
+    *,
+    out: Path | None = None,
+    original: Path | None = None,
+    strip: bool = False,
+    with_samples: bool = False,
 ) -> Packed:
     """Write a bundle or an `.onnx` file as one packed file, by default beside it.
 
-    What is written is unpacked again and compared first. `strip` leaves out what no runtime computes with,
-    and golden samples; unpacking then gives that smaller ONNX file. Of `original` only the bytes are counted.
-    Raises SlimcvError.
+    What is written is unpacked again and compared first. `strip` leaves out what no runtime computes with;
+    unpacking then gives that smaller ONNX file. `with_samples` packs a bundle's golden samples too. Of
+    `original` only the bytes are counted. Raises SlimcvError.
     """
     folder = source.is_dir()
-    manifest = manifests.of_bundle(source, with_samples=not strip) if folder else None
+    manifest = manifests.of_bundle(source, with_samples=with_samples) if folder else None
     path = source / PLACES["onnxruntime"] if folder else source
     own = (
         source.resolve().with_name(f"{source.resolve().name}{SUFFIX}")

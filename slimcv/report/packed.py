@@ -43,7 +43,7 @@ def _notes(found: Mapping[str, Any]) -> Iterator[str]:
     if found["sample_bytes"]:
         yield (
             f"Golden samples, which slimcv verify compares, take {found['sample_bytes']:,} more bytes; "
-            f"without them, as with --strip, the file has {found['bytes'] - found['sample_bytes']:,}."
+            f"without them the file has {found['bytes'] - found['sample_bytes']:,}."
         )
     if found["ways"]:
         yield "Tensors: " + "; ".join(f"{count} {way}" for way, count in found["ways"].items()) + "."

@@ -169,7 +169,9 @@ def _machine(manifest: Manifest) -> Iterator[Check]:
 def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limits) -> Iterator[Check]:
     samples = _samples(folder, manifest)
     if manifest.golden is None or samples is None:
-        what = "packed without them (--strip)" if folder.is_file() else "the bundle has none"
+        what = (
+            "packed without them (slimcv pack --with-samples)" if folder.is_file() else "the bundle has none"
+        )
         yield Check("golden samples", "noted", f"{what}: its answers are not compared with any")
         if limits.min_agreement is not None:
             detail = "there are no golden samples to agree with"

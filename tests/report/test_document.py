@@ -198,7 +198,7 @@ def test_intervals_of_latency_ratios_stand_beside_them(make_report):
     assert document["ratios"]["runtime_alone_low"] is None
     for format in ("text", "markdown"):
         text = report.render(document, format)
-        assert "62.5× faster (61.8–63.2)" in text
+        assert "62.5× faster (61.8–63.2)" in " ".join(text.split())
         assert "in brackets the 95 % interval" in " ".join(text.split())
         assert "as fast as the unmodified network" in text
     assert comparison.headline(document).startswith("62.5× faster, parameters")

@@ -102,7 +102,7 @@ def slim(folder, tmp_path):
 
 def test_a_packed_file_is_verified_like_the_bundle_it_was_made_of(slim, pictures):
     path, folder = slim
-    packed.pack(folder, out=path)
+    packed.pack(folder, out=path, with_samples=True)
     limits = Limits(max_latency_ms=60_000.0, min_agreement=100.0, min_top1=99.0)
     found = verify(path, limits, source=str(pictures))
     assert found.passed
@@ -119,11 +119,11 @@ def test_a_packed_file_is_verified_like_the_bundle_it_was_made_of(slim, pictures
 
 def test_one_packed_without_golden_samples_says_what_it_could_not_check(slim):
     path, folder = slim
-    packed.pack(folder, out=path, strip=True)
+    packed.pack(folder, out=path)
     found = verify(path, Limits(max_latency_ms=60_000.0))
     assert found.passed
     notes = {check.name: check.detail for check in found.checks if check.outcome == "noted"}
-    assert "--strip" in notes["golden samples"]
+    assert "--with-samples" in notes["golden samples"]
     assert "not compared" in notes["golden samples"]
     assert "not packed" in notes["environment"]
     asked = verify(path, Limits(min_agreement=90.0))
@@ -142,7 +142,7 @@ def test_one_packed_from_an_onnx_file_alone_is_timed_and_the_rest_is_noted(slim)
 
 def test_a_flipped_bit_anywhere_in_a_packed_file_is_found_and_nothing_is_run(slim):
     path, folder = slim
-    packed.pack(folder, out=path)
+    packed.pack(folder, out=path, with_samples=True)
     whole = path.read_bytes()
     for place in (9, 50, 90, len(whole) // 2, len(whole) - 1):
         content = bytearray(whole)
@@ -161,7 +161,7 @@ def test_other_answers_than_a_packed_file_expects_fail(slim):
     manifest = json.loads((folder / bundle.MANIFEST).read_text())
     manifest["files"]["golden.npz"] = {"bytes": len(other), "sha256": bundle.sha256(folder / "golden.npz")}
     (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
-    packed.pack(folder, out=path)
+    packed.pack(folder, out=path, with_samples=True)
     found = verify(path, Limits(min_agreement=90.0))
     assert not found.damaged
     assert (outcomes(found)["golden samples"], outcomes(found)["agreement"]) == ("failed", "failed")
@@ -169,7 +169,7 @@ def test_other_answers_than_a_packed_file_expects_fail(slim):
 
 def test_the_command_takes_a_packed_file_and_ends_with_its_codes(slim, monkeypatch, capsys):
     path, folder = slim
-    packed.pack(folder, out=path)
+    packed.pack(folder, out=path, with_samples=True)
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["slimcv", "verify", str(path), *words])

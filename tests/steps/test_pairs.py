@@ -172,7 +172,6 @@ def test_whatever_the_recipe_check_lets_through_keeps_what_was_gained(first, con
     ("first", "second"),
     [
         ("prune_weights", ("low_rank", {})),
-        ("prune_weights", ("prune_channels", {})),
         ("prune_weights", ("depthwise_separable", {})),
         ("prune_weights", ("global_average_pool", {})),
         ("cluster_weights", ("quantize_int8", {})),
