@@ -22,7 +22,7 @@ _HEADINGS = (
 _SETTING = ("threads", "batch")
 _TIMES = ("p50", "p90", "images/s", "against the first")
 _COSTS = ("load", "first call", "memory", "size", "top-1")
-"""What stands on a terminal, in two tables; `p99` has no room there, nor `p90` beside threads."""
+"""What stands on a terminal, in two tables; `p99` has no room there."""
 
 ONE_CALL = 0.1
 """How sure a time is that was taken once, as a spread: two digits."""
@@ -41,8 +41,7 @@ def render_bench(found: Mapping[str, Any], format: str, *, colour: bool = False)
 
     rows = [dict(zip(_HEADINGS, map(one_line, line), strict=True)) for line in lines]
     setting = [heading for heading in _SETTING if len({row[heading] for row in rows}) > 1]
-    times = [heading for heading in _TIMES if not setting or heading != "p90"]
-    tables = [_columns(found["rows"], rows, ("target", *setting, *columns)) for columns in (times, _COSTS)]
+    tables = [_columns(found["rows"], rows, ("target", *setting, *columns)) for columns in (_TIMES, _COSTS)]
     runs = dict.fromkeys(
         (row["target"], row["runs in"], one_line(each["problem"] or ""))
         for row, each in zip(rows, found["rows"], strict=True)
