@@ -7,8 +7,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "0")
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 # The torchvision wheel is built for CUDA and looks for two operators at import that a CPU torch does not
 # define.
@@ -37,3 +39,18 @@ def _quiet_afterwards():
     logger.handlers, logger.propagate = [], True
     logger.setLevel(logging.NOTSET)
     logging.captureWarnings(False)
+
+
+@pytest.fixture(scope="session")
+def write_noise():
+    """A function that writes square pictures of noise into `folder`/pictures: so many for each class."""
+
+    def write(folder, *, size, each, classes=("one", "two")):
+        random = np.random.default_rng(0)
+        for name in classes:
+            (folder / "pictures" / name).mkdir(parents=True)
+            for number in range(each):
+                pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
+
+    return write

@@ -3,10 +3,8 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from slimcv import crossroads, data, session
@@ -37,14 +35,9 @@ steps:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory, write_noise):
     folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    for name in ("one", "two"):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
+    write_noise(folder, size=32, each=20)
     return data.load(str(folder / "pictures"), cache=folder / "cache")
 
 

@@ -6,7 +6,6 @@ It is drawn below the lines that stay, over and over at its place, and goes away
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from slimcv.cli.board import ORIGINAL, RUNNING, SHIP, TO_COME, Board, Row
 from slimcv.cli.live import LiveLines, is_live
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.live import Live
     from rich.table import Table
 
@@ -96,7 +95,10 @@ class BoardLines(logging.Handler):
 def watched(recipe: Recipe, logger: logging.Logger, stream: TextIO) -> Iterator[Board]:
     """A board of the recipe, drawn on `stream` where that is a terminal that can; the log goes around it."""
     board = Board([entry.name for entry in recipe.entries])
-    if not (stream.isatty() and os.environ.get("TERM") != "dumb"):
+    from slimcv.report import wants_colour
+    from slimcv.report.terminal import console, is_terminal
+
+    if not is_terminal(stream):
         yield board
         return
     from rich.live import Live
@@ -107,7 +109,7 @@ def watched(recipe: Recipe, logger: logging.Logger, stream: TextIO) -> Iterator[
             lines.end_line()
     view = Live(
         _Drawn(board),
-        console=_console(stream),
+        console=console(stream, colour=wants_colour(stream), terminal=True),
         refresh_per_second=REDRAWS_A_SECOND,
         transient=True,
         redirect_stdout=False,
@@ -119,24 +121,6 @@ def watched(recipe: Recipe, logger: logging.Logger, stream: TextIO) -> Iterator[
             yield board
         finally:
             logger.handlers = before
-
-
-def _console(stream: TextIO) -> Console:
-    from rich.console import Console
-
-    from slimcv.report import wants_colour
-
-    coloured = wants_colour(stream)
-    return Console(
-        file=stream,
-        force_terminal=True,
-        color_system="standard" if coloured else None,
-        no_color=not coloured,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
 
 
 def _table(rows: Sequence[Row]) -> Table:

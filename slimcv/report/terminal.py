@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -23,12 +24,27 @@ _LEAST_WORDS, _LEAST_NAME = 20, 8
 
 def draw(parts: Iterable[RenderableType], *, colour: bool, width: int = WIDTH) -> str:
     """Rich renderables as text, with or without colour codes, whatever the terminal of this process."""
+    drawn = console(io.StringIO(), colour=colour, terminal=colour, width=width)
+    with drawn.capture() as capture:
+        for part in parts:
+            drawn.print(part)
+    lines = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    return _BLANK_LINES.sub("\n\n", lines)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """A terminal that understands control codes."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def console(stream: TextIO, *, colour: bool, terminal: bool, width: int | None = None) -> Console:
+    """Rich's console on a stream, which shows text as it is; to a `terminal` go control codes too."""
     from rich.console import Console
 
-    console = Console(
-        file=io.StringIO(),
+    return Console(
+        file=stream,
         width=width,
-        force_terminal=colour,
+        force_terminal=terminal,
         color_system="standard" if colour else None,
         no_color=not colour,
         highlight=False,
@@ -36,11 +52,6 @@ def draw(parts: Iterable[RenderableType], *, colour: bool, width: int = WIDTH) -
         emoji=False,
         legacy_windows=False,
     )
-    with console.capture() as capture:
-        for part in parts:
-            console.print(part)
-    lines = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
-    return _BLANK_LINES.sub("\n\n", lines)
 
 
 def table(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from slimcv.report import comparison, figures, foretold
 from slimcv.report.document import step_entry
 from slimcv.report.quoting import one_line
-from slimcv.report.terminal import WIDTH, draw, shortened, table
+from slimcv.report.terminal import WIDTH, draw, is_terminal, shortened, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,7 +26,7 @@ _COLOURS = {"accepted": "green", "rejected": "red", "skipped": "yellow"}
 
 def wants_colour(stream: TextIO) -> bool:
     """A terminal that shows colours, whose user has not set NO_COLOR (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def step_header() -> str:

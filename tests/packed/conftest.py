@@ -5,11 +5,9 @@ import io
 import struct
 import zlib
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from slimcv import data as datasets
@@ -46,15 +44,10 @@ def float_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def int8_model(tmp_path_factory):
+def int8_model(tmp_path_factory, write_noise):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("int8")
-    random = np.random.default_rng(0)
-    for name in ("one", "two"):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(8):
-            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
+    write_noise(folder, size=16, each=8)
     data = datasets.load(str(folder / "pictures"), cache=folder / "cache")
     variant = Variant(capture.capture(Small(), INPUT), INPUT, details={"input_format": runtimes.PIXELS})
     context = Context(variant, data, folder, threads=1, train_threads=1)

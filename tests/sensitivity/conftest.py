@@ -1,9 +1,7 @@
 """A small residual network with a shared layer, a sensitive one, and pictures of noise in two classes."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from slimcv import data as datasets
@@ -42,14 +40,9 @@ def model():
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory, write_noise):
     folder = tmp_path_factory.mktemp("noise")
-    random = np.random.default_rng(0)
-    for name in ("one", "two"):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(24):
-            pixels = random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
+    write_noise(folder, size=12, each=24)
     return folder
 
 

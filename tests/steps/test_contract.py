@@ -5,11 +5,9 @@ import inspect
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from pydantic import ValidationError
 from torch import nn
 
@@ -58,14 +56,9 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, write_noise):
     folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    for name in ("blue", "green", "red"):
-        (folder / "pictures" / name).mkdir(parents=True)
-        for number in range(12):
-            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
+    write_noise(folder, size=32, each=12, classes=("blue", "green", "red"))
     return datasets.load(str(folder / "pictures"), cache=folder / "cache")
 
 
