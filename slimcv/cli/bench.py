@@ -130,7 +130,7 @@ def bench(
             seed=seed,
         )
         document = benching.Comparison(mode.value, tuple(rows)).as_json()
-    write_html(html, document)
+    write_html(html, document, command="bench")
     print(render_bench(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     if tracker is not None:
         tracking.track(tracker, tracking.of_bench(document))

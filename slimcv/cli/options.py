@@ -61,7 +61,8 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads a prediction may use. Default: what the container allows.")
 ]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", help="Write the result here too, as one HTML page.")
+    Path | None,
+    typer.Option("--html", help="Where the HTML page goes. Default: reports/ in ~/.cache/slimcv."),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 TrackOption = Annotated[

@@ -99,7 +99,9 @@ def profile(
     """
     from slimcv import sidecar
 
-    _check_asked(models, runtime, diff=diff, training=training, roofline=roofline)
+    _check_asked(
+        models, runtime, diff=diff, training=training, pictures={"--roofline": roofline, "--html": html}
+    )
     model = models[0]
     given = {"--data": data, "--batch": batch, "--recipe": recipe, "--set": overrides}
     used = next((option for option, value in given.items() if value), None)
@@ -131,7 +133,7 @@ def profile(
         from slimcv import profile as profiling
 
         found = profiling.profile(variant, threads=threads or available(), name=model, runtime=runtime)
-        write_html(html, found.as_json())
+        write_html(html, found.as_json(), command="profile")
         if roofline is not None:
             _draw(found.as_json(), roofline)
         print(report.render_profile(found.as_json(), output_format.value, colour=colour), end="")
@@ -145,12 +147,12 @@ def profile(
     )
     context = replace(context, train_threads=threads or context.train_threads)
     trained = profile_training(variant, context, settings=settings, name=model)
-    write_html(html, trained.as_json())
+    write_html(html, trained.as_json(), command="training")
     print(render_training(trained.as_json(), output_format.value, colour=colour), end="")
 
 
 def _check_asked(
-    models: list[str], runtime: str, *, diff: bool, training: bool, roofline: Path | None
+    models: list[str], runtime: str, *, diff: bool, training: bool, pictures: Mapping[str, Path | None]
 ) -> None:
     """Raises SlimcvError for what does not go together, before torch is paid for."""
     if len(models) != (2 if diff else 1):
@@ -159,11 +161,13 @@ def _check_asked(
         raise SlimcvError(f"{wanted} wanted, {len(models)} given", hint)
     if runtime not in _RUNTIMES:
         raise SlimcvError(f"layers are not timed in '{runtime}'", nearest(runtime, _RUNTIMES))
-    other = "--diff" if diff else "--roofline" if roofline else "--runtime" if runtime != "eager" else None
+    other = "--diff" if diff else "--roofline" if pictures["--roofline"] else None
+    other = other or ("--runtime" if runtime != "eager" else None)
     if training and other is not None:
         raise SlimcvError(f"{other} is not for a training", "leave --training away")
-    if diff and roofline is not None:
-        raise SlimcvError("--roofline is for one model", "leave --diff away")
+    drawn = next((option for option, path in pictures.items() if path is not None), None)
+    if diff and drawn is not None:
+        raise SlimcvError(f"{drawn} is for one model", "leave --diff away")
 
 
 def _inside(model: str) -> str:
