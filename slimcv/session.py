@@ -20,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+from slimcv.instruments import Held
 from slimcv.recipe import Recipe
 from slimcv.recipe.roads import on_course
 from slimcv.results import Record
 from slimcv.run import Run
 from slimcv.step import Context, Stage
-from slimcv.workbench import Held, Workbench
+from slimcv.workbench import Workbench
 
 
 @dataclass(frozen=True)

@@ -6,73 +6,35 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from slimcv import crossroads, parity, runtimes
-from slimcv.errors import NotApplicable, Rejected, SlimcvError
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.gate import Gate, Verdict, drop, judge
-from slimcv.measure import latency, macs, size
-from slimcv.measure.variant import Answers, answers, measurement
+from slimcv.instruments import Held, Instruments
+from slimcv.measure import latency
 from slimcv.models import capture
-from slimcv.recipe import EXPORTS, Entry, Recipe
+from slimcv.recipe import Entry, Recipe
 from slimcv.results import Measurement, Record
 from slimcv.rounding import digits, significant
 from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
 from slimcv.step import Context, Stage, Step, Variant
-from slimcv.writing import write_text
-
-if TYPE_CHECKING:
-    from slimcv.profile.prediction.beforehand import Foretold
-    from slimcv.profile.prediction.changes import Network
-    from slimcv.profile.roofline import Limits
 
 log = logging.getLogger("slimcv")
 
-SIZE_GAIN = 0.99
-"""With the objective `size`, a file at most this share of the one before counts as a gain."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """A variant the session holds and the number of the record that made it.
-
-    `in_floats` is what a quantised one was made from.
-    """
-
-    variant: Variant
-    number: int
-    in_floats: Variant | None = None
-
-    @cached_property
-    def macs(self) -> int:
-        """Multiply-accumulates of one picture, counted once."""
-        return macs.count(self.variant.model, self.variant.input)
-
-
-def yardstick(recipe: Recipe) -> str:
-    """The runtime that variants are compared in: the one the recipe deploys to."""
-    names = {entry.name for entry in recipe.entries}
-    return next((runtime for runtime, step in EXPORTS.items() if step in names), "eager")
-
 
 class Workbench:
-    """Makes candidates, measures and judges them; keeps the count of records and what was answered so far."""
+    """Makes candidates, has them measured, judges them and journals what became of each."""
 
     def __init__(self, recipe: Recipe, context: Context, run: Run, *, quick: bool = False) -> None:
         self.recipe = recipe
         self.quick = quick
         self.context = context
         self.run = run
-        self.yardstick = yardstick(recipe)
-        self.split = None if context.data is None else context.data.tuning
         self.count = 0
-        self.teacher = Held(context.teacher, 0)
-        self.answers: dict[tuple[int, str], Answers] = {}
-        self.networks: dict[int, Network] = {}
+        self.instruments = Instruments(recipe, context, run, quick=quick)
+        self.teacher = self.instruments.teacher
 
     def original(self) -> tuple[Record, Held]:
         """Record 0: the original's checkpoint and its figures on the tuning split."""
@@ -80,15 +42,15 @@ class Workbench:
         replayed = self.run.replay()
         if replayed is not None:
             if replayed.measurement is not None:
-                self.yardstick = replayed.measurement.runtime
+                self.instruments.yardstick = replayed.measurement.runtime
             return replayed, self.teacher
         started = time.perf_counter()
-        told = (
-            "" if self.split is None else f"; top-1 of steps is that of {len(self.split)} pictures of train/"
-        )
+        split = self.instruments.split
+        told = "" if split is None else f"; top-1 of steps is that of {len(split)} pictures of train/"
         log.info("original: measuring%s", told, extra={"begun": (-1, "original")})
         checkpoint = self.run.save_checkpoint(number, "original", self.teacher.variant)
-        figures = self._figures(self.teacher, self._original_file(self.teacher), timing=None)
+        file = self.instruments.original_file(self.teacher)
+        figures = self.instruments.figures(self.teacher, file, timing=None)
         seconds = time.perf_counter() - started
         record = Record(
             number, -1, "original", "measured", "", seconds, measurement=figures, checkpoint=checkpoint
@@ -114,7 +76,7 @@ class Workbench:
             return replayed, self._replayed(replayed, entry.step, before)
         started = time.perf_counter()
         log.info("%s: applying", entry.name, extra={"begun": (at, entry.name)})
-        foretold = self._foretold(entry, before)
+        foretold = self.instruments.foretold(entry, before)
         record = Record(number, at, entry.name, "skipped", "", 0.0)
         candidate = None
         try:
@@ -165,7 +127,7 @@ class Workbench:
         if replayed:
             decision = crossroads.Decision.from_json(replayed[0].details["either"])
         else:
-            context = replace(self.context, runtime=self.yardstick)
+            context = replace(self.context, runtime=self.instruments.yardstick)
             folder = self.run.workdir / f"{numbers[0]:03d}-either"
             decision = crossroads.decide(self.recipe, fork, before.variant, context=context, folder=folder)
             shutil.rmtree(folder, ignore_errors=True)
@@ -221,7 +183,7 @@ class Workbench:
         )
         if record.outcome == "accepted" and not self.quick:
             record = replace(
-                record, details={**record.details, "layer_times": self._layer_times(held, record)}
+                record, details={**record.details, "layer_times": self.instruments.layer_times(held, record)}
             )
         record = replace(record, seconds=time.perf_counter() - started)
         self.run.commit(record)
@@ -243,7 +205,7 @@ class Workbench:
         return variant
 
     def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
-        context = replace(self.context, runtime=self.yardstick)
+        context = replace(self.context, runtime=self.instruments.yardstick)
         can_be_judged = entry.step.lossless or entry.step.data_free
         if context.data is None and (entry.step.needs_data or entry.trains or not can_be_judged):
             raise NotApplicable("needs data")
@@ -268,44 +230,6 @@ class Workbench:
             variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
         return variant
 
-    def _foretold(self, entry: Entry, before: Held) -> Foretold | None:
-        """How much faster the entry's step should make the variant, to be read beside what it did."""
-        from slimcv.profile.prediction import beforehand
-
-        known = entry.name in beforehand.STEPS and self.yardstick in beforehand.RUNTIMES
-        if self.quick or not known or before.variant.precision == "int8":
-            return None
-        threads = self.context.threads
-        if before.number not in self.networks:
-            self.networks.clear()
-            try:
-                self.networks[before.number] = beforehand.network_of(
-                    before.variant, runtime=self.yardstick, threads=threads, limits=self._limits
-                )
-            except SlimcvError:
-                return None
-        return beforehand.foretell(self.networks[before.number], entry.name, entry.step, threads=threads)
-
-    def _layer_times(self, held: Held, shipped: Record) -> dict[str, object]:
-        """What the layers of the original and of what is shipped take (see slimcv.profile.before_after)."""
-        from slimcv.profile.before_after import before_and_after
-
-        log.info("layer by layer: original and optimised, in the runtime that serves")
-        return before_and_after(
-            self.context.teacher,
-            held.variant,
-            serve=shipped.details["serve"],
-            threads=self.context.threads,
-            limits=self._limits,
-        )
-
-    @cached_property
-    def _limits(self) -> Limits:
-        """What this machine can do at most, which the first run on it measures for some seconds."""
-        from slimcv.profile.roofline import measured
-
-        return measured(threads=self.context.threads)
-
     def _other_form(self, step: Step, before: Held) -> Variant:
         """The variant with one more file, which another quantiser made of what it was in floats."""
         source = before.in_floats or before.variant
@@ -319,57 +243,40 @@ class Workbench:
 
     def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
         """Raise Rejected before minutes of training are spent on what is no faster to begin with."""
-        trial = runtimes.write(variant, self.yardstick, self.run.workdir / "trial")
-        timings = self._timings(before, Held(variant, -1), trial, self.yardstick)
-        if not self._gained(timings, self._file(before), trial):
+        trial = runtimes.write(variant, self.instruments.yardstick, self.run.workdir / "trial")
+        timings = self.instruments.timings(before, Held(variant, -1), trial, self.instruments.yardstick)
+        if not self.instruments.gained(timings, self.instruments.file(before), trial):
             raise Rejected(f"no gain: {_gain(timings)}, inside the spread; not trained")
-
-    def _timings(self, before: Held, candidate: Held, file: Path, runtime: str) -> dict[str, latency.Timing]:
-        threads = self.context.threads
-        return latency.interleaved(
-            {
-                "before": latency.Contender(
-                    self._file(before), self.yardstick, threads, before.variant.input
-                ),
-                "candidate": latency.Contender(file, runtime, threads, candidate.variant.input),
-            }
-        )
 
     def _judge(
         self, entry: Entry, before: Held, candidate: Held, *, judged: bool, needs_gain: bool
     ) -> tuple[Verdict, Measurement, Measurement]:
         exported = entry.step.stage == Stage.EXPORT
-        runtime = candidate.variant.runtime if exported else self.yardstick
-        file_before = self._file(before)
+        runtime = candidate.variant.runtime if exported else self.instruments.yardstick
+        file_before = self.instruments.file(before)
         file = (
             candidate.variant.artifacts[entry.step.artifact or runtime]
             if exported
-            else self._candidate_file(candidate)
+            else self.instruments.candidate_file(candidate)
         )
-        timings = self._timings(before, candidate, file, runtime)
-        figures_before = self._figures(before, file_before, timing=timings["before"])
-        figures = self._figures(candidate, file, timing=timings["candidate"], runtime=runtime)
+        timings = self.instruments.timings(before, candidate, file, runtime)
+        figures_before = self.instruments.figures(before, file_before, timing=timings["before"])
+        figures = self.instruments.figures(candidate, file, timing=timings["candidate"], runtime=runtime)
         if exported and entry.step.quantizes:
             figures = replace(figures, int8_mac_share=None)  # Of a file that is not the variant's own graph.
         elif exported:
             return Verdict(True, "outputs agree"), figures, figures_before
-        gained = not needs_gain or self._gained(timings, file_before, file)
+        gained = not needs_gain or self.instruments.gained(timings, file_before, file)
         speed = judge_speed(entry.step, timings, gained=gained)
         if not speed.accepted:
             return speed, figures, figures_before
         if not judged:
             reason = f"{speed.reason}; accuracy is judged after training"
             return Verdict(True, reason), figures, figures_before
-        original = self._figures(self.teacher, None, timing=None)
+        original = self.instruments.figures(self.teacher, None, timing=None)
         verdict = judge(self._gate(entry), candidate=figures, original=original, before=figures_before)
         text = "; ".join(part for part in (speed.reason, verdict.reason) if part)
         return Verdict(verdict.accepted, text, repairable=not verdict.accepted), figures, figures_before
-
-    def _gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
-        if latency.faster(timings["before"], timings["candidate"]):
-            return True
-        smaller = size.artifact_bytes(candidate) <= SIZE_GAIN * size.artifact_bytes(before)
-        return self.recipe.objective == "size" and smaller
 
     def _gate(self, entry: Entry) -> Gate:
         """The entry's gate; where it has none, the recipe's `max_drop`.
@@ -380,70 +287,6 @@ class Workbench:
             return entry.gate
         bound = self.recipe.gate.max_drop
         return Gate(max_drop=bound) if entry.step.stage < Stage.FUSE else Gate(max_step_drop=bound)
-
-    # Figures
-
-    def _original_file(self, held: Held) -> Path:
-        """Where the runtime to deploy to does not take the original, eager PyTorch becomes the yardstick."""
-        try:
-            return self._file(held)
-        except SlimcvError as error:
-            if error.disk_fault or self.yardstick == "eager":
-                raise
-            log.info(
-                "the original is compared in eager PyTorch, not in %s: %s", self.yardstick, error.message
-            )
-            self.yardstick = "eager"
-            return self._file(held)
-
-    def _candidate_file(self, candidate: Held) -> Path:
-        """Raises Rejected where the runtime to deploy to does not take the candidate."""
-        try:
-            return self._file(candidate)
-        except SlimcvError as error:
-            if error.disk_fault:
-                raise
-            raise Rejected(error.message, error.hint) from error
-
-    def _file(self, held: Held) -> Path:
-        """The file in which the yardstick runtime runs this variant, written once."""
-        folder = self.run.workdir / f"{held.number:03d}"
-        done = folder / "written"
-        if done.is_file():
-            return folder / done.read_text("utf-8")
-        folder.mkdir(exist_ok=True)
-        path = runtimes.write(held.variant, self.yardstick, folder)
-        write_text(done, path.name)
-        return path
-
-    def _figures(
-        self, held: Held, file: Path | None, *, timing: latency.Timing | None, runtime: str | None = None
-    ) -> Measurement:
-        file = file or self._file(held)
-        runtime = runtime or self.yardstick
-        return measurement(
-            held.variant,
-            runtime=runtime,
-            size_bytes=size.artifact_bytes(file),
-            threads=self.context.threads,
-            macs=held.macs,
-            timing=timing,
-            given=self._answers(held, file, runtime),
-            original=None if held.number == 0 else self._answers(self.teacher, None, self.yardstick),
-        )
-
-    def _answers(self, held: Held, file: Path | None, runtime: str) -> Answers:
-        key = (held.number, runtime)
-        if key not in self.answers:
-            self.answers[key] = answers(
-                file or self._file(held),
-                runtime,
-                held.variant.input,
-                split=self.split,
-                threads=self.context.train_threads,
-                seed=self.context.seed,
-            )
-        return self.answers[key]
 
     def _held(self, variant: Variant, number: int, step: Step, before: Held) -> Held:
         quantized = step.stage == Stage.QUANTIZE and step.quantizes

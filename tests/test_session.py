@@ -14,6 +14,7 @@ from torch import nn
 
 from slimcv import bundle, cli, data, models, runtimes, session
 from slimcv.errors import NotApplicable
+from slimcv.instruments import Held
 from slimcv.measure import accuracy, latency
 from slimcv.models import capture
 from slimcv.recipe import Entry, load
@@ -24,7 +25,7 @@ from slimcv.step import Context, InputSpec, Stage, Step, Variant
 from slimcv.steps.depthwise_separable import DepthwiseSeparable
 from slimcv.steps.finetune import Finetune
 from slimcv.steps.global_average_pool import GlobalAveragePool
-from slimcv.workbench import Held, Workbench, judge_speed
+from slimcv.workbench import Workbench, judge_speed
 
 CLASSES = ("horizontal", "vertical", "diagonal")
 SIZE = 32
