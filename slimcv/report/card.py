@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from slimcv.report import comparison
+from slimcv.report import sentences
 from slimcv.report.markdown import before_after, facts
 from slimcv.report.quoting import cell, fenced, one_line
 
@@ -31,8 +31,8 @@ def render_card(report: Mapping[str, Any], *, license: str | None = None) -> str
     sections = [
         f"---\n{yaml.safe_dump(_metadata(report, license), sort_keys=False, allow_unicode=True)}---",
         f"# {name}, optimised for CPUs",
-        f"**{cell(comparison.headline(report))}**",
-        f"Runs in {serve['runtime']}, {serve['precision']}. {cell(comparison.gate(report))}.",
+        f"**{cell(sentences.headline(report))}**",
+        f"Runs in {serve['runtime']}, {serve['precision']}. {cell(sentences.gate(report))}.",
         "## Use",
         fenced(_USE, "sh"),
         fenced(_PYTHON, "python"),
@@ -40,9 +40,9 @@ def render_card(report: Mapping[str, Any], *, license: str | None = None) -> str
         "Their size, normalisation, the classes and hashes of all files are in `slimcv.json`.",
         "## Before and after",
         before_after(report),
-        cell(comparison.method(report)),
+        cell(sentences.method(report)),
         "## Data",
-        facts(report["data"]) if report["data"] else comparison.no_data(report),
+        facts(report["data"]) if report["data"] else sentences.no_data(report),
         "## Measured on",
         facts(report["environment"]),
         "## Licence",

@@ -128,3 +128,8 @@ def points_between(low: float, high: float) -> str:
 def probability(value: float) -> str:
     """A p-value with two digits, however small it is."""
     return "< 0.001" if value < 0.001 else significant(value, 2)
+
+
+def asked(synthetic: int | None) -> str:
+    """What pictures agreement was found on, where they were made for it."""
+    return "" if synthetic is None else f"{synthetic} synthetic pictures"

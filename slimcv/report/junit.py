@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
-from slimcv.report import comparison
+from slimcv.report import sentences
 
 Outcome = Literal["passed", "failed", "skipped"]
 
@@ -59,7 +59,7 @@ def of_report(report: Mapping[str, Any]) -> list[Case]:
     A step that was rejected or skipped is a skipped test: the run is judged by its gate alone.
     """
     gate, before, after = report["gate"], report["original"], report["optimized"]
-    doubt = comparison.doubt(gate)
+    doubt = sentences.doubt(gate)
     said = f"gate {'met' if gate['met'] else 'missed'}{doubt and f', {doubt}'}"
     cases = [Case("gate", "passed" if gate["met"] else "failed", said)]
     cases += [_bound(name, gate.get(name), value) for name, value in _measured(before, after)]

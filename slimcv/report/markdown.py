@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slimcv.report import comparison, figures, foretold
+from slimcv.report import comparison, figures, foretold, sentences
 from slimcv.report.quoting import cell, fenced
 from slimcv.report.text import difference
 
@@ -19,11 +19,11 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     name = cell(model.get("name") or model.get("source") or "model")
     sections = [
         f"# {name}" + (f", recipe {cell(recipe['name'])}" if recipe.get("name") else ""),
-        f"**{cell(comparison.headline(report))}**",
-        cell(comparison.gate(report)),
+        f"**{cell(sentences.headline(report))}**",
+        cell(sentences.gate(report)),
         "## Before and after",
         before_after(report),
-        cell(comparison.method(report)) + f"; {figures.NOT_MEASURED} stands for not measured.",
+        cell(sentences.method(report)) + f"; {figures.NOT_MEASURED} stands for not measured.",
         "## What a runtime or an allocator alone gives",
         grid(("the unmodified network", "latency p50", "against the base"), comparison.unmodified(report)),
         comparison.beyond_runtime(report) or "",
@@ -36,7 +36,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Model",
         facts({key: value for key, value in model.items() if key != "name"}),
         "## Data",
-        facts(report["data"]) if report["data"] else comparison.no_data(report),
+        facts(report["data"]) if report["data"] else sentences.no_data(report),
         "## Machine and versions",
         facts(report["environment"]),
         "## How to repeat",
@@ -120,7 +120,7 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> str:
     lines = []
     for step in steps:
         after = step["measurement"] or {}
-        reasons = [step["reason"], comparison.accuracy_note(step)]
+        reasons = [step["reason"], sentences.accuracy_note(step)]
         lines.append(
             (
                 str(step["number"]),

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from slimcv.report import comparison, figures, foretold
+from slimcv.report import comparison, figures, foretold, sentences
 from slimcv.report.document import step_entry
 from slimcv.report.quoting import one_line
 from slimcv.report.terminal import WIDTH, draw, is_terminal, shortened, table
@@ -76,7 +76,7 @@ def _step_line(step: Mapping[str, Any], *, colour: bool) -> str:
         figures.duration(step["seconds"]),
     )
     row = _row(str(step["number"]), shortened(name, _STEP), painted, columns)
-    reasons = [one_line(step["reason"]), comparison.accuracy_note(step)]
+    reasons = [one_line(step["reason"]), sentences.accuracy_note(step)]
     reason = "; ".join(words for words in reasons if words)
     beneath = textwrap.wrap(reason, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
     return "\n".join([row, *beneath])
@@ -103,14 +103,14 @@ def _ways(ways: Iterable[comparison.Way]) -> Table:
 
 
 def _closing(report: Mapping[str, Any]) -> list[str]:
-    lines = [comparison.gate(report), comparison.method(report)]
+    lines = [sentences.gate(report), sentences.method(report)]
     threads = {report[key]["threads"] for key in ("original", "optimized")}
     if len(threads) > 1:
         lines.append(
             "original and optimised ran on different numbers of threads: the ratios mix both effects"
         )
     if report["data"] is None:
-        lines.append(comparison.no_data(report))
+        lines.append(sentences.no_data(report))
     lines += [foretold.sentence(report)] if foretold.sentence(report) else []
     lines.append(f"{figures.NOT_MEASURED} stands for not measured")
     return lines

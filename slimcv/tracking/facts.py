@@ -45,7 +45,7 @@ class Facts:
 
 def of_run(folder: Path) -> Facts:
     """What `slimcv optimize` left in `folder`."""
-    from slimcv.report import comparison
+    from slimcv.report import sentences
 
     text = (folder / "report.json").read_text("utf-8")
     report = json.loads(text)
@@ -71,7 +71,7 @@ def of_run(folder: Path) -> Facts:
     met = {True: "met", False: "missed", None: "not judged"}[gate["met"]]
     return Facts(
         name=folder.name,
-        note=f"{comparison.headline(report)}\n\n{comparison.gate(report)}",
+        note=f"{sentences.headline(report)}\n\n{sentences.gate(report)}",
         params=flat,
         metrics=tuple(_of_report(report)),
         tags={

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from slimcv import report
 from slimcv.errors import SlimcvError
-from slimcv.report import comparison
+from slimcv.report import sentences
 from slimcv.report.document import as_plain, within_spread
 from slimcv.report.schema import Report
 from slimcv.results import Latency, Measurement, Paired, Record
@@ -65,7 +65,7 @@ def test_every_bound_of_the_gate_stands_in_the_report(make_report, optimized):
     gate = {"max_drop": 1.0, "max_step_drop": 0, "min_speedup": 2.0, "max_size": 500_000, "met": True}
     del gate["max_step_drop"]
     assert gate.items() <= make_report(gate={**gate, "max_step_drop": None})["gate"].items()
-    assert "at most 500 kB on disk (measured: 330 kB)" in comparison.gate(make_report(gate=gate))
+    assert "at most 500 kB on disk (measured: 330 kB)" in sentences.gate(make_report(gate=gate))
 
 
 def test_the_schema_refuses_an_unknown_key_and_a_wrong_type(make_report):
@@ -170,12 +170,12 @@ def paired_report(make_report, optimized, **gate):
 
 
 def test_the_gate_says_that_the_pictures_do_not_decide_it(make_report, optimized):
-    words = comparison.gate(paired_report(make_report, optimized))
+    words = sentences.gate(paired_report(make_report, optimized))
     assert words.startswith("gate met (not decidable with n = 200 pictures, about 11,000 are needed): ")
     assert "measured: −0.5 points, 95 % interval −3.4 to +2.3 points" in words
     assert "of 200 pictures 3 only the original gets right, 2 only the optimised, p = 0.69" in words
     strict = paired_report(make_report, optimized, met=False, confidence=0.95)
-    assert comparison.gate(strict).startswith("gate NOT met (not decidable with n = 200")
+    assert sentences.gate(strict).startswith("gate NOT met (not decidable with n = 200")
 
 
 def test_what_decides_the_gate_stands_in_the_report(make_report, optimized):
@@ -201,7 +201,7 @@ def test_intervals_of_latency_ratios_stand_beside_them(make_report):
         assert "62.5× faster (61.8–63.2)" in " ".join(text.split())
         assert "in brackets the 95 % interval" in " ".join(text.split())
         assert "as fast as the unmodified network" in text
-    assert comparison.headline(document).startswith("62.5× faster, parameters")
+    assert sentences.headline(document).startswith("62.5× faster, parameters")
 
 
 def test_a_report_of_an_earlier_version_is_still_one(make_report):

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from slimcv.report import comparison, figures
+from slimcv.report import comparison, figures, sentences
 from slimcv.report.html import accuracy, classes, costs, foretold, latency, times, training, way
 from slimcv.report.html.parts import Block, Cell, Code, Facts, Note, Page, Sections, Table, Tile, plain
 from slimcv.report.markdown import typed_command
@@ -53,7 +53,7 @@ def lead(report: Mapping[str, Any]) -> str:
 
 def verdict(report: Mapping[str, Any]) -> tuple[str, str]:
     """Whether the gate was met."""
-    text = comparison.gate(report)
+    text = sentences.gate(report)
     kind = {True: "met", False: "missed", None: ""}[report["gate"]["met"]]
     return kind, text[0].upper() + text[1:]
 
@@ -91,7 +91,7 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
         )
     elif after["agreement"] is not None:
         label = "same answer as the original"
-        pictures = comparison.asked(after.get("synthetic_pictures")) or "pictures without labels"
+        pictures = figures.asked(after.get("synthetic_pictures")) or "pictures without labels"
         found.append(Tile(figures.percent(after["agreement"]), label, f"on {pictures}"))
     for label, key, form, less, more in (
         ("file size", "size_bytes", figures.size, "smaller", "larger"),
@@ -140,7 +140,7 @@ def _before_after(report: Mapping[str, Any]) -> list[Block]:
         rows,
         sortable=False,
     )
-    method = comparison.method(report)
+    method = sentences.method(report)
     blocks: list[Block] = [table, Note(f"{method[0].upper()}{method[1:]}.", "quiet")]
     alone = plain(
         "What a runtime or an allocator alone gives the unmodified network",

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from slimcv.report import comparison, figures
+from slimcv.report import comparison, figures, sentences
 from slimcv.report.charts import rows, scale
 from slimcv.report.html.parts import Block, Cell, Chart, Table
 
@@ -91,7 +91,7 @@ def _table(steps: list[Mapping[str, Any]]) -> Table:
         after, change, latencies = step["measurement"] or {}, _accuracy(step), _latencies(step)
         p50 = (after.get("latency_ms") or {}).get("p50")
         gain = latencies[0] / latencies[1] if latencies else None
-        reasons = "; ".join(filter(None, (step["reason"], comparison.accuracy_note(step))))
+        reasons = "; ".join(filter(None, (step["reason"], sentences.accuracy_note(step))))
         outcome = step["outcome"]
         lines.append(
             (
