@@ -31,14 +31,14 @@ description: The architecture as it is, its weights pruned, clustered and in 8 b
 objective: size
 gate: {max_drop: 1.0}
 steps:
-  - prune_weights: {sparsity: 0.7, epochs: 20, lr: 0.002}
+  - prune_weights: {sparsity: 0.7, epochs: 16, lr: 0.001}
     gate: {max_drop: 8}
   - fuse_conv_bn
-  - cluster_weights: {clusters: 16, epochs: 8, lr: 0.0005}
+  - cluster_weights: {clusters: 32, epochs: 6, lr: 0.0003}
     gate: {max_drop: 8}
   - quantize_int8: {preserve: [sparsity, clusters], scale_bits: 7}
-    recover: {epochs: 4, lr: 0.0005}
-    gate: {max_step_drop: 2.0}
+    recover: {epochs: 3, lr: 0.0003}
+    gate: {max_step_drop: 1.0}
   - export_onnx
 """
 
