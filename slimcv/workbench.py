@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from slimcv import crossroads, parity, runtimes
-from slimcv.errors import NotApplicable, Rejected
+from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.gate import Gate, Verdict, drop, judge
 from slimcv.instruments import Held, Instruments
 from slimcv.measure import latency
@@ -22,6 +22,9 @@ from slimcv.shipping import SHIP, ship
 from slimcv.step import Context, Stage, Step, Variant
 
 log = logging.getLogger("slimcv")
+
+_LEFT_OUT = "left_out"
+"""In a variant's details: why the training that made it went without its entry's own step."""
 
 
 class Workbench:
@@ -64,7 +67,7 @@ class Workbench:
         """Apply entry `at` to a copy of `before`; the candidate is None unless it was accepted.
 
         `judged` says that accuracy is judged now and not after a later entry's training, `repairs` that this
-        entry's training has surgery to repair: it then trains even where its own step has nothing to do.
+        entry's training has surgery to repair: it then trains even where its own step is no gain.
         Without `recovers` the entry's training is left out.
         """
         entry = self.recipe.entries[at]
@@ -94,7 +97,10 @@ class Workbench:
                 before=figures_before,
                 details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
-            if foretold is not None:
+            left_out = candidate.variant.details.get(_LEFT_OUT)
+            if left_out is not None:
+                record = replace(record, reason=f"{record.reason}; trained without {entry.name}: {left_out}")
+            elif foretold is not None:
                 record = replace(
                     record,
                     reason=f"{record.reason} ({foretold})",
@@ -213,21 +219,33 @@ class Workbench:
             raise NotApplicable("the run's time budget is used up")
         if entry.step.quantizes and entry.step.stage == Stage.EXPORT:
             return self._other_form(entry.step, before)
-        variant = replace(before.variant, model=capture.copy(before.variant.model))
+        details = {key: value for key, value in before.variant.details.items() if key != _LEFT_OUT}
+        given = replace(before.variant, details=details)
         try:
-            variant = entry.step.apply(variant, context)
-        except NotApplicable as error:
+            variant = self._changed(entry, before, given, context)
+        except (NotApplicable, Rejected) as error:
             if not (repairs and entry.recover):
                 raise
             log.info("%s: %s; the surgery before it is repaired all the same", entry.name, error.message)
+            variant = replace(
+                given, model=capture.copy(given.model), details={**details, _LEFT_OUT: error.message}
+            )
+        if entry.recover is None:
+            return variant
+        from slimcv.steps.finetune import Finetune
+
+        return Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
+
+    def _changed(self, entry: Entry, before: Held, given: Variant, context: Context) -> Variant:
+        """What the entry's own step makes of a copy of `given`.
+
+        Raises Rejected before minutes of training are spent on what is no gain to begin with.
+        """
+        variant = entry.step.apply(replace(given, model=capture.copy(given.model)), context)
         if entry.step.lossless and entry.step.stage < Stage.EXPORT:
             parity.unchanged(before.variant, variant, context=context)
-        if entry.recover is not None:
-            from slimcv.steps.finetune import Finetune
-
-            if not (repairs or entry.step.enabling):
-                self._refuse_without_gain(before, variant)
-            variant = Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
+        if entry.recover is not None and not entry.step.enabling:
+            self._refuse_without_gain(before, variant)
         return variant
 
     def _other_form(self, step: Step, before: Held) -> Variant:
@@ -242,9 +260,18 @@ class Workbench:
         )
 
     def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
-        """Raise Rejected before minutes of training are spent on what is no faster to begin with."""
-        trial = runtimes.write(variant, self.instruments.yardstick, self.run.workdir / "trial")
-        timings = self.instruments.timings(before, Held(variant, -1), trial, self.instruments.yardstick)
+        """Raise Rejected where the variant is no gain, or the runtime to deploy to does not take it."""
+        try:
+            trial = runtimes.write(variant, self.instruments.yardstick, self.run.workdir / "trial")
+            timings = self.instruments.timings(before, Held(variant, -1), trial, self.instruments.yardstick)
+        except latency.ContenderFailed as error:
+            if error.contender != "candidate":
+                raise
+            raise Rejected(error.message) from error
+        except SlimcvError as error:
+            if error.disk_fault:
+                raise
+            raise Rejected(error.message, error.hint) from error
         if not self.instruments.gained(timings, self.instruments.file(before), trial):
             raise Rejected(f"no gain: {_gain(timings)}, inside the spread; not trained")
 

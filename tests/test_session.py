@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from slimcv import bundle, cli, data, models, runtimes, session
-from slimcv.errors import NotApplicable
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.instruments import Held
 from slimcv.measure import accuracy, latency
 from slimcv.models import capture
@@ -25,6 +25,7 @@ from slimcv.step import Context, InputSpec, Stage, Step, Variant
 from slimcv.steps.depthwise_separable import DepthwiseSeparable
 from slimcv.steps.finetune import Finetune
 from slimcv.steps.global_average_pool import GlobalAveragePool
+from slimcv.steps.prune_channels import PruneChannels
 from slimcv.workbench import Workbench, judge_speed
 
 CLASSES = ("horizontal", "vertical", "diagonal")
@@ -273,6 +274,70 @@ def test_surgery_that_training_cannot_repair_is_taken_back_one_by_one(task, tmp_
     assert taken[:1] == ["depthwise_separable"]
     assert report["gate"]["met"] is True
     assert report["optimized"]["top1"] >= report["original"]["top1"] - 5
+
+
+def drained(generator):
+    """What a generator yields, and what it returns."""
+    returned = []
+
+    def whole():
+        returned.append((yield from generator))
+
+    return list(whole()), returned[0]
+
+
+class Slower(PruneChannels):
+    """Channels go, and far more work than they took comes in front of the network."""
+
+    def apply(self, variant, context):
+        fewer = super().apply(variant, context)
+        heavy = nn.Sequential(nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 3, 3, padding=1))
+        fewer.model.add_submodule("heavy", heavy.eval())
+        first = next(iter(fewer.model.graph.find_nodes(op="placeholder")))
+        with fewer.model.graph.inserting_after(first):
+            made = fewer.model.graph.call_module("heavy", (first,))
+        first.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
+        fewer.model.recompile()
+        return fewer
+
+
+class Refusing(PruneChannels):
+    """A step that finds out itself that it is no faster."""
+
+    def apply(self, variant, context):  # noqa: ARG002
+        raise Rejected("no candidate takes 50% of the time")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "because"), [(Slower, "no gain: 0."), (Refusing, "no candidate takes 50% of the time")]
+)
+def test_pruning_that_is_no_faster_is_left_out_where_its_training_repairs_what_came_before(
+    step, because, task, tmp_path
+):
+    (tmp_path / "mine.yaml").write_text(
+        "steps:\n- global_average_pool\n- prune_channels: {macs: 0.7, calibration_images: 16}\n"
+        "  recover: {epochs: 1, lr: 1.0e-4}\n  gate: {max_drop: 100}\n- export_onnx\n"
+    )
+    plan = load(str(tmp_path / "mine.yaml"))
+    pool, prune, export = plan.entries
+    plan = replace(plan, entries=(pool, replace(prune, step=step(**prune.step.model_dump())), export))
+    dataset = data.load(str(task / "pictures"), cache=task / "cache")
+    variant = models.load(str(task / "model.pt"), input=f"3x{SIZE}x{SIZE}", classes=dataset.classes)
+    with Run.open(tmp_path / "out", identity={}) as run:
+        bench = Workbench(plan, Context(variant, dataset, run.workdir, threads=1, train_threads=1), run)
+        _, original = bench.original()
+        records, proven = drained(session._head(bench, original))
+    (proven,) = proven
+    assert [(record.step, record.outcome) for record in records] == [
+        ("global_average_pool", "accepted"),
+        ("prune_channels", "accepted"),
+    ]
+    assert f"trained without prune_channels: {because}" in records[1].reason
+    assert proven.surgeries, "the pooling is still what this training repairs"
+    assert records[1].measurement.macs == records[0].measurement.macs < original.macs
+    assert proven.held.variant.details["finetune"]["epochs"] == 1
+    assert "prune_channels" not in proven.held.variant.details
 
 
 @pytest.mark.slow
