@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from slimcv import surgery
-from slimcv.data.batches import batches
 from slimcv.errors import NotApplicable
 from slimcv.measure import environment, macs
 from slimcv.models import capture
@@ -21,8 +19,9 @@ from slimcv.profile import kinds
 from slimcv.quantization import FULL, REDUCED, calibration
 from slimcv.results import Record
 from slimcv.sensitivity.cost import in_turns, packed_bytes
-from slimcv.sensitivity.effects import effect, top1
-from slimcv.sensitivity.treatments import Changed, Treatment, treatments
+from slimcv.sensitivity.effects import top1
+from slimcv.sensitivity.sampling import Sample, as_deployed, sample
+from slimcv.sensitivity.treatments import Changed, Treatment, measured, treatments
 from slimcv.sensitivity.walk import Layer, Walk
 
 if TYPE_CHECKING:
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 
 ORIGINAL = "original"
 """Step of the first record, whose details hold the network's own figures."""
-
-SWEEP_BYTES = 2**31
-"""Memory that the values of all pictures may take where the walk stands."""
-
-_BATCH = 8
-_MEASURED_BATCH = 32
-"""Outputs do not depend on the batch, and a layer prepares its weights anew for each."""
 
 _OUTPUTS_FAIL = "the outputs are no numbers any more"
 
@@ -63,18 +55,6 @@ class Cell:
     ms_reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Normalised pictures in batches: those to compare outputs on, with labels (n,), and those to fit on.
-
-    In channels_last, in which convolutions need not rearrange what they read.
-    """
-
-    measured: tuple[Tensor, ...]
-    labels: Tensor
-    fitted: tuple[Tensor, ...]
-
-
 def analyse(context: Context, run: Run, *, images: int) -> Iterator[Record]:
     """A record with the figures of the network, then one for each layer as it is measured.
 
@@ -84,12 +64,11 @@ def analyse(context: Context, run: Run, *, images: int) -> Iterator[Record]:
     before new work starts. Raises NotApplicable where the network is INT8 already or has no layer.
     """
     variant = context.teacher
-    model = capture.deterministic(variant.model)
-    capture.set_training(model, False)
-    surgery.fold_norms(model, variant.input)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train = calibration.pictures_for(variant, context)
+    model = as_deployed(variant.model, variant.input)
+    pictures = sample(model, variant.input, train=train, images=images, seed=context.seed)
     chosen = treatments(levels=levels())
-    analysis = _Analysis(model, context, images)
+    analysis = _Analysis(model, context, pictures)
     if not analysis.walk.layers:
         raise NotApplicable("the network has no convolution and no linear layer in floats")
     record = run.replay()
@@ -115,35 +94,12 @@ def levels() -> int:
     return (REDUCED if environment.saturates("host") else FULL)[1]
 
 
-def sample(context: Context, model: fx.GraphModule, *, images: int) -> Sample:
-    """Two disjoint seeded samples of training pictures, as large as `images`, the data and memory allow."""
-    variant = context.teacher
-    train, input = calibration.pictures_for(variant, context), variant.input
-    held = 2 * surgery.peak_bytes(model, capture.shapes(model, input))
-    count = max(1, min(images, SWEEP_BYTES // max(1, held), len(train) // 2))
-    if count < images:
-        log.info("outputs are compared on %d pictures", count)
-    order = calibration.sample(train, 2 * count, context.seed)
-    pixels = train.pixels(input.height, input.width, input.channels)
-    parts = order[:count], order[count:] if len(order) > count else order
-    measured, fitted = (
-        list(batches(pixels, train.labels, input, batch_size=size, order=part))
-        for size, part in zip((_MEASURED_BATCH, _BATCH), parts, strict=True)
-    )
-
-    def laid_out(pictures: Sequence[tuple[Tensor, Tensor, Any]]) -> tuple[Tensor, ...]:
-        return tuple(x.contiguous(memory_format=torch.channels_last) for x, _, _ in pictures)
-
-    labels = torch.cat([labels for _, labels, _ in measured])
-    return Sample(laid_out(measured), labels, laid_out(fitted))
-
-
 class _Analysis:
     """One network on its pictures: the walk through it, and what it costs as it is."""
 
-    def __init__(self, model: fx.GraphModule, context: Context, images: int) -> None:
+    def __init__(self, model: fx.GraphModule, context: Context, pictures: Sample) -> None:
         self._model, self._context = model, context
-        self._sample = sample(context, model, images=images)
+        self._sample = pictures
         self.walk = Walk(model, measured=self._sample.measured, fitted=self._sample.fitted)
         input = context.teacher.input
         self._macs = {macs.layer_name(node): cost for node, cost in macs.by_node(model, input).items()}
@@ -152,8 +108,9 @@ class _Analysis:
     def original(self) -> Record:
         """The record of the network as it is."""
         begun = time.perf_counter()
+        labels = self._sample.labels
         figures = {
-            "top1": top1(self.walk.expected, self._sample.labels),
+            "top1": None if labels is None else top1(self.walk.expected, labels),
             "measured_images": sum(map(len, self._sample.measured)),
             "fitted_images": sum(map(len, self._sample.fitted)),
             "environment": environment.describe().as_json(),
@@ -179,11 +136,11 @@ class _Analysis:
 
     def _cell(self, node: fx.Node, layer: Layer, treatment: Treatment, *, before: int) -> Cell:
         try:
-            changed = treatment.change(self.walk, node, layer, seed=self._context.seed)
+            changed, found = measured(
+                self.walk, node, layer, treatment, labels=self._sample.labels, seed=self._context.seed
+            )
         except NotApplicable as error:
             return Cell(reason=error.message)
-        outputs = self.walk.outputs_with(node, changed.module)
-        found = effect(outputs, self.walk.expected, self._sample.labels)
         stored = packed_bytes(changed.stored)
         cell = Cell(
             sqnr_db=found.sqnr_db,

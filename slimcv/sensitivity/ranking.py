@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from slimcv.errors import NotApplicable
 from slimcv.measure import macs
-from slimcv.sensitivity.effects import relative_error
-from slimcv.sensitivity.treatments import Treatment
+from slimcv.sensitivity.sampling import Sample, as_deployed, sample
+from slimcv.sensitivity.treatments import Treatment, measured
 from slimcv.sensitivity.walk import Walk
-from slimcv.step import Context, InputSpec
-
-PICTURES = 32
-"""Pictures that steps compare outputs on."""
+from slimcv.step import Context, InputSpec, Variant
 
 ERROR_SHARE, WEIGHT_SHARE = 0.5, 0.1
 """`auto` leaves the layers that make this share of the error, with this share of the weights at most."""
 
-_BATCH = 8
+log = logging.getLogger("slimcv")
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,24 @@ class Sensitivity:
 
 @torch.no_grad()
 def rank(
-    model: fx.GraphModule, pictures: Tensor, input: InputSpec, *, treatment: Treatment, seed: int = 0
+    model: fx.GraphModule, pictures: Sample, input: InputSpec, *, treatment: Treatment, seed: int = 0
 ) -> list[Sensitivity]:
-    """The layers of a lifted graph in eval mode that `treatment` applies to, the most sensitive first.
+    """The layers of a network as it is deployed that `treatment` applies to, the most sensitive first.
 
-    `pictures` are normalised (n, channels, height, width); what the treatment fits, it fits on them too.
-    `model` is left as it is.
+    `model` is left as it is. Where outputs are no numbers any more, the error is infinite.
     """
     costs = {macs.layer_name(node): cost for node, cost in macs.by_node(model, input).items()}
     whole = max(1, sum(costs.values()))
-    batches = [pictures[at : at + _BATCH] for at in range(0, len(pictures), _BATCH)]
-    walk = Walk(model, measured=batches, fitted=batches)
+    walk = Walk(model, measured=pictures.measured, fitted=pictures.fitted)
     weights = max(1, sum(layer.weight.numel() for _, layer in walk.layers))
     found = []
     for node, layer in walk.layers:
         try:
-            changed = treatment.change(walk, node, layer, seed=seed)
+            _, made = measured(walk, node, layer, treatment, labels=None, seed=seed)
         except NotApplicable:
             continue
-        error = relative_error(walk.outputs_with(node, changed.module), walk.expected)
         name = str(node.target)
+        error = math.inf if made.error is None else made.error
         shares = costs.get(name, 0) / whole, layer.weight.numel() / weights
         found.append(Sensitivity(name, error, *shares))
     return sorted(found, key=lambda one: one.error, reverse=True)
@@ -72,33 +70,51 @@ def to_leave(ranked: Sequence[Sensitivity], *, error: float, mac_share: float) -
 def to_spare(ranked: Sequence[Sensitivity], *, error_share: float, weight_share: float) -> list[str]:
     """The fewest layers that make `error_share` of the sum of all squared errors.
 
-    Together they have `weight_share` of the weights at most: a layer that has more is passed over.
+    Together they have `weight_share` of the weights at most: a layer that has more is passed over. One whose
+    error is infinite comes first, and the sum is that of the others.
     """
-    left: float = (1 - error_share) * sum(one.error**2 for one in ranked)
+    left = (1 - error_share) * _squares(ranked)
     return _fewest(ranked, error=left**0.5, room=weight_share, size=lambda one: one.weight_share)
 
 
-def spared(model: fx.GraphModule, context: Context, input: InputSpec, *, treatment: Treatment) -> list[str]:
-    """What a step's `auto` leaves: see `to_spare`; on noise like photographs where there is no data."""
-    from slimcv import surgery
-    from slimcv.models import capture
+def excluded(
+    exclude: tuple[str, ...] | Literal["auto"],
+    variant: Variant,
+    context: Context,
+    *,
+    treatment: Treatment,
+    step: str,
+) -> tuple[str, ...]:
+    """A step's globs; `auto` becomes the names of the layers to spare (see `to_spare`).
 
-    capture.set_training(model, False)
-    pictures = torch.cat(surgery.calibration_batches(context, input, count=PICTURES))
-    ranked = rank(model, pictures, input, treatment=treatment, seed=context.seed)
-    return to_spare(ranked, error_share=ERROR_SHARE, weight_share=WEIGHT_SHARE)
+    They are found as in the table of `slimcv sensitivity`, on noise like photographs where there is no data.
+    """
+    if exclude != "auto":
+        return exclude
+    train = None if context.data is None else context.data.train
+    model = as_deployed(variant.model, variant.input)
+    pictures = sample(model, variant.input, train=train, seed=context.seed)
+    ranked = rank(model, pictures, variant.input, treatment=treatment, seed=context.seed)
+    names = to_spare(ranked, error_share=ERROR_SHARE, weight_share=WEIGHT_SHARE)
+    log.info("%s: %s stay as they are", step, ", ".join(names) or "no layers")
+    return tuple(names)
 
 
 def _fewest(
     ranked: Sequence[Sensitivity], *, error: float, room: float, size: Callable[[Sensitivity], float]
 ) -> list[str]:
-    left = sum(one.error**2 for one in ranked)
+    left = _squares(ranked)
     names = []
     for one in ranked:
-        if left <= error**2:
+        finite = math.isfinite(one.error)
+        if finite and left <= error**2:
             break
         if size(one) <= room:
             names.append(one.name)
             room -= size(one)
-            left -= one.error**2
+            left -= one.error**2 if finite else 0.0
     return names
+
+
+def _squares(ranked: Sequence[Sensitivity]) -> float:
+    return sum(one.error**2 for one in ranked if math.isfinite(one.error))

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from slimcv import surgery
 from slimcv.errors import NotApplicable
+from slimcv.sensitivity.effects import Effect, effect
 from slimcv.sensitivity.integers import Rounded
 from slimcv.sensitivity.walk import Layer, Walk
 from slimcv.surgery import magnitude, sharing
@@ -56,6 +57,14 @@ class Treatment:
             raise NotApplicable("the layer is called more than once")
         with torch.no_grad():
             return self.apply(layer, walk.given(node), seed)
+
+
+def measured(
+    walk: Walk, node: fx.Node, layer: Layer, treatment: Treatment, *, labels: Tensor | None, seed: int
+) -> tuple[Changed, Effect]:
+    """The layer changed, and what that does to the outputs. Raises NotApplicable."""
+    changed = treatment.change(walk, node, layer, seed=seed)
+    return changed, effect(walk.outputs_with(node, changed.module), walk.expected, labels)
 
 
 def treatments(*, levels: int) -> tuple[Treatment, ...]:

@@ -44,7 +44,11 @@ class ClusterWeights(Step, FinetuneSettings):
         "density", description="where k-means begins: equal shares of the weights, evenly spaced, or drawn"
     )
     include: tuple[str, ...] = Field(("*",), description="globs on the layers' names to cluster")
-    exclude: tuple[str, ...] = Field((), description="globs on the layers' names to leave")
+    exclude: tuple[str, ...] | Literal["auto"] = Field(
+        (),
+        description="globs on the layers' names to leave; auto: those that bear 16 shared values worst "
+        "(slimcv sensitivity), a tenth of the weights at most",
+    )
 
     @property
     def trains(self) -> bool:  # type: ignore[override]
@@ -61,7 +65,7 @@ class ClusterWeights(Step, FinetuneSettings):
         """The clustered variant; `details["cluster_weights"]` has the distinct values by layer."""
         import torch
 
-        from slimcv import surgery
+        from slimcv import sensitivity, surgery
         from slimcv.models import capture
         from slimcv.surgery.layers import chosen
         from slimcv.train import finetune
@@ -73,7 +77,10 @@ class ClusterWeights(Step, FinetuneSettings):
                 f"folding the {foldable} BatchNorms that are left would pull shared values apart",
                 "put fuse_conv_bn before cluster_weights",
             )
-        layers = chosen(variant.model, include=self.include, exclude=self.exclude)
+        exclude = sensitivity.excluded(
+            self.exclude, variant, context, treatment=sensitivity.cluster(), step="cluster_weights"
+        )
+        layers = chosen(variant.model, include=self.include, exclude=exclude)
         names = [name for name, weight in layers.items() if self._share(weight, context.seed)]
         if not names:
             raise NotApplicable(f"no layer has weights enough for {self.clusters} values")
@@ -81,10 +88,11 @@ class ClusterWeights(Step, FinetuneSettings):
             keep = {"preserve": ("clusters", "sparsity") if self._keeps_zeros else ("clusters",)}
             training = {name: getattr(self, name) for name in FinetuneSettings.model_fields} | keep
             variant = finetune(variant, context, FinetuneSettings(**training)).variant
-        layers = chosen(variant.model, include=self.include, exclude=self.exclude)
+        layers = chosen(variant.model, include=self.include, exclude=exclude)
         details = {
             "clusters": self.clusters,
             "per": self.per,
+            "exclude": list(exclude),
             "values": {name: len(torch.unique(layers[name])) for name in names},
         }
         log.info("cluster_weights: %d layers, at most %d values per %s", len(names), self.clusters, self.per)

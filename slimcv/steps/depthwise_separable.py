@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,11 @@ class DepthwiseSeparable(Step):
         default=1, ge=1, description="convolutions with fewer input channels stay dense"
     )
     include: tuple[str, ...] = Field(default=("*",), description="globs on the layers' names to convert")
-    exclude: tuple[str, ...] = Field(default=(), description="globs on the layers' names to leave")
+    exclude: tuple[str, ...] | Literal["auto"] = Field(
+        default=(),
+        description="globs on the layers' names to leave; auto: those that bear it worst (slimcv "
+        "sensitivity), a tenth of the weights at most",
+    )
     absorb_norms: bool = Field(
         default=True,
         description="fold norms before a convolution into it, inexactly at its border",
@@ -58,11 +62,14 @@ class DepthwiseSeparable(Step):
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The variant with every convolution replaced that a pair does with fewer MACs."""
-        from slimcv import surgery
+        from slimcv import sensitivity, surgery
         from slimcv.models import capture
 
         model = variant.model
         capture.set_training(model, False)
+        exclude = sensitivity.excluded(
+            self.exclude, variant, context, treatment=sensitivity.separable(), step="depthwise_separable"
+        )
         original = capture.copy(model) if self.correct else model
         absorbed = surgery.absorb_norms(model, variant.input) if self.absorb_norms else 0
         found = surgery.convertible(
@@ -70,14 +77,18 @@ class DepthwiseSeparable(Step):
             rank=self.rank,
             min_channels=self.min_channels,
             include=self.include,
-            exclude=self.exclude,
+            exclude=exclude,
         )
         if not found:
             raise NotApplicable(
                 f"no dense convolution takes fewer MACs as depthwise + pointwise at rank {self.rank}"
             )
         conversions = surgery.make_separable(model, [node for node, _ in found], rank=self.rank)
-        details: dict[str, Any] = {"convolutions": len(conversions), "norms_absorbed": absorbed}
+        details: dict[str, Any] = {
+            "convolutions": len(conversions),
+            "norms_absorbed": absorbed,
+            "exclude": list(exclude),
+        }
         if self.correct or self.normalise:
             batches = self._batches(original, variant, context)
         if self.correct:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -10,8 +9,6 @@ from pydantic import Field
 
 from slimcv.errors import NotApplicable
 from slimcv.step import Context, Gain, Stage, Step, Variant
-
-log = logging.getLogger("slimcv")
 
 SWEEP_BYTES = 2**30
 """Memory that the values of both networks may take while layers are fitted."""
@@ -65,12 +62,11 @@ class LowRank(Step):
         from slimcv import sensitivity, surgery
         from slimcv.models import capture
 
-        model, exclude = variant.model, self.exclude
+        model = variant.model
         capture.set_training(model, False)
-        if exclude == "auto":
-            treatment = sensitivity.low_rank()
-            exclude = tuple(sensitivity.spared(model, context, variant.input, treatment=treatment))
-            log.info("low_rank: %s stay as they are", ", ".join(exclude) or "no layers")
+        exclude = sensitivity.excluded(
+            self.exclude, variant, context, treatment=sensitivity.low_rank(), step="low_rank"
+        )
         found = surgery.factorisable(
             model, include=self.include, exclude=exclude, convolutions=self.convolutions
         )

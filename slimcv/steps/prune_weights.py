@@ -74,10 +74,7 @@ class PruneWeights(Step, PruningSettings):
         """How to prune, with the layers named that `auto` leaves."""
         from slimcv import sensitivity
 
-        exclude = self.exclude
-        if exclude == "auto":
-            exclude = tuple(
-                sensitivity.spared(variant.model, context, variant.input, treatment=sensitivity.prune())
-            )
-            log.info("prune_weights: %s stay as they are", ", ".join(exclude) or "no layers")
+        exclude = sensitivity.excluded(
+            self.exclude, variant, context, treatment=sensitivity.prune(), step="prune_weights"
+        )
         return PruningSettings(**{**self.model_dump(), "exclude": exclude})

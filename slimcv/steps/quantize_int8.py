@@ -172,7 +172,9 @@ class QuantizeInt8(Step):
                 return found, []
             levels = (quantization.REDUCED if reduce_range else quantization.FULL)[1]
             treatment = sensitivity.int8(levels)
-            ranked = sensitivity.rank(model, sample, variant.input, treatment=treatment, seed=seed)
+            deployed = sensitivity.as_deployed(model, variant.input)
+            apart = sensitivity.sample(deployed, variant.input, train=train, seed=seed)
+            ranked = sensitivity.rank(deployed, apart, variant.input, treatment=treatment, seed=seed)
             allowed = 1.0 - self.min_int8_share
             left = sensitivity.to_leave(ranked, error=self.max_error, mac_share=allowed)
             if not left:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimcv import surgery
+from slimcv import sensitivity, surgery
 from slimcv.errors import NotApplicable
 from slimcv.models import capture
 from slimcv.report.sensitivity import build, render_sensitivity
@@ -95,7 +95,7 @@ def test_top1_is_that_of_a_full_evaluation_of_the_changed_network(records, conte
     model = capture.copy(context.teacher.model)
     capture.set_training(model, False)
     surgery.fold_norms(model, context.teacher.input)
-    sample = analysis.sample(context, model, images=12)
+    sample = sensitivity.sample(model, context.teacher.input, train=context.data.train, images=12)
 
     def top1(network):
         with torch.no_grad():
@@ -131,7 +131,7 @@ def test_a_finished_analysis_is_read_back_as_it_was(records, context, tmp_path):
 
 
 def test_pictures_to_fit_on_are_others_than_those_to_compare_on(context, model):
-    sample = analysis.sample(context, model, images=5)
+    sample = sensitivity.sample(model, context.teacher.input, train=context.data.train, images=5)
     measured, fitted = torch.cat(sample.measured), torch.cat(sample.fitted)
     assert len(measured) == len(fitted) == len(sample.labels) == 5
     assert not any(torch.equal(one, other) for one in measured for other in fitted)

@@ -1,5 +1,7 @@
 """Which layers bear a treatment worst, and which of them to leave as they are."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -21,11 +23,14 @@ def with_outliers():
     return capture.capture(net.eval(), INPUT)
 
 
+def noise(model):
+    return sensitivity.sample(model, INPUT, train=None, images=8)
+
+
 def test_the_layer_with_outliers_comes_first_and_the_network_stays_as_it_was():
     model = with_outliers()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    pictures = torch.randn(8, *INPUT.shape)
-    ranked = sensitivity.rank(model, pictures, INPUT, treatment=sensitivity.int8(63))
+    ranked = sensitivity.rank(model, noise(model), INPUT, treatment=sensitivity.int8(63))
     assert [one.name for one in ranked] == ["4", "0"]
     assert ranked[0].error > 10 * ranked[1].error
     assert sum(one.mac_share for one in ranked) == 1.0
@@ -34,9 +39,8 @@ def test_the_layer_with_outliers_comes_first_and_the_network_stays_as_it_was():
 
 
 def test_layers_that_a_treatment_does_not_apply_to_are_not_ranked():
-    ranked = sensitivity.rank(
-        with_outliers(), torch.randn(8, *INPUT.shape), INPUT, treatment=sensitivity.low_rank()
-    )
+    model = with_outliers()
+    ranked = sensitivity.rank(model, noise(model), INPUT, treatment=sensitivity.low_rank())
     assert [one.name for one in ranked] == ["4"]
 
 
@@ -69,4 +73,14 @@ def test_without_data_layers_are_spared_by_noise_like_photographs(tmp_path):
         net[4].weight.fill_(1.0)
     model = capture.capture(net.eval(), INPUT)
     context = Context(Variant(model, INPUT), None, tmp_path, threads=1, train_threads=1)
-    assert sensitivity.spared(model, context, INPUT, treatment=sensitivity.prune()) == ["4"]
+    found = sensitivity.excluded(
+        "auto", context.teacher, context, treatment=sensitivity.prune(), step="prune_weights"
+    )
+    assert found == ("4",)
+
+
+def test_a_layer_that_leaves_no_numbers_is_spared_before_the_others_where_it_has_room():
+    broken = Sensitivity("broken", math.inf, 0.1, 0.05)
+    ranked = [broken, Sensitivity("a", 0.5, 0.1, 0.05), Sensitivity("b", 0.1, 0.8, 0.9)]
+    assert sensitivity.to_spare(ranked, error_share=0.5, weight_share=0.1) == ["broken", "a"]
+    assert sensitivity.to_spare(ranked, error_share=0.5, weight_share=0.05) == ["broken"]
