@@ -37,7 +37,12 @@ class Gate(BaseModel):
     min_speedup: float | None = Field(
         default=None, gt=0, description="the least ratio of the original's median latency to the variant's"
     )
-    max_size: int | None = Field(default=None, gt=0, description="the most bytes on disk")
+    max_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="the most bytes on disk of the file that is served, as the runtime loads it: neither "
+        "zipped nor packed",
+    )
     confidence: float | None = Field(
         default=None,
         ge=0.5,

@@ -171,11 +171,17 @@ def finish(
 
     `keep` names the runtimes whose files stay beside the served one, by default all.
     """
-    from slimcv import bundle, runtimes
+    from slimcv import bundle, packed, runtimes
     from slimcv.report.outcome import from_records
     from slimcv.serving import golden
+    from slimcv.shipping.contenders import original_file
     from slimcv.step import InputSpec
 
+    sizes = None
+    if plan.objective == "size":
+        given = original_file(run) if named.sha256 is None else Path(named.model)
+        onnx = run.folder / bundle.PLACES["onnxruntime"]
+        sizes = packed.compared(onnx, original=given)
     if keep is not None:
         found = [*found[:-1], _with_artifacts(found[-1], run.folder, keep)]
     document = from_records(
@@ -187,6 +193,7 @@ def finish(
         arch=named.arch,
         data=named.data,
         command=named.command,
+        packing=sizes,
     )
     shipped = found[-1].details
     details = {"input_format": shipped["input_format"]}

@@ -1,6 +1,7 @@
 """The main job from Python."""
 
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import slimcv
-from slimcv import bundle, predictions
+from slimcv import bundle, packed, predictions
 from slimcv.errors import SlimcvError
 
 
@@ -57,6 +58,23 @@ def test_a_file_gets_its_folder_by_its_name_and_the_same_call_repeats_the_report
     again = slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit", quick=True)
     assert again.report["optimized"] == first.report["optimized"]
     assert again.speedup == first.speedup
+    assert first.report["packing"] is None, "the recipe is not for size"
+
+
+def test_a_recipe_for_size_says_what_original_and_result_take_zipped_and_packed(tmp_path):
+    (tmp_path / "small.yaml").write_text("objective: size\nsteps: [quantize_weights, export_onnx]")
+    net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 40))
+    torch.save(net, tmp_path / "net.pt")
+    given = {"recipe": str(tmp_path / "small.yaml"), "input": "3x16x16", "threads": 1, "quick": True}
+    result = slimcv.optimize(str(tmp_path / "net.pt"), out=tmp_path / "out", **given)
+    sizes = result.report["packing"]
+    content = (tmp_path / "net.pt").read_bytes()
+    assert sizes["original"]["bytes"] == len(content)
+    assert sizes["original"]["zipped_bytes"] == len(zlib.compress(content, 9)) - 6
+    made = packed.pack(tmp_path / "out" / "model.onnx", out=tmp_path / "model.slim")
+    assert sizes["onnx"]["bytes"] == made.model.bytes
+    assert sizes["onnx"]["zipped_bytes"] == made.model.zipped_bytes
+    assert sizes["packed_bytes"] == made.bytes < made.model.bytes
 
 
 def test_what_is_missing_is_said(recipe, tmp_path):

@@ -115,11 +115,21 @@ def test_what_is_done_on_termination_ends_with_the_command(slimcv):
         assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_an_interruption_ends_with_130_and_says_how_to_go_on(slimcv, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("profile",), "the same command starts anew"),
+        (("optimize",), "the same command goes on from the last finished step"),
+        (("sensitivity", "--data", "."), "the same command goes on from the last finished layer"),
+    ],
+)
+def test_an_interruption_ends_with_130_and_says_what_the_same_command_will_do(
+    command, said, slimcv, tmp_path
+):
     (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt")
-    code, out, err = slimcv("profile", "stopped.py:build", "--input", "3x8x8")
+    code, out, err = slimcv(*command, "stopped.py:build", "--input", "3x8x8")
     assert (code, out) == (130, "")
-    assert "the same command goes on" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == f"interrupted: {said}"
 
 
 @pytest.fixture

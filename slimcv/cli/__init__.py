@@ -30,7 +30,13 @@ from slimcv.cli.verify import verify
 from slimcv.errors import SlimcvError
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
-_INTERRUPTED = "interrupted: the same command goes on from the last finished step"
+_GO_ON = {
+    "optimize": "goes on from the last finished step",
+    "ladder": "goes on from the last finished row",
+    "sensitivity": "goes on from the last finished layer",
+}
+"""What the same command does after an interruption; every other one starts anew."""
+
 _NO_ROOM = "free some space; the same command goes on where the run stopped"
 _NO_PERMISSION = "check the permissions of the file and of the folders above it"
 _HINTS = {
@@ -94,8 +100,13 @@ def _run() -> int:
             raise
         return _refuse(SlimcvError(f"{error.filename or 'the disk'}: {error.strerror}", _HINTS[error.errno]))
     if code == EXIT_INTERRUPTED:
-        say(_INTERRUPTED)
+        say(f"interrupted: the same command {_GO_ON.get(_command(), 'starts anew')}")
     return int(code)
+
+
+def _command() -> str:
+    """The command's name: the first word, since no option before it takes a value."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), "")
 
 
 def _refuse(error: SlimcvError) -> int:

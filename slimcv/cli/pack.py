@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from slimcv.cli.intake import log_to_stderr
 from slimcv.cli.options import Format, FormatOption
 
 
@@ -40,6 +41,7 @@ def pack(
     from slimcv import packed, report
     from slimcv.report.packed import render_packed
 
+    log_to_stderr()
     document = packed.pack(
         source, out=out, original=original, strip=strip, with_samples=with_samples
     ).as_json()

@@ -4,18 +4,32 @@ It knows nothing of steps: zeros, few different values and narrow integers are f
 themselves. The format is in docs/format.md.
 """
 
-from slimcv.packed.files import SUFFIX, Packed, Sizes, pack, read, read_manifest, read_samples, unpack
+from slimcv.packed.files import (
+    SUFFIX,
+    Compared,
+    Packed,
+    compared,
+    pack,
+    read,
+    read_manifest,
+    read_samples,
+    unpack,
+)
 from slimcv.packed.manifest import RUNTIMES, PackedManifest
+from slimcv.packed.sizes import Sizes, sizes_of
 
 __all__ = [
     "RUNTIMES",
     "SUFFIX",
+    "Compared",
     "Packed",
     "PackedManifest",
     "Sizes",
+    "compared",
     "pack",
     "read",
     "read_manifest",
     "read_samples",
+    "sizes_of",
     "unpack",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
 import mmap
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,27 +13,23 @@ from typing import IO, Any
 
 from slimcv.bundle import PLACES
 from slimcv.errors import SlimcvError
-from slimcv.measure.size import artifact_files
+from slimcv.measure.size import artifact_bytes
 from slimcv.packed import manifest as manifests
 from slimcv.packed import packing, samples, stripping
 from slimcv.packed.damage import Damaged, TooLarge
 from slimcv.packed.manifest import PackedManifest
 from slimcv.packed.reading import Reader
 from slimcv.packed.samples import Samples
+from slimcv.packed.sizes import TOLD_BYTES, Sizes, sizes_of, unreadable
 from slimcv.packed.wire import NotOnnx
 from slimcv.writing import complete
 
 SUFFIX = ".slim"
-_CHUNK_BYTES = 1 << 20
 
+LARGEST_PACKED_BYTES, LARGEST_ZIPPED_BYTES = 2**28, 2**30
+"""Of an ONNX file and an original, so that comparing them takes no more than a minute or two."""
 
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of a file, and of the same file zipped (deflate, level 9)."""
-
-    path: str
-    bytes: int
-    zipped_bytes: int
+log = logging.getLogger("slimcv")
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,15 @@ class Packed:
         return {"schema_version": 1, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Bytes of the original, None where it is too large to zip, of an ONNX file, and of that one packed."""
+
+    original: Sizes | None
+    onnx: Sizes
+    packed_bytes: int
+
+
 def pack(
     source: Path,
     *,
@@ -71,7 +76,7 @@ def pack(
 
     What is written is unpacked again and compared first. `strip` leaves out what no runtime computes with;
     unpacking then gives that smaller ONNX file. `with_samples` packs a bundle's golden samples too. Of
-    `original` only the bytes are counted. Raises SlimcvError.
+    `original` only the bytes are counted. What takes long is logged. Raises SlimcvError.
     """
     folder = source.is_dir()
     manifest = manifests.of_bundle(source, with_samples=with_samples) if folder else None
@@ -84,7 +89,12 @@ def pack(
     target = out or own
     if target.exists() and target.samefile(path):
         raise SlimcvError(f"{target} is the model itself", "name another --out")
-    counted = None if original is None else _sizes(original)
+    counted = None if original is None else sizes_of(original)
+    model_sizes = sizes_of(path)
+    if model_sizes.bytes > TOLD_BYTES:
+        log.info(
+            "packing %s, %.0f MB, and comparing what comes out again", path.name, model_sizes.bytes / 1e6
+        )
     with _mapped(path) as model:
         given = memoryview(stripping.stripped(bytes(model))) if strip else model
         content = packing.packed(given, manifests.written(manifest), _samples(source, manifest))
@@ -96,7 +106,7 @@ def pack(
     return Packed(
         path=str(target),
         bytes=len(content.written),
-        model=_sizes(path),
+        model=model_sizes,
         original=counted,
         stripped_bytes=stripped_bytes,
         graph_bytes=content.graph_bytes,
@@ -105,6 +115,19 @@ def pack(
         sample_bytes=content.sample_bytes,
         ways=content.ways,
     )
+
+
+def compared(onnx: Path, *, original: Path) -> Compared | None:
+    """What packing would come to; nothing is written, and no manifest or samples are counted.
+
+    None where there is no ONNX file, or one so large that packing would take minutes. Raises SlimcvError.
+    """
+    if not onnx.is_file() or onnx.stat().st_size > LARGEST_PACKED_BYTES:
+        return None
+    zippable = artifact_bytes(original) <= LARGEST_ZIPPED_BYTES
+    with _mapped(onnx) as model:
+        found = len(packing.packed(model, b"").written)
+    return Compared(sizes_of(original) if zippable else None, sizes_of(onnx), found)
 
 
 def unpack(source: Path, *, out: Path | None = None, limit: int | None = None) -> Path:
@@ -163,7 +186,7 @@ def _opened(path: Path, *, limit: int | None) -> Iterator[Reader]:
         with path.open("rb") as file:
             yield Reader(file, limit=limit)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except (Damaged, TooLarge) as error:
         raise SlimcvError(f"{path}: {error.message}", error.hint) from error
 
@@ -188,15 +211,11 @@ def _mapped(path: Path) -> Iterator[memoryview]:
                 raise NotOnnx("it is empty")
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     try:
         yield memoryview(mapping)
     except NotOnnx as error:
         raise SlimcvError(f"{path}: {error.message}", error.hint) from error
-
-
-def _unreadable(path: Path, error: OSError) -> SlimcvError:
-    return SlimcvError(f"{path}: {error.strerror or error}", "name a file that exists and may be read")
 
 
 def _require_same(content: bytes, model: memoryview) -> None:
@@ -208,19 +227,3 @@ def _require_same(content: bytes, model: memoryview) -> None:
         at += len(piece)
     if at != len(model):
         raise AssertionError("the packed model is not the model")
-
-
-def _sizes(path: Path) -> Sizes:
-    """A file is read in pieces, a folder's or an OpenVINO model's files together."""
-    size = zipped = 0
-    for file in artifact_files(path):
-        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-        try:
-            with file.open("rb") as stream:
-                while piece := stream.read(_CHUNK_BYTES):
-                    size += len(piece)
-                    zipped += len(deflate.compress(piece))
-        except OSError as error:
-            raise _unreadable(file, error) from error
-        zipped += len(deflate.flush())
-    return Sizes(str(path), size, zipped)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slimcv.report import figures
+from slimcv.report import figures, packing
 from slimcv.report.document import within_spread
 from slimcv.report.figures import NOT_MEASURED
 from slimcv.results import Latency, Measurement
@@ -34,6 +34,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         _amount("parameters", before.parameters, after.parameters, form=figures.count),
         _amount("MACs", before.macs, after.macs, form=figures.count),
         _amount("file size", before.size_bytes, after.size_bytes, form=figures.size),
+        *(Row(*line) for line in packing.lines(report)),
         *_latencies(report, before, after),
         _throughput(report, before, after),
         _amount(

@@ -6,10 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slimcv.report.schema import Report
 from slimcv.results import SCHEMA_VERSION, Artifact, Latency, Measurement, Record
+
+if TYPE_CHECKING:
+    from slimcv.packed import Compared
 
 INTERVALS = ("latency_p50", "allocator_alone", "runtime_alone", "beyond_runtime")
 """The ratios that are known with an interval."""
@@ -31,6 +34,7 @@ def build(
     intervals: Mapping[str, Mapping[str, float]] | None = None,
     data: Mapping[str, Any] | None = None,
     command: Sequence[str] | None = None,
+    packing: Mapping[str, Any] | Compared | None = None,
 ) -> dict[str, Any]:
     """The report of a run as strict JSON data, checked against `slimcv.report.schema.Report`.
 
@@ -44,6 +48,7 @@ def build(
     same as its user runs it; `best_unmodified`: the fastest runtime the untouched network was tried in.
     data: `source`, pictures in each split, `broken` pictures; None without `--data`.
     command: the command line as typed, for "how to repeat". seconds: wall time of the whole run.
+    packing: what slimcv.packed.compared found, None where the recipe is not for size.
     """
     report = {
         "schema_version": SCHEMA_VERSION,
@@ -68,6 +73,7 @@ def build(
         "best_unmodified": best_unmodified,
         "data": data,
         "command": command,
+        "packing": packing,
         "seconds": seconds,
     }
     plain: dict[str, Any] = as_plain(report)

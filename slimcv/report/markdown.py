@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slimcv.report import comparison, figures, foretold, sentences
+from slimcv.report import comparison, figures, foretold, packing, sentences
 from slimcv.report.quoting import cell, fenced
 from slimcv.report.text import difference
 
@@ -24,6 +24,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Before and after",
         before_after(report),
         cell(sentences.method(report)) + f"; {figures.NOT_MEASURED} stands for not measured.",
+        *packing.sentence(report),
         "## What a runtime or an allocator alone gives",
         grid(("the unmodified network", "latency p50", "against the base"), comparison.unmodified(report)),
         comparison.beyond_runtime(report) or "",

@@ -10,6 +10,7 @@ from slimcv.results import Artifact, Measurement, Record
 
 if TYPE_CHECKING:
     from slimcv.data import Dataset
+    from slimcv.packed import Compared
     from slimcv.recipe import Recipe
     from slimcv.step import Context, InputSpec
 
@@ -24,11 +25,12 @@ def from_records(
     data: str | None,
     command: Sequence[str],
     sha256: str | None = None,
+    packing: Compared | None = None,
 ) -> dict[str, Any]:
     """The report of a session that ended: `records` as the session yielded them, the last one of step `ship`.
 
     `model`, `arch` and `data` are what the user named, `command` the command line, `sha256` the hash of the
-    model's file, where it is one.
+    model's file, where it is one; `packing` what slimcv.packed.compared found.
     """
     shipped = records[-1]
     details = shipped.details
@@ -68,6 +70,7 @@ def from_records(
         intervals=details.get("intervals"),
         data=_pictures(context.data, data),
         command=command,
+        packing=packing,
     )
 
 

@@ -149,6 +149,25 @@ class ArtifactPart(_Part):
     spread: float | None = None
 
 
+class SizesPart(_Part):
+    """Bytes of a file, and of the same file zipped (deflate, level 9)."""
+
+    path: str
+    bytes: int = Field(ge=0)
+    zipped_bytes: int = Field(ge=0)
+
+
+class PackingPart(_Part):
+    """What packing comes to, in bytes: the file that was given, the ONNX file, and that one packed.
+
+    `original` is null where it was too large to zip (a gigabyte). `packed_bytes` is without a manifest.
+    """
+
+    original: SizesPart | None
+    onnx: SizesPart
+    packed_bytes: int = Field(ge=1)
+
+
 class Report(_Part):
     """The whole of report.json."""
 
@@ -166,4 +185,5 @@ class Report(_Part):
     best_unmodified: MeasurementPart | None
     data: dict[str, Any] | None
     command: list[str] | None
+    packing: PackingPart | None = None
     seconds: float = Field(ge=0)

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from slimcv.report import comparison, figures, foretold, sentences
+from slimcv.report import comparison, figures, foretold, packing, sentences
 from slimcv.report.document import step_entry
 from slimcv.report.quoting import one_line
 from slimcv.report.terminal import WIDTH, draw, is_terminal, shortened, table
@@ -103,7 +103,7 @@ def _ways(ways: Iterable[comparison.Way]) -> Table:
 
 
 def _closing(report: Mapping[str, Any]) -> list[str]:
-    lines = [sentences.gate(report), sentences.method(report)]
+    lines = [sentences.gate(report), sentences.method(report), *packing.sentence(report)]
     threads = {report[key]["threads"] for key in ("original", "optimized")}
     if len(threads) > 1:
         lines.append(

@@ -9,7 +9,7 @@ import pytest
 
 from slimcv import packed
 from slimcv.errors import SlimcvError
-from slimcv.packed import stripping
+from slimcv.packed import sizes, stripping
 from slimcv.report.packed import render_packed
 
 
@@ -22,6 +22,17 @@ def test_a_model_comes_back_byte_for_byte(model, tmp_path):
     assert found.graph_bytes + found.manifest_bytes + found.tensor_bytes < found.bytes
     assert found.model.zipped_bytes == len(zlib.compress(model.read_bytes(), 9)) - 6
     assert sum(found.ways.values()) > 5
+
+
+def test_a_large_file_is_zipped_in_pieces_and_that_is_said(tmp_path, caplog):
+    path = tmp_path / "large.pt"
+    with path.open("wb") as stream:
+        stream.truncate(sizes.TOLD_BYTES + 1)
+    with caplog.at_level("INFO", logger="slimcv"):
+        found = packed.sizes_of(path)
+    assert found.bytes == sizes.TOLD_BYTES + 1
+    assert 0 < found.zipped_bytes < 1e6
+    assert [record.message for record in caplog.records] == ["zipping large.pt, 34 MB, to compare its size"]
 
 
 def test_a_damaged_file_leaves_nothing_behind(float_model, tmp_path):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from slimcv.report import figures
+from slimcv.report import figures, packing
 from slimcv.report.charts import rows, scale
-from slimcv.report.html.parts import Block, Cell, Chart, Table
+from slimcv.report.html.parts import Block, Cell, Chart, Note, Table, plain
 
 SHOWN = 30
 """Of more layers only the most expensive are drawn; the table has all."""
@@ -120,7 +120,21 @@ def _layer_table(pairs: Sequence[_Pair], caption: str, *, first: int) -> Table:
 
 
 def sizes(report: Mapping[str, Any]) -> list[Block]:
-    """What the original's file and the served one consist of: the largest layers' weights, and the rest."""
+    """What the original's file and the served one consist of, and what both come to zipped and packed."""
+    return [*_consist(report), *_packed(report)]
+
+
+def _packed(report: Mapping[str, Any]) -> list[Block]:
+    """Raw, zipped and packed bytes, where the run packed."""
+    lines = packing.lines(report)
+    if not lines:
+        return []
+    caption = "As they are, zipped and packed: the original against the optimised model"
+    notes = [Note(f"{text[0].upper()}{text[1:]}.", "quiet") for text in packing.sentence(report)]
+    return [plain(caption, ("", "original", "optimised", "change"), lines), *notes]
+
+
+def _consist(report: Mapping[str, Any]) -> list[Block]:
     found = _layers(report)
     totals = report["original"]["size_bytes"], report["optimized"]["size_bytes"]
     if found is None or None in totals:
