@@ -62,7 +62,9 @@ def sample(
     if train is None:
         noise = normalise(torch.from_numpy(synthetic.pictures(2 * count, input, seed=seed)), input)
         return Sample(
-            _laid_out(noise[:count].split(_MEASURED_BATCH)), None, _laid_out(noise[count:].split(_BATCH))
+            _laid_out(torch.split(noise[:count], _MEASURED_BATCH)),
+            None,
+            _laid_out(torch.split(noise[count:], _BATCH)),
         )
     count = max(1, min(count, len(train) // 2))
     if count < images:
