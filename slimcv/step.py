@@ -128,6 +128,15 @@ class Step(BaseModel, ABC):
         """
         return None
 
+    @property
+    def zero_pattern(self) -> str | None:
+        """What groups or blocks of neighbouring weights the step's zeros come in, None where in none."""
+        return None
+
+    def shifts(self, pattern: str) -> str | None:  # noqa: ARG002
+        """Why zeros that are kept do not keep an earlier step's pattern; None where they do."""
+        return None
+
     def draft(self) -> Step:
         """The same step without what accuracy alone needs, for a form that is made to be timed."""
         return self

@@ -253,6 +253,16 @@ def test_pruned_clustered_and_quantised_stand_in_a_recipe_that_keeps_each_of_the
             "steps:\n- prune_weights\n- quantize_int8: {}\n  recover: {epochs: 1}",
             "trained with its rounding, weights that are zero move | give it `preserve: [sparsity]`",
         ),
+        (
+            "steps: [{prune_weights: {pattern: '2:4'}}, {prune_channels: {correct: false}}]",
+            "entry 2 'prune_channels' would undo the pattern 2:4 that entry 1 'prune_weights' gains: the "
+            "inputs that are left move up, so that others are neighbours | put 'prune_channels' before "
+            "'prune_weights'",
+        ),
+        (
+            "steps: [{prune_weights: {pattern: 1x4}}, {prune_channels: {correct: false}}]",
+            "would undo the pattern 1x4",
+        ),
     ],
 )
 def test_a_stage_that_undoes_what_an_earlier_one_gained_is_refused_with_what_and_why(

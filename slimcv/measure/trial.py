@@ -24,11 +24,15 @@ CLOSE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """Median latencies in milliseconds; `faster` where the gain is larger than the measured spread."""
+    """Median latencies in milliseconds; `faster` where the gain is larger than the measured spread.
+
+    `least_share` is the lowest share of the time before that the 95 % interval holds.
+    """
 
     before_ms: float
     after_ms: float
     faster: bool
+    least_share: float = 0.0
 
     @property
     def share(self) -> float:
@@ -67,7 +71,8 @@ class Trial:
             }
         )
         before, after = timings["before"], timings["candidate"]
-        return Outcome(before.latency.p50, after.latency.p50, latency.faster(before, after))
+        gain = latency.ratio(before, after)
+        return Outcome(before.latency.p50, after.latency.p50, gain.low > 1.0, 1 / gain.high)
 
 
 def widest(timed: Callable[[float], Outcome], *, wanted: float) -> float:

@@ -42,6 +42,14 @@ def _check(course: Sequence[tuple[int, Entry]], path: Path) -> None:
                 f"'{earlier.name}' gains: {reason}",
                 _way_out(later, earlier, gained),
             )
+        pattern = earlier.step.zero_pattern
+        shifted = None if pattern is None else later.step.shifts(pattern)
+        if shifted is not None:
+            raise SlimcvError(
+                f"{path}: entry {second} '{later.name}' would undo the pattern {pattern} that entry {first} "
+                f"'{earlier.name}' gains: {shifted}",
+                f"put '{later.name}' before '{earlier.name}', or give that `pattern: unstructured`",
+            )
     for (_, earlier), (number, later) in pairwise(course):
         if later.step.stage < earlier.step.stage:
             raise SlimcvError(

@@ -38,6 +38,11 @@ class PruneWeights(Step, PruningSettings):
         """Not with no epochs."""
         return self.epochs > 0
 
+    @property
+    def zero_pattern(self) -> str | None:
+        """A pattern of groups or blocks."""
+        return None if self.pattern == "unstructured" else self.pattern
+
     def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
         """By what its training does not keep."""
         return self.forgets(gained) if self.trains else None

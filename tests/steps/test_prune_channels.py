@@ -1,5 +1,6 @@
 """Channels go, the MACs with them, and what is left is fitted."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -130,6 +131,48 @@ def test_the_latency_is_measured_where_the_network_will_run(tmp_path):
 def test_what_is_no_faster_is_not_trained():
     with pytest.raises(Rejected, match=r"50% of the MACs: 2 → 2\.1 ms"):
         prune_channels._require_faster(Outcome(2.0, 2.1, False), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        (Outcome(2.0, 1.19, True, 0.58), True),
+        (Outcome(2.0, 1.21, True, 0.595), True),
+        (Outcome(2.0, 1.4, True, 0.68), False),
+        (Outcome(2.0, 1.1, False, 0.5), False),
+    ],
+)
+def test_the_last_round_keeps_the_asked_latency_within_the_spread(found, kept):
+    with contextlib.nullcontext() if kept else pytest.raises(Rejected, match="the last round takes 2 → 1"):
+        prune_channels._require_share(found, 0.6)
+
+
+class Waves(nn.Module):
+    """Much time and no MACs."""
+
+    def forward(self, x):
+        large = nn.functional.interpolate(x, scale_factor=40)
+        return nn.functional.adaptive_avg_pool2d(large.sin().sin().sin(), 16)
+
+
+class Slowed(PruneChannels):
+    """What comes out of its training takes far longer."""
+
+    def _trained(self, variant, context):  # noqa: ARG002
+        model = variant.model
+        model.add_submodule("waves", Waves())
+        first = next(iter(model.graph.find_nodes(op="placeholder")))
+        with model.graph.inserting_after(first):
+            made = model.graph.call_module("waves", (first,))
+        first.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)
+        model.recompile()
+        return variant
+
+
+def test_rounds_of_pruning_that_end_above_the_asked_latency_are_rejected(tmp_path):
+    step = Slowed(latency=0.7, steps=2, importance="l2", correct=False, min_kept=0.1)
+    with pytest.raises(Rejected, match="the last round takes"):
+        applied(step, variant_of(wide()), tmp_path, runtime="onnxruntime")
 
 
 def test_a_network_without_inner_channels_is_left(tmp_path):
