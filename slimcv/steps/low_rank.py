@@ -43,7 +43,8 @@ class LowRank(Step):
         "sensitivity), a tenth of the weights at most",
     )
     correct: bool = Field(
-        default=True, description="fit each layer to what it gave before, behind those converted before it"
+        default=True,
+        description="fit each layer behind a converted one to what it gave before; the first needs no fit",
     )
     calibration_images: int = Field(
         default=128, ge=1, description="pictures for energy and fitting, fewer where memory would not do"

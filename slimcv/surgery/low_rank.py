@@ -75,7 +75,9 @@ def factorise_layers(
     `round_to`; a layer stays where its weights would not become fewer by the share `min_gain`. With `correct`
     a layer that does not read too many values is first fitted to the original's outputs from what it reads
     behind the layers factorised before (Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks for
-    Classification and Detection").
+    Classification and Detection"). Up to the first of those that fit would give its own weight back: what it
+    reads is what it read, and the principal components alone are its least-squares fit of that rank (Izenman
+    1975, "Reduced-rank regression").
     """
     generator = torch.Generator().manual_seed(seed)
     targets = {node.name: node for node in original.graph.nodes}
