@@ -7,11 +7,11 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from slimcv import parity, runtimes
+from slimcv import packed, parity, runtimes
 from slimcv.errors import NotApplicable
 from slimcv.models import capture, checkpoint
 from slimcv.quantization import weights
-from slimcv.step import InputSpec, Stage, Variant
+from slimcv.step import Context, InputSpec, Stage, Variant
 from slimcv.steps.fuse_conv_bn import FuseConvBn
 from slimcv.steps.quantize_int8 import QuantizeInt8
 from slimcv.steps.quantize_weights import QuantizeWeights
@@ -43,6 +43,30 @@ def test_the_file_holds_int8_weights_and_the_accuracy_is_kept(handwriting, fused
     assert path.stat().st_size < before / 3
     floats = handwriting.top1(handwriting.fresh(), tmp_path)
     assert handwriting.top1(quantized, tmp_path) >= floats - 0.5
+
+
+def test_fewer_bits_take_as_many_fewer_bytes_once_packed(tmp_path):
+    torch.manual_seed(0)
+    spec = InputSpec(3, 16, 16)
+    net = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 128, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(128, 10),
+    ).eval()  # fmt: skip
+    weights = sum(parameter.numel() for parameter in net.parameters() if parameter.ndim > 1)
+    found = {}
+    for bits in (8, 4, 2):
+        given = Variant(capture.capture(net, spec), spec)
+        context = Context(given, None, tmp_path, threads=1, train_threads=1)
+        variant = QuantizeWeights(bits=bits).apply(given, context)
+        path = runtimes.write(variant, "onnxruntime", tmp_path, name=f"in{bits}")
+        assert path.stat().st_size > weights, "unpacked, the file holds int8 whatever the bits"
+        found[bits] = packed.pack(path)
+        assert packed.read(tmp_path / f"in{bits}.slim")[0] == path.read_bytes()
+    scales = 4 * (64 + 128 + 10) * 2
+    for bits, each in found.items():
+        assert 0.6 * weights * bits / 8 < each.tensor_bytes < 1.02 * weights * bits / 8 + scales
+    assert found[2].bytes < 0.62 * found[4].bytes
+    assert found[4].bytes < 0.62 * found[8].bytes
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
