@@ -118,7 +118,10 @@ def test_rows_differ_in_their_training_by_nothing_but_their_technique():
     rows = by_name(plan(NAMES, epochs=3, compiler=True, bf16=True))
     plain, fused = (FinetuneSettings(**rows[name].training) for name in ("pooling", "fuse"))
     changed = {"compile": True, "precision": "bf16", "steps_per_call": fused.steps_per_call}
-    assert fused == plain.model_copy(update=changed)
+    assert fused == plain.model_copy(update={**changed, "fused_optimizer": True})
+    assert fused.steps_per_call > 1
+    unfused = [name for name, row in rows.items() if not FinetuneSettings(**row.training).fused_optimizer]
+    assert unfused == ["original", "pooling", "separable", "compile", "amp"]
 
 
 def test_a_cpu_without_bfloat16_reads_that_row_and_goes_on_without_it():

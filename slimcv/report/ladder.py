@@ -266,8 +266,6 @@ def method(ladder: Mapping[str, Any]) -> list[str]:
         )
     if taught:
         lines.append(f"Asking the teacher took {figures.duration(taught)} in all, not counted in the epochs.")
-    if epochs == 1:
-        lines.append("The only epoch of a compiled row includes the compiling.")
     return lines
 
 

@@ -265,11 +265,12 @@ def test_a_gradient_that_is_no_number_changes_no_weight_and_is_reported_with_its
     for clip in (0.0, 5.0):
         with pytest.raises(SlimcvError, match="the gradient is nan in epoch 1, step 1"):
             finetune(student, context(tmp_path, pictures), FinetuneSettings(clip=clip))
-    descent = Descent(student.model, FinetuneSettings(), precision="fp32")
     batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), None)
-    outcome = descent.step(batch, rate=0.1, group=1, update=True)
-    assert torch.isnan(outcome[2])
-    assert torch.equal(student.model.get_parameter("weight"), torch.ones(3))
+    for fused in (True, False):
+        descent = Descent(student.model, FinetuneSettings(fused_optimizer=fused), precision="fp32")
+        outcome = descent.step(batch, rate=0.1, group=1, update=True)
+        assert torch.isnan(outcome[2])
+        assert torch.equal(student.model.get_parameter("weight"), torch.ones(3))
 
 
 def test_early_stopping_ends_a_training_that_no_longer_gains(tmp_path, pictures):
