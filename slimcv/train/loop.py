@@ -100,6 +100,9 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
     capture.set_training(model, False)
     allocator.trim()
     each, best, seconds = _seconds_per_epoch(training.history), training.best, allowance.elapsed()
+    if plan.teacher.how == "live":
+        form, taken = plan.teacher.form, plan.teacher.seconds
+        log.info("the live teacher took %.1f s of the training's %.1f s (%s)", taken, seconds, form)
     result = FinetuneResult(
         variant=variant,
         epochs=training.epoch,
