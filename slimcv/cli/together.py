@@ -104,7 +104,7 @@ def follow(group: Group, data: str | None, kept: Caching) -> None:
             keep=kept.keep,
         )
 
-    allocator.tune()
+    allocator.tune_or_tell()
     following.follow(group, read)
 
 
