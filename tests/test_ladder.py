@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -18,7 +19,7 @@ from slimcv.ladder.job import Job
 from slimcv.ladder.predicting import UNASKED, predict
 from slimcv.ladder.process import ask
 from slimcv.ladder.rows import AFTER_BF16, NAMES, NO_BF16, NO_COMPILER, TECHNIQUES, chosen, plan
-from slimcv.ladder.training import ORIGINAL, READING_STEPS, train
+from slimcv.ladder.training import ORIGINAL, READING_STEPS, context_of, train
 from slimcv.measure import environment, macs, size
 from slimcv.models import capture, checkpoint
 from slimcv.run import Run
@@ -261,6 +262,29 @@ def test_where_compiling_is_not_possible_after_all_eager_pytorch_predicts_and_th
     (note,) = served.notes
     assert note.startswith("compile: ")
     assert "C++ compiler" in note
+
+
+@pytest.mark.slow
+def test_what_compiles_for_one_picture_and_not_for_many_is_measured_uncompiled(tmp_path, pictures, started):
+    """The proof asks about single pictures, val/ is asked about in batches: the compiler fails in between."""
+    import torch._inductor.config as inductor_config
+    from torch._inductor.utils import fresh_cache
+
+    started(network())
+    rows = plan(("original", "compile"), epochs=1, compiler=True, bf16=False)
+    asked = replace(job(tmp_path, pictures, "compile", rows=rows), do="predict", network=ORIGINAL)
+    compiler, broken = tmp_path / "g++", tmp_path / "broken"
+    compiler.write_text(f'#!/bin/sh\n[ -e {broken} ] && exit 1\nexec {shutil.which("g++")} "$@"\n')
+    compiler.chmod(0o755)
+    with fresh_cache(), inductor_config.patch({"cpp.cxx": (None, str(compiler))}):
+        (step,) = (entry.step for entry in recipe.load(asked.recipe).entries if entry.name == "compile")
+        step.apply(checkpoint.read(tmp_path / "run" / ORIGINAL), context_of(asked))
+        broken.touch()
+        served = predict(asked)
+    assert served.runtime == "eager"
+    (note,) = served.notes
+    assert note.startswith("measured uncompiled: torch.compile failed")
+    assert served.measurement["top1"] is not None
 
 
 @pytest.mark.slow

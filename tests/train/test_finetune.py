@@ -364,9 +364,11 @@ def test_the_result_tells_what_the_teacher_cost(tmp_path, pictures):
     assert (alone.teacher, alone.teacher_form, alone.teacher_share) == (None, None, 0.0)
 
 
-def test_a_teacher_is_asked_live_where_pictures_are_cut_and_the_budget_allows_it(tmp_path, pictures):
+def test_a_teacher_is_asked_live_where_pictures_are_cut_and_the_budget_allows_it(tmp_path, pictures, caplog):
     settings = FinetuneSettings(epochs=2, crop=0.3, budget="10m")
-    live = finetune(variant(), context(tmp_path, pictures), settings)
+    with caplog.at_level("INFO", logger="slimcv"):
+        live = finetune(variant(), context(tmp_path, pictures), settings)
+    assert f"the live teacher took {live.teacher_seconds:.1f} s of the training's " in caplog.text
     assert (live.teacher, live.teacher_form) == ("live", "PyTorch")
     assert live.teacher_seconds > 0
     assert live.teacher_images_per_second > 0
@@ -418,6 +420,7 @@ def test_where_compiling_fails_it_is_trained_as_it_is_and_said(tmp_path, picture
     monkeypatch.setenv("PATH", "")
     result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=1, compile=True))
     assert not result.compiled
+    assert result.compile_seconds == 0
     (remark,) = result.remarks
     assert remark.startswith("trained without torch.compile: ")
 
