@@ -38,9 +38,9 @@ def leave_to_rank_0(command: str) -> None:
         return
     rank, count = place
     if rank:
+        say(f"rank {rank} of {count} ends here: slimcv {command} is the work of rank 0 alone")
         raise SystemExit(0)
     launched.forget()
-    say(f"slimcv {command} is the work of one process: rank 0 of {count} does it, the others have ended")
 
 
 @contextmanager

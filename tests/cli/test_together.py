@@ -120,7 +120,7 @@ def test_a_command_for_one_process_is_the_work_of_rank_0(place):
     )
     assert code == 0, complained
     assert [row["name"] for row in json.loads(said)["rows"]] == ["original"]
-    assert complained.count("slimcv ladder is the work of one process: rank 0 of 2 does it") == 1
+    assert complained.count("rank 1 of 2 ends here: slimcv ladder is the work of rank 0 alone") == 1
     assert "another slimcv" not in complained
     first, second = written(place)
     assert "ladder.json" in first
