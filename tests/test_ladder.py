@@ -347,7 +347,7 @@ def test_an_unknown_row_is_told_before_anything_is_loaded(monkeypatch, capsys, t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_the_command_climbs_all_rows_and_writes_table_data_picture_and_page(
     monkeypatch, capsys, tmp_path, pictures
 ):
