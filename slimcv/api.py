@@ -97,7 +97,7 @@ def optimize(
     except ValueError as error:
         raise SlimcvError(f"budget {budget}: {error}", "for example 90s, 10m or 1h30m") from error
     beside = sidecar.find(name)
-    allocator.tune()
+    allocator.tune_or_tell()
     variant = _variant(
         model,
         arch=arch,

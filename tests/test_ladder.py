@@ -1,6 +1,9 @@
 """The ladder: rows are recipes on top of each other, each has its own process, an interrupted one goes on."""
 
 import json
+import re
+import shutil
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,10 +16,11 @@ from slimcv import cli, data, ladder, models, recipe
 from slimcv.errors import SlimcvError
 from slimcv.ladder import Pictures
 from slimcv.ladder.job import Job
+from slimcv.ladder.predicting import UNASKED, predict
 from slimcv.ladder.process import ask
-from slimcv.ladder.rows import AFTER_BF16, NAMES, NO_BF16, NO_COMPILER, chosen, plan
-from slimcv.ladder.training import ORIGINAL, READING_STEPS, train
-from slimcv.measure import macs, size
+from slimcv.ladder.rows import AFTER_BF16, NAMES, NO_BF16, NO_COMPILER, TECHNIQUES, chosen, plan
+from slimcv.ladder.training import ORIGINAL, READING_STEPS, context_of, train
+from slimcv.measure import environment, macs, size
 from slimcv.models import capture, checkpoint
 from slimcv.run import Run
 from slimcv.step import Context, InputSpec, Stage, Variant
@@ -118,7 +122,10 @@ def test_rows_differ_in_their_training_by_nothing_but_their_technique():
     rows = by_name(plan(NAMES, epochs=3, compiler=True, bf16=True))
     plain, fused = (FinetuneSettings(**rows[name].training) for name in ("pooling", "fuse"))
     changed = {"compile": True, "precision": "bf16", "steps_per_call": fused.steps_per_call}
-    assert fused == plain.model_copy(update=changed)
+    assert fused == plain.model_copy(update={**changed, "fused_optimizer": True})
+    assert fused.steps_per_call > 1
+    unfused = [name for name, row in rows.items() if not FinetuneSettings(**row.training).fused_optimizer]
+    assert unfused == ["original", "pooling", "separable", "compile", "amp"]
 
 
 def test_a_cpu_without_bfloat16_reads_that_row_and_goes_on_without_it():
@@ -226,6 +233,60 @@ def test_emulated_bfloat16_is_read_and_has_the_weights_of_the_row_above(tmp_path
     )
 
 
+def test_a_row_predicts_folded_in_bfloat16_with_the_parameters_that_were_trained(tmp_path, pictures, started):
+    started(network())
+    rows = plan(("original", "amp", "fuse"), epochs=1, compiler=False, bf16=True)
+    asked = replace(job(tmp_path, pictures, "fuse", rows=rows), do="predict", network=ORIGINAL)
+    served = predict(asked)
+    assert [
+        re.fullmatch(r"folded for prediction: \d of 1 BatchNorms", note) is not None for note in served.notes
+    ] == [True]
+    assert (served.runtime, served.measurement["precision"]) == ("eager", "bf16")
+    original = checkpoint.read(tmp_path / "run" / ORIGINAL)
+    assert served.measurement["parameters"] == size.parameters(original.model)
+    assert served.measurement["top1"] is not None
+    written = checkpoint.read(tmp_path / "run" / served.file)
+    assert written.precision == "bf16"
+
+
+def test_where_compiling_is_not_possible_after_all_eager_pytorch_predicts_and_the_row_says_so(
+    tmp_path, pictures, started, monkeypatch
+):
+    started(network())
+    rows = plan(("original", "compile"), epochs=1, compiler=True, bf16=False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    asked = replace(job(tmp_path, pictures, "compile", rows=rows), do="predict", network=ORIGINAL)
+    served = predict(asked)
+    assert served.runtime == "eager"
+    (note,) = served.notes
+    assert note.startswith("compile: ")
+    assert "C++ compiler" in note
+
+
+@pytest.mark.slow
+def test_what_compiles_for_one_picture_and_not_for_many_is_measured_uncompiled(tmp_path, pictures, started):
+    """The proof asks about single pictures, val/ is asked about in batches: the compiler fails in between."""
+    import torch._inductor.config as inductor_config
+    from torch._inductor.utils import fresh_cache
+
+    started(network())
+    rows = plan(("original", "compile"), epochs=1, compiler=True, bf16=False)
+    asked = replace(job(tmp_path, pictures, "compile", rows=rows), do="predict", network=ORIGINAL)
+    compiler, broken = tmp_path / "g++", tmp_path / "broken"
+    compiler.write_text(f'#!/bin/sh\n[ -e {broken} ] && exit 1\nexec {shutil.which("g++")} "$@"\n')
+    compiler.chmod(0o755)
+    with fresh_cache(), inductor_config.patch({"cpp.cxx": (None, str(compiler))}):
+        (step,) = (entry.step for entry in recipe.load(asked.recipe).entries if entry.name == "compile")
+        step.apply(checkpoint.read(tmp_path / "run" / ORIGINAL), context_of(asked))
+        broken.touch()
+        served = predict(asked)
+    assert served.runtime == "eager"
+    (note,) = served.notes
+    assert note.startswith("measured uncompiled: torch.compile failed")
+    assert served.measurement["top1"] is not None
+
+
 @pytest.mark.slow
 def test_what_a_rows_process_cannot_do_is_said_by_the_parent(tmp_path, pictures):
     (tmp_path / "run").mkdir()
@@ -286,10 +347,13 @@ def test_an_unknown_row_is_told_before_anything_is_loaded(monkeypatch, capsys, t
 
 
 @pytest.mark.slow
-def test_the_command_writes_table_data_and_picture(monkeypatch, capsys, tmp_path, pictures):
+@pytest.mark.timeout(1200)
+def test_the_command_climbs_all_rows_and_writes_table_data_picture_and_page(
+    monkeypatch, capsys, tmp_path, pictures
+):
     monkeypatch.chdir(tmp_path)
     torch.save(network(), "model.pt")
-    words = ("model.pt", "--data", pictures, "--input", f"3x{SIZE}x{SIZE}", "--rows", "original,pooling")
+    words = ("model.pt", "--data", pictures, "--input", f"3x{SIZE}x{SIZE}")
     code, out, _ = call(monkeypatch, capsys, *words, "--epochs", 1, "--threads", 1, "--format", "json")
     assert code == 0
     document = json.loads(out)
@@ -297,13 +361,33 @@ def test_the_command_writes_table_data_and_picture(monkeypatch, capsys, tmp_path
     assert document == json.loads((folder / "ladder.json").read_text("utf-8"))
     assert "| + pooling |" in (folder / "ladder.md").read_text("utf-8")
     assert ElementTree.parse(folder / "ladder.svg").getroot().tag.endswith("svg")
+    page = (folder / "report.html").read_text("utf-8")
+    assert "model.pt, row upon row" in page
+    assert all(f"+ {name}" in page for name in TECHNIQUES)
     assert not (folder / "work").exists()
-    assert [row["training"]["epochs"] for row in document["rows"]] == [0, 1]
+    assert [row["name"] for row in document["rows"]] == list(NAMES)
+    assert {row["outcome"] for row in document["rows"]} == {"measured"}
+    by = {row["name"]: row for row in document["rows"]}
+    counts = {
+        name: (by[name]["measurement"]["parameters"], by[name]["measurement"]["macs"]) for name in NAMES
+    }
+    assert counts["original"] > counts["pooling"] > counts["separable"]
+    assert counts["separable"] == counts["compile"] == counts["amp"] == counts["fuse"]
+    notes = {name: "; ".join(by[name]["notes"]) for name in NAMES}
+    for name in ("compile", "fuse"):
+        compiled = by[name]["measurement"]["runtime"] == "inductor"
+        assert compiled == ("compiled for training in " in notes[name])
+        assert compiled or NO_COMPILER in notes["compile"]
+    assert "folded for prediction: " in notes["fuse"]
+    assert by["amp"]["measurement"]["precision"] == "bf16"
+    assert environment.has_bf16_instructions() == (NO_BF16 not in notes["amp"])
     for row in document["rows"]:
         measured = row["measurement"]
         figures = (measured["latency_ms"]["p50"], measured["train_seconds_per_epoch"], measured["size_bytes"])
         assert all(figure > 0 for figure in figures)
-        assert measured["top1"] is not None
+        assert measured["top1"] is not None or UNASKED in notes[row["name"]]
+        assert row["training"]["epochs"] == 1 or row["training"]["read_steps"] is not None
         assert row["training"]["peak_bytes"] is not None
         assert measured["peak_rss_bytes"] is not None
-    assert None not in document["rows"][1]["ratios"].values()
+    assert None not in by["pooling"]["ratios"].values()
+    assert None not in by["fuse"]["ratios"].values()

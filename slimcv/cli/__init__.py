@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from slimcv import __version__
-from slimcv.cli import recipes, usage
+from slimcv.cli import recipes, together, usage
 from slimcv.cli.bench import bench
 from slimcv.cli.doctor import doctor
 from slimcv.cli.export import export
@@ -126,3 +126,5 @@ def _root(
     if context.invoked_subcommand is None:
         say(context.get_help())
         raise typer.Exit(EXIT_BAD_INPUT)
+    if context.invoked_subcommand != optimize.__name__:
+        together.leave_to_rank_0(context.invoked_subcommand)

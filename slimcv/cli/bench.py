@@ -98,7 +98,7 @@ def bench(
 
     if runtime not in (None, "all", *runtimes.NAMES):
         raise SlimcvError(f"unknown runtime '{runtime}'", nearest(str(runtime), [*runtimes.NAMES, "all"]))
-    allocator.tune()
+    allocator.tune_or_tell()
     counts = counts or [available() if mode is Mode.LATENCY else 1]
     side_by_side = None
     if mode is Mode.THROUGHPUT:

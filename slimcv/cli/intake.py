@@ -76,6 +76,15 @@ def caching(folder: Path | None, limit: str | None, *, none: bool) -> Caching:
     return Caching(folder, None if limit is None else round(bytes_of("--cache-limit", limit)), keep=not none)
 
 
+def tune_allocator_for(runtime: str) -> None:
+    """Where it is PyTorch that predicts: this process keeps freed memory, or the log says why not."""
+    from slimcv import runtimes
+    from slimcv.measure import allocator
+
+    if runtime in runtimes.PYTORCH:
+        allocator.tune_or_tell()
+
+
 def log_to_stderr() -> None:
     """Progress goes to stderr, one line at a time; what libraries have to say goes nowhere."""
     live.show(logging.getLogger("slimcv"), sys.stderr)

@@ -84,7 +84,7 @@ def ladder(
 
     from slimcv.measure import allocator, environment
 
-    allocator.tune()
+    allocator.tune_or_tell()
     planned = plan(names, epochs=epochs, compiler=_has_compiler(), bf16=environment.has_bf16_instructions())
     variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
     folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-ladder")

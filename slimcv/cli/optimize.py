@@ -173,7 +173,7 @@ def optimize(
         from slimcv import bundle
         from slimcv.measure import allocator
 
-        allocator.tune()
+        allocator.tune_or_tell()
         variant = load_model(
             model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside
         )

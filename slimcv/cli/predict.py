@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimcv.cli.intake import log_to_stderr
+from slimcv.cli.intake import log_to_stderr, tune_allocator_for
 from slimcv.cli.options import RuntimeOption, ServedArgument, ThreadsOption
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def predict(
     size = _batch(batch)
     files = listing.found(paths, sys.stdin if "-" in paths else ())
     predictor = load(bundle, runtime=runtime, threads=threads, wait=False)
+    tune_allocator_for(predictor.runtime)
     rows = _told(listing.answered(predictor, files, top=top, batch=size), len(files))
     read = 0
     for text, sound in _printed(rows, output_format, top=top):

@@ -78,7 +78,7 @@ def sensitivity(
     from slimcv.report.sensitivity import render_sensitivity
     from slimcv.sensitivity.analysis import levels
 
-    allocator.tune()
+    allocator.tune_or_tell()
     variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
     folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-sensitivity")
     context = make_context(

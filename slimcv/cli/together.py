@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slimcv.cli.intake import log_to_stderr
+from slimcv.cli.live import say
 from slimcv.optimization import Caching
 from slimcv.train.processes import launched
 
@@ -19,7 +20,27 @@ if TYPE_CHECKING:
     from slimcv.train.processes.agreement import Opening
     from slimcv.train.processes.group import Group
 
+LEFT_ALONE = (
+    "accelerate started this process alone: for several give accelerate launch --multi_gpu --num_processes N "
+    "-m slimcv optimize …, which needs no GPU, and not --cpu"
+)
+
 log = logging.getLogger("slimcv")
+
+
+def leave_to_rank_0(command: str) -> None:
+    """End every process but rank 0, which then goes on as if it had been started alone.
+
+    For a `command` that trains nothing together: several processes would write to the same `--out`.
+    """
+    place = launched.place()
+    if place is None:
+        return
+    rank, count = place
+    if rank:
+        say(f"rank {rank} of {count} ends here: slimcv {command} is the work of rank 0 alone")
+        raise SystemExit(0)
+    launched.forget()
 
 
 @contextmanager
@@ -29,10 +50,13 @@ def joined(*, alone: bool) -> Iterator[Group | None]:
     With `alone` nobody is waited for: rank 0 is left to itself, and the others end at once. Raises
     SlimcvError, in all others, where one of them ends before its time.
     """
+    if alone:
+        leave_to_rank_0("optimize --dry-run")
     launch = launched.here()
-    if launch is not None and alone and launch.rank:
-        raise SystemExit(0)
-    if launch is None or alone:
+    if launch is None:
+        if launched.left_alone():
+            log_to_stderr()
+            log.warning("%s", LEFT_ALONE)
         yield None
         return
     log_to_stderr()
@@ -80,7 +104,7 @@ def follow(group: Group, data: str | None, kept: Caching) -> None:
             keep=kept.keep,
         )
 
-    allocator.tune()
+    allocator.tune_or_tell()
     following.follow(group, read)
 
 

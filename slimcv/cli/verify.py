@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slimcv.cli.intake import log_to_stderr
+from slimcv.cli.intake import log_to_stderr, tune_allocator_for
 from slimcv.cli.options import (
     CacheOption,
     DataOption,
@@ -56,6 +56,7 @@ def verify(
         raise SlimcvError("--min-top1 needs labelled pictures", "give them with --data DIR")
     log_to_stderr()
 
+    from slimcv import bundle as bundles
     from slimcv import report
     from slimcv.report.junit import of_verification, render_junit
     from slimcv.report.verification import render_verification
@@ -64,6 +65,8 @@ def verify(
     from slimcv.writing import write_text
 
     limits = Limits(max_latency_ms, min_top1, min_agreement)
+    if bundle.is_dir():
+        tune_allocator_for(runtime or bundles.read(bundle, verify=False).serve.runtime)
     found = verified(bundle, limits, source=data, runtime=runtime, threads=threads, cache=cache)
     document = found.as_json()
     if junit is not None:

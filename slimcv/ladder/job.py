@@ -48,6 +48,7 @@ class Trained:
     `checkpoint` is None where the row has nothing to change on this network, which the one note then says.
     `seconds_per_epoch` is that of all training pictures, read from `read_steps` steps where that is not None.
     `peak_bytes` is the largest resident set on top of PyTorch's own, None where the system does not tell.
+    Neither `teacher_seconds` nor `compile_seconds`, before the first epoch, are part of an epoch's seconds.
     """
 
     checkpoint: str | None
@@ -55,6 +56,7 @@ class Trained:
     images_per_second: float | None = None
     peak_bytes: int | None = None
     teacher_seconds: float = 0.0
+    compile_seconds: float = 0.0
     epochs: int = 0
     read_steps: int | None = None
     notes: list[str] = field(default_factory=list)

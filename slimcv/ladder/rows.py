@@ -15,7 +15,7 @@ NAMES = (ORIGINAL, *TECHNIQUES)
 STEPS_PER_CALL = 4
 """Training steps that the row `fuse` puts into one call."""
 
-PLAIN = {"precision": "fp32"}
+PLAIN = {"precision": "fp32", "fused_optimizer": False}
 """How rows are trained before a technique of training is added: eager, in float32, by slimcv's own loop."""
 
 UNTAUGHT = {"distill": 0.0, "ema": 0.0}
@@ -127,7 +127,7 @@ def _add(steps: _Steps, name: str, *, epochs: int, compiler: bool, bf16: bool) -
         steps.precision = steps.training["precision"] = "bf16"
     elif name == "fuse":
         steps.folds = True
-        steps.training["steps_per_call"] = STEPS_PER_CALL
+        steps.training |= {"steps_per_call": STEPS_PER_CALL, "fused_optimizer": True}
     if emulated:
         notes += [NO_BF16, AS_ABOVE]
     elif steps.emulated:

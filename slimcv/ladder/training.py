@@ -17,6 +17,7 @@ from slimcv.errors import NotApplicable, Rejected
 from slimcv.ladder.job import Job, Trained
 from slimcv.measure import memory
 from slimcv.models import capture, checkpoint
+from slimcv.rounding import significant
 from slimcv.step import Context, Stage, Variant
 from slimcv.train import finetune
 from slimcv.train.settings import FinetuneSettings
@@ -145,14 +146,19 @@ def _read(variant: Variant, context: Context, settings: FinetuneSettings) -> Tra
 
 
 def _summarised(finetuned: dict[str, Any]) -> Trained:
+    notes = list(finetuned["remarks"])
+    if finetuned["compiled"]:
+        taken = significant(finetuned["compile_seconds"], 2)
+        notes.append(f"compiled for training in {taken} s, before the first epoch and not counted in it")
     return Trained(
         None,
         seconds_per_epoch=finetuned["seconds_per_epoch"],
         images_per_second=finetuned["images_per_second"],
         peak_bytes=finetuned["peak_rss_bytes"],
         teacher_seconds=finetuned["teacher_seconds"],
+        compile_seconds=finetuned["compile_seconds"],
         epochs=finetuned["epochs"],
-        notes=list(finetuned["remarks"]),
+        notes=notes,
     )
 
 

@@ -1,6 +1,7 @@
 """glibc's allocator set so that large activations stay in the process instead of going back to the kernel."""
 
 import ctypes
+import logging
 
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
@@ -9,20 +10,32 @@ _M_MMAP_THRESHOLD = -3
 _SETTINGS = ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28))
 """Blocks up to 1 GB come from the heap, which grows by 256 MB and is never given back (mallopt(3))."""
 
-UNTUNED = (
-    "the allocator is left as it is: this C library has no mallopt, as glibc has; training may be slower"
-)
+UNTUNED = "the allocator is left as it is: this C library has no mallopt, as glibc has; PyTorch may be slower"
 """What to say where `tune` returns False."""
+
+log = logging.getLogger("slimcv")
 
 
 def tune() -> bool:
     """Keep freed memory in this process: eager PyTorch otherwise spends up to half its time in page faults.
 
     It costs resident memory, so peak memory is measured without it. Returns False, and changes nothing, where
-    the C library has no `mallopt` (musl, macOS, Windows) or refuses a setting.
+    the C library has no `mallopt` (musl, macOS, Windows) or refuses a setting. It is for processes of
+    slimcv's own: `slimcv.load` leaves the allocator of the program that calls it alone.
     """
     mallopt = _function("mallopt")
     return mallopt is not None and all(mallopt(name, value) == 1 for name, value in _SETTINGS)
+
+
+def tune_or_tell() -> None:
+    """Tune; where that is not possible the log says so."""
+    if not tune():
+        log.warning("%s", UNTUNED)
+
+
+def tunable() -> bool:
+    """Whether the C library has what `tune` needs."""
+    return _function("mallopt") is not None
 
 
 def trim() -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slimcv.measure import threads
+from slimcv.measure import allocator, threads
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -36,7 +36,10 @@ _LIBRARIES = ("slimcv", "torch", "torchao", "numpy", "onnx", "onnxruntime", "ope
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine and the software; `threads_allowed` is what affinity and container quota leave."""
+    """The machine and the software; `threads_allowed` is what affinity and container quota leave.
+
+    Where the allocator is not `tunable`, every latency and every training is with the one there is.
+    """
 
     cpu: str
     architecture: str
@@ -44,6 +47,7 @@ class Environment:
     cores: int
     threads_allowed: int
     memory_bytes: int
+    allocator_tunable: bool
     system: str
     python: str
     versions: dict[str, str]
@@ -62,6 +66,7 @@ def describe() -> Environment:
         cores=os.cpu_count() or 1,
         threads_allowed=threads.available(),
         memory_bytes=memory_bytes(),
+        allocator_tunable=allocator.tunable(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         versions=versions(),

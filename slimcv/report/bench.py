@@ -98,6 +98,7 @@ def _note(found: Mapping[str, Any]) -> str:
     streams = max((row["streams"] for row in found["rows"]), default=1)
     how = "one prediction at a time" if found["mode"] == "latency" else f"images/s of {streams} side by side"
     return (
-        f"{found['mode']} mode: {how}; interleaved, {counted} calls each, allocator tuned; "
+        f"{found['mode']} mode: {how}; interleaved, {counted} calls each, "
+        f"{figures.allocator(found.get('environment') or {})}; "
         "in brackets the 95 % interval; memory over the runtime's own."
     )

@@ -63,7 +63,7 @@ def unmodified(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ratios = report["ratios"]
     lines = [
         (
-            "original, allocator tuned (the base of all ratios)",
+            f"original, {figures.allocator(report['environment'])} (the base of all ratios)",
             _latency_words(report["original"]),
             "",
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from slimcv.rounding import digits, meaningful, rounded, significant
 
 __all__ = [
@@ -59,6 +62,12 @@ def duration(seconds: float | None) -> str:
 def percent(value: float | None) -> str:
     """A percentage (0 to 100) with one decimal."""
     return NOT_MEASURED if value is None else f"{value:.1f} %"
+
+
+def allocator(environment: Mapping[str, Any]) -> str:
+    """How eager PyTorch got its memory on this machine, whose C library may have no allocator to tune."""
+    known = environment.get("allocator_tunable", True)
+    return "allocator tuned" if known else "allocator not tuned"
 
 
 def share(value: float | None) -> str:

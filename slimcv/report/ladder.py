@@ -243,6 +243,7 @@ def _counted(count: int, word: str) -> str:
 def method(ladder: Mapping[str, Any]) -> list[str]:
     """How the figures came about, a sentence each."""
     cores, served = (_counted(ladder[key], "thread") for key in ("train_threads", "threads"))
+    tuned = figures.allocator(ladder["environment"])
     epochs, taught = ladder["epochs"], sum(row["training"]["teacher_seconds"] for row in ladder["rows"])
     each = (
         f"each trained for {_counted(epochs, 'epoch')} with seed {ladder['seed']} and the same order of "
@@ -255,9 +256,9 @@ def method(ladder: Mapping[str, Any]) -> list[str]:
         "Numbers with × are improvements over the first row (above 1 is better), top-1 differs in points; "
         f"{SLOWER} is slower than the row above, {figures.NOT_MEASURED} not measured.",
         f"Training: slimcv's own loop in every row, the first included, {cores}, "
-        "allocator tuned; memory is the largest resident set on top of PyTorch's own.",
+        f"{tuned}; memory is the largest resident set on top of PyTorch's own.",
         f"Latency: batch 1, median of all rows in one interleaved measurement, {served}, "
-        "allocator tuned; memory while predicting: a process of its own, allocator as it comes.",
+        f"{tuned}; memory while predicting: a process of its own, allocator as it comes.",
     ]
     if any(row["training"]["read_steps"] for row in ladder["rows"]):
         lines.append(
@@ -266,8 +267,6 @@ def method(ladder: Mapping[str, Any]) -> list[str]:
         )
     if taught:
         lines.append(f"Asking the teacher took {figures.duration(taught)} in all, not counted in the epochs.")
-    if epochs == 1:
-        lines.append("The only epoch of a compiled row includes the compiling.")
     return lines
 
 

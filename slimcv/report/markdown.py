@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slimcv.report import comparison, figures, foretold, packing, sentences
+from slimcv.report import comparison, figures, foretold, packing, sentences, trainings
 from slimcv.report.quoting import cell, fenced
 from slimcv.report.text import difference
 
@@ -32,6 +32,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Steps",
         _steps(report["steps"]),
         *_foretold(report),
+        *_trainings(report),
         "## Files",
         _files(report["artifacts"]),
         "## Model",
@@ -56,6 +57,11 @@ def _foretold(report: Mapping[str, Any]) -> list[str]:
     rows, sentence = foretold.rows(report), foretold.sentence(report)
     grown = sentence[:1].upper() + sentence[1:]
     return ["## Foretold and measured", grid(foretold.HEADINGS, rows), f"{grown}."] if rows else []
+
+
+def _trainings(report: Mapping[str, Any]) -> list[str]:
+    told = [f"- {cell(line[:1].upper() + line[1:])}." for line in trainings.lines(report)]
+    return ["## Training", "\n".join(told)] if told else []
 
 
 def grid(headings: Iterable[str], lines: Iterable[Iterable[str]], *, left: int = 1) -> str:

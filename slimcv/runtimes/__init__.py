@@ -20,6 +20,7 @@ __all__ = [
     "NATIVE",
     "PIXELS",
     "PLANES",
+    "PYTORCH",
     "InputFormat",
     "Prepared",
     "answer",
@@ -42,6 +43,9 @@ NAMES = (
 )
 COMPILED = ("inductor", "inductor_unfrozen")
 """Those that compile a checkpoint when it is loaded, at the first call with each batch size."""
+
+PYTORCH = NAMES[:5]
+"""Those that are PyTorch, to whose speed the allocator matters."""
 
 NATIVE = "aotinductor"
 """Its files are machine code: they are served only to whoever asks for them by name."""

@@ -51,7 +51,8 @@ class Descent:
         self._statistics = [value for name, value in model.named_buffers() if name.endswith(STATISTICS)]
         self.parameters = list(model.parameters())
         self.peak_lr = settings.peak_lr(sum(parameter.numel() for parameter in self.parameters))
-        self.optimizer = adamw(self.parameters, self.peak_lr, settings.weight_decay)
+        fused, decay = settings.fused_optimizer, settings.weight_decay
+        self.optimizer = adamw(self.parameters, self.peak_lr, decay, fused=fused)
         self.average = RunningAverage(model, settings.ema) if settings.ema else None
         self.kept = Kept(model, settings)
         self._forward: Forward = model if forward is None else forward
@@ -66,7 +67,7 @@ class Descent:
 
         They are those of the whole batch, the shares of other processes included. Its gradient is one part in
         `group` of an update; `share` of the training lies behind. A gradient that is no number leaves the
-        weights as they are, without anybody having to look at it: nothing here waits for a value.
+        weights as they are; with the fused optimizer without anybody having to look at it.
         """
         with autocast(self._precision):
             logits = self._forward(batch.pictures)
@@ -98,11 +99,14 @@ class Descent:
         """Change the weights and their running average. Returns the norm of the gradient before clipping."""
         self.kept.before_update()
         norm = self._norm()
-        # The fused optimizer takes no step where this is 1; it was made for gradients scaled in fp16.
-        self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
-        self._prepared.step()
+        if self._settings.fused_optimizer:
+            # It takes no step where this is 1; it was made for gradients scaled in fp16.
+            self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+            self._prepared.step()
+        elif torch.isfinite(norm):
+            self._prepared.step()
         self._prepared.zero_grad(set_to_none=True)
         self.kept.after_update(share)
         if self.average is not None:

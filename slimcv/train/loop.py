@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -69,11 +70,14 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
         if plan.teacher.how != "live" and resting.rest(context.teacher.model, context.workdir):
             allocator.trim()  # It has said all that it is asked in this training.
         with nullcontext() if done else led(processes, variant, plan, seed=seed, saved=saved):
-            forward = None
+            forward, begun = None, time.perf_counter()
+            compiling = saved.values["compile_seconds"] if saved else 0.0
             if not done:
                 forward = compiled_if_asked(
                     model, variant.input, feed, plan.settings, plan.precision, remarks
                 )
+            if forward is not None:
+                compiling += time.perf_counter() - begun
             descent = Descent(
                 model, plan.settings, precision=plan.precision, forward=forward, processes=processes
             )
@@ -86,7 +90,8 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
             peak_before = saved.values["peak_bytes"] if saved else 0
             memory.reset_peak()
             keeper = Keeper(folder, settings.checkpoint_every, remarks)
-            _train(training, plan, keeper, remarks, beside={"compiled": forward is not None})
+            beside = {"compiled": forward is not None, "compile_seconds": compiling}
+            _train(training, plan, keeper, remarks, beside=beside)
         peak = max(memory.peak(), peak_before)
         restore(model, training.best.weights)
         without_denormals(model)
@@ -95,6 +100,9 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
     capture.set_training(model, False)
     allocator.trim()
     each, best, seconds = _seconds_per_epoch(training.history), training.best, allowance.elapsed()
+    if plan.teacher.how == "live":
+        form, taken = plan.teacher.form, plan.teacher.seconds
+        log.info("the live teacher took %.1f s of the training's %.1f s (%s)", taken, seconds, form)
     result = FinetuneResult(
         variant=variant,
         epochs=training.epoch,
@@ -114,6 +122,7 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
         batch=plan.settings.batch_pictures,
         accumulate=plan.settings.accumulate,
         compiled=bool(saved and saved.values["compiled"]) if done else forward is not None,
+        compile_seconds=compiling,
         teacher=plan.teacher.how,
         teacher_form=plan.teacher.form,
         teacher_images_per_second=plan.teacher.images_per_second,

@@ -8,13 +8,19 @@ from torch import Tensor
 from slimcv.train.state import State
 
 
-def adamw(parameters: list[torch.nn.Parameter], rate: float, decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) that decays matrices and kernels, but no biases and norms."""
+def adamw(
+    parameters: list[torch.nn.Parameter], rate: float, decay: float, *, fused: bool = True
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) that decays matrices and kernels, but no biases and norms.
+
+    `fused` changes all parameters in one call of compiled code, else each takes several operators of its own:
+    the same weights, up to rounding.
+    """
     groups = [
         {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=True)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=fused)
 
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -68,7 +68,8 @@ class FinetuneResult:
     is on the tuning split, None where that is empty. `stopped` says why training ended, `lr` is the peak
     rate. `peak_rss_bytes` is the process's largest resident set while it trained, None where the system does
     not tell. `seconds` is all the time it took. `batch` pictures made a step and `accumulate` steps an update
-    of the weights; `compiled` whether torch.compile made the steps.
+    of the weights; `compiled` whether torch.compile made the steps, which it did in `compile_seconds` before
+    the first epoch: they are in `seconds`, but in no epoch's.
 
     `teacher` is `cached` where the teacher was asked beforehand about whole pictures, `live` where it was
     asked about the changed ones in every step, None where only the labels counted. `teacher_form` is what ran
@@ -96,6 +97,7 @@ class FinetuneResult:
     batch: int
     accumulate: int
     compiled: bool
+    compile_seconds: float
     teacher: str | None
     teacher_form: str | None
     teacher_images_per_second: float | None

@@ -101,6 +101,9 @@ class FinetuneSettings(BaseModel):
         le=1024,
         description="steps taken before losses are looked at, time is checked, state is kept",
     )
+    fused_optimizer: bool = Field(
+        True, description="AdamW changes all weights in one call; false: operator by operator"
+    )
     preserve: Literal["auto"] | tuple[Gain, ...] = Field(
         "auto",
         description="what stays in the weights: sparsity (zeros), clusters (shared values); auto: both",

@@ -186,7 +186,8 @@ def make_run(make_report, tmp_path):
     def make(name="run", *, layers=3, pictures=40, classes=CLASSES, **changes):
         finetune = {
             "epochs": 8, "seconds_per_epoch": 3.0, "batch": 32, "precision": "fp32", "best": 7,
-            "stopped": "all epochs done", "history": _history(),
+            "stopped": "all epochs done", "history": _history(), "teacher": "live", "teacher_seconds": 75.0,
+            "teacher_form": "OpenVINO", "teacher_share": 0.25, "remarks": [f"a batch of 8 {HOSTILE}"],
         }  # fmt: skip
         shipped = {
             "serve": "openvino",

@@ -1,10 +1,15 @@
 """Numbers as words."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimcv import report
 from slimcv.report import figures
+from slimcv.report.bench import render_bench
+from slimcv.report.ladder import render_ladder
 
 
 @pytest.mark.parametrize(
@@ -104,3 +109,17 @@ def test_a_factor_and_its_interval_are_rounded_alike(ratio, low, high, words):
 @pytest.mark.parametrize(("value", "words"), [(0.0004, "< 0.001"), (0.0391, "0.039"), (1.0, "1.0")])
 def test_a_p_value_has_two_digits(value, words):
     assert figures.probability(value) == words
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [("text", "run"), ("markdown", "run"), ("text", "ladder"), ("text", "bench")]
+)
+def test_an_allocator_that_cannot_be_tuned_is_not_called_tuned(make_report, results, form, kind):
+    """Documents of an older version do not say, and theirs was tuned."""
+    render = {"run": report.render, "ladder": render_ladder, "bench": render_bench}[kind]
+    document = make_report() if kind == "run" else json.loads(results(kind).read_text("utf-8"))
+    assert "allocator tuned" in " ".join(render(document, form).split())
+    document["environment"] = {**document["environment"], "allocator_tunable": False}
+    text = " ".join(render(document, form).replace("\\", "").split())
+    assert "allocator tuned" not in text
+    assert "allocator not tuned" in text

@@ -1,6 +1,7 @@
 """predict, verify and export on the command line: what they print and how they end."""
 
 import csv
+import ctypes
 import io
 import json
 import sys
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from slimcv import cli
+from slimcv.measure import allocator
 
 
 @pytest.fixture
@@ -51,6 +53,19 @@ def test_predict_as_text_reads_a_list_from_stdin(call, folder, pictures, monkeyp
     assert code == 0
     assert [line.split("  ")[1].split(" ")[0] for line in out.splitlines()] == ["blue", "green"]
     assert "error" not in err
+
+
+@pytest.mark.parametrize(("runtime", "said"), [("eager", True), ("onnxruntime", False)])
+def test_where_pytorch_predicts_the_allocator_is_tuned_or_said_not_to_be(
+    call, folder, pictures, monkeypatch, runtime, said
+):
+    real = ctypes.CDLL
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda name, *more, **how: object() if name is None else real(name, *more, **how)
+    )
+    for words in (("predict", folder, pictures / "blue"), ("verify", folder)):
+        code, _, err = call(*words, "--runtime", runtime)
+        assert (code, err.count(allocator.UNTUNED)) == (0, int(said)), words
 
 
 def test_predict_ends_with_2_where_nothing_can_be_read(call, folder, tmp_path):

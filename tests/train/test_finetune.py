@@ -265,11 +265,12 @@ def test_a_gradient_that_is_no_number_changes_no_weight_and_is_reported_with_its
     for clip in (0.0, 5.0):
         with pytest.raises(SlimcvError, match="the gradient is nan in epoch 1, step 1"):
             finetune(student, context(tmp_path, pictures), FinetuneSettings(clip=clip))
-    descent = Descent(student.model, FinetuneSettings(), precision="fp32")
     batch = Batch(torch.randn(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), None)
-    outcome = descent.step(batch, rate=0.1, group=1, update=True)
-    assert torch.isnan(outcome[2])
-    assert torch.equal(student.model.get_parameter("weight"), torch.ones(3))
+    for fused in (True, False):
+        descent = Descent(student.model, FinetuneSettings(fused_optimizer=fused), precision="fp32")
+        outcome = descent.step(batch, rate=0.1, group=1, update=True)
+        assert torch.isnan(outcome[2])
+        assert torch.equal(student.model.get_parameter("weight"), torch.ones(3))
 
 
 def test_early_stopping_ends_a_training_that_no_longer_gains(tmp_path, pictures):
@@ -363,9 +364,11 @@ def test_the_result_tells_what_the_teacher_cost(tmp_path, pictures):
     assert (alone.teacher, alone.teacher_form, alone.teacher_share) == (None, None, 0.0)
 
 
-def test_a_teacher_is_asked_live_where_pictures_are_cut_and_the_budget_allows_it(tmp_path, pictures):
+def test_a_teacher_is_asked_live_where_pictures_are_cut_and_the_budget_allows_it(tmp_path, pictures, caplog):
     settings = FinetuneSettings(epochs=2, crop=0.3, budget="10m")
-    live = finetune(variant(), context(tmp_path, pictures), settings)
+    with caplog.at_level("INFO", logger="slimcv"):
+        live = finetune(variant(), context(tmp_path, pictures), settings)
+    assert f"the live teacher took {live.teacher_seconds:.1f} s of the training's " in caplog.text
     assert (live.teacher, live.teacher_form) == ("live", "PyTorch")
     assert live.teacher_seconds > 0
     assert live.teacher_images_per_second > 0
@@ -417,6 +420,7 @@ def test_where_compiling_fails_it_is_trained_as_it_is_and_said(tmp_path, picture
     monkeypatch.setenv("PATH", "")
     result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=1, compile=True))
     assert not result.compiled
+    assert result.compile_seconds == 0
     (remark,) = result.remarks
     assert remark.startswith("trained without torch.compile: ")
 

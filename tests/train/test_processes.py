@@ -134,6 +134,28 @@ def test_a_launcher_that_says_too_little_is_refused(environment, message):
         launched.here(environment)
 
 
+def test_a_process_that_forgets_the_others_is_alone_for_every_launcher():
+    for words in (("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"), ("PMI_RANK", "PMI_SIZE")):
+        environment = {**dict.fromkeys(words, "2"), "PATH": "/bin"}
+        assert launched.place(environment) == (2, 2)
+        launched.forget(environment)
+        assert environment == {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, True),
+        ({"ACCELERATE_USE_CPU": "False"}, False),
+        ({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "RANK": "0"}, False),
+        ({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "PMI_RANK": "0"}, False),
+        ({"MASTER_ADDR": "127.0.0.1"}, False),
+    ],
+)
+def test_a_launcher_that_started_one_process_of_several_is_recognised(environment, expected):
+    assert launched.left_alone(environment) is expected
+
+
 def test_the_shares_of_all_processes_are_the_batches_of_one(data):
     alone = list(Feed(data.train, INPUT, SETTINGS, teaching=None, seed=0).epoch(1))
     feeds = [
@@ -313,19 +335,20 @@ def ranks(launcher):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_run_which_goes_on_with_the_same_command(pictures, model, tmp_path):
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_run_which_goes_on_with_the_same_command(pictures, model, tmp_path, victim):
     command = ("--data", "pictures", "--checkpoint-every", "1s")
     with optimize(tmp_path, *command) as launcher:
         assert until(launcher.stderr, r"(\d) processes on (\d) machine").groups() == ("2", "1")
         until(launcher.stderr, "epoch 40/10000")
-        other = ranks(launcher)[1]
+        other = ranks(launcher)[victim]
         os.kill(other, signal.SIGKILL)
         said, complained, seconds = ended(launcher)
     assert launcher.returncode != 0
     assert seconds < 30
     assert said == ""
     (error,) = (line for line in complained.splitlines() if line.startswith("error:"))
-    assert f"rank 1 on {os.uname().nodename} (process {other}) ended without a word" in error
+    assert f"rank {victim} on {os.uname().nodename} (process {other}) ended without a word" in error
     with optimize(tmp_path, *command) as launcher:
         until(launcher.stderr, r"going on with an interrupted training at epoch \d\d")
         until(launcher.stderr, "epoch")

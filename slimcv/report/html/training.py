@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimcv.report import figures
+from slimcv.report import figures, trainings
 from slimcv.report.charts import plane, scale
 from slimcv.report.charts.plane import Line
-from slimcv.report.html.parts import Block, Cell, Chart, Table
+from slimcv.report.html.parts import Block, Cell, Chart, Note, Table
 
 _CURVES = (
     ("tuning_top1", "tuning", "tuning split, never trained on"),
@@ -19,17 +19,13 @@ _CURVES = (
 
 def blocks(report: Mapping[str, Any]) -> list[Block]:
     """A chart for each training of the run."""
-    return [_chart(step, finetuned) for step, finetuned in _trainings(report["steps"])]
-
-
-def _trainings(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Each training once: what came out of it carries its history on through later steps."""
-    seen: list[Any] = []
-    for step in steps:
-        finetuned = (step["details"].get("variant") or {}).get("finetune")
-        if finetuned and len(finetuned.get("history") or ()) > 1 and finetuned["history"] not in seen:
-            seen.append(finetuned["history"])
-            yield step, finetuned
+    charts = [
+        _chart(step, finetuned)
+        for step, finetuned in trainings.of(report["steps"])
+        if len(finetuned["history"]) > 1
+    ]
+    notes = [Note(f"{line[:1].upper()}{line[1:]}.") for line in trainings.lines(report)]
+    return [*charts, *notes]
 
 
 def _chart(step: Mapping[str, Any], finetuned: Mapping[str, Any]) -> Chart:
