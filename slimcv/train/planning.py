@@ -9,9 +9,10 @@ from typing import Any
 from torch.fx import GraphModule
 
 from slimcv.data import Dataset
+from slimcv.measure import room
 from slimcv.step import Context, InputSpec
+from slimcv.train import maps, sizing, teaching
 from slimcv.train import precision as precisions
-from slimcv.train import sizing, teaching
 from slimcv.train.feed import Feed
 from slimcv.train.precision import Precision
 from slimcv.train.processes import group as processing
@@ -89,7 +90,10 @@ def decide(
     remarks: Remarks,
 ) -> Plan:
     """Measure what is left to be measured. Raises SlimcvError where training does not fit the memory."""
-    probe = settings.model_copy(update={"batch": min(PROBE, settings.batch_pictures)})
+    # Told before anything is computed, which leaves memory behind that is used again.
+    free, processes = room.free_bytes(), processing.of(context)
+    most = maps.most(model, maps.of(model, input), free, processes=processes.local_count)
+    probe = settings.model_copy(update={"batch": max(2, min(PROBE, settings.batch_pictures, most))})
     first = next(Feed(data.train, input, probe, teaching=None, seed=0).epoch(1))
     try:
         with sizing.allocations():
@@ -106,7 +110,8 @@ def decide(
         seconds_left=allowance.left(),
         timed=form is not None,
         remarks=remarks,
-        processes=processing.of(context),
+        free_bytes=free,
+        processes=processes,
     )
     settings = settings.model_copy(update={"batch": size.batch, "accumulate": size.accumulate})
     _tell_rate(settings)
