@@ -44,7 +44,7 @@ def most(model: GraphModule, maps: Maps, free_bytes: int | None, *, processes: i
     """
     if free_bytes is None:
         return sys.maxsize
-    weights = COPIES * sum(value.nbytes for value in model.state_dict().values())
+    weights: int = COPIES * sum(value.nbytes for value in model.state_dict().values())
     left = int(SHARE_OF_FREE * free_bytes / processes) - weights
     return max(0, left // maps.training_bytes)
 
