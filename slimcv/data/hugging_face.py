@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import tarfile
 import tempfile
@@ -10,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from slimcv.data.folder import FULL, TABLES, Keeping, hold, make_room, writing
+from slimcv.data.folder import FREE_SHARE, FULL, TABLES, Keeping, free_bytes, hold, make_room, writing
+from slimcv.data.in_place import ParquetRows, TarRows
 from slimcv.data.sources import Listing, Sample
 from slimcv.errors import SlimcvError, nearest
 
@@ -32,21 +34,45 @@ LAYOUT_HINT = "expected what Dataset.save_to_disk wrote, a .parquet or .tar file
 ROOM_HINT = "free some space, put the cache elsewhere with --cache DIR or let it grow with --cache-limit"
 INSTALL_HINT = "pip install 'slimcv[hf]'"
 
+log = logging.getLogger("slimcv")
+
 DAMAGED = (OSError, ValueError, LookupError, TypeError, tarfile.TarError)
 """What `datasets` and Arrow raise on damaged files, beside exceptions of their own."""
 
 
+class _Table(Protocol):
+    """Rows with columns of these names, which have features of `datasets`."""
+
+    @property
+    def features(self) -> Mapping[str, Any]: ...
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one column."""
+
+    def value(self, row: int, column: str) -> Any:
+        """The value there. Raises OSError or ValueError."""
+
+
 @dataclass(frozen=True)
-class _Table:
+class _Kept:
     """A `datasets.Dataset`, its rows in the form that is quickest to read, and what keeps its files there."""
 
     dataset: Any
     home: Any = None
 
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """What is in each column."""
+        return self.dataset.features  # type: ignore[no-any-return]
+
     def column(self, name: str) -> list[Any]:
         """All values of one column."""
         values: list[Any] = self.dataset.select_columns([name])[:][name].to_pylist()
         return values
+
+    def value(self, row: int, column: str) -> Any:
+        """The value there."""
+        return self.dataset[row][column][0].as_py()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +86,7 @@ class Cell:
 
     def read(self) -> bytes:
         """The contents of the picture's file. Raises OSError, or ValueError for an empty cell."""
-        value = self.table.dataset[self.row][self.column][0].as_py()
+        value = self.table.value(self.row, self.column)
         if isinstance(value, Mapping):
             contents, path = value.get("bytes"), value.get("path")
             value = Path(path).read_bytes() if contents is None and path else contents
@@ -74,8 +100,9 @@ def find(address: str, keeping: Keeping) -> Listing:
 
     PATH is a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote, a Parquet file, a
     WebDataset tar, or a folder of either whose names tell the splits apart. Parquet and tar files are first
-    copied into tables that can be read in any order, in the cache folder and within its limit. Columns are
-    found by their types unless named; splits are called train and validation, val, valid, dev or test.
+    copied into tables that are quick to read in any order, in the cache folder and within its limit; where
+    they find no room they are read where they are. Columns are found by their types unless named; splits are
+    called train and validation, val, valid, dev or test.
 
     Raises SlimcvError where the library `datasets` is missing, or anything there is not of this form.
     """
@@ -90,11 +117,11 @@ def find(address: str, keeping: Keeping) -> Listing:
             raise SlimcvError(f"cannot read {path}: {_first_line(cause)}", hint) from cause
     train, held_out = _splits(tables, path)
     used = (train,) if held_out is None else (train, held_out)
-    features = tables[train].dataset.features
+    features = tables[train].features
     image = columns.get("image") or _image_column(datasets, features, path)
     label = columns.get("label") or _label_column(datasets, features, path)
     for name in used:
-        known = tables[name].dataset.column_names
+        known = list(tables[name].features)
         for column in (image, label):
             if column not in known:
                 raise SlimcvError(f"{path}: {name} has no column '{column}'", nearest(column, known))
@@ -151,7 +178,7 @@ def _tables(datasets: Any, path: Path, keeping: Keeping) -> tuple[dict[str, _Tab
         read = datasets.load_from_disk(str(path))
         splits = dict(read) if isinstance(read, Mapping) else {"train": read}
         identity = _identity(path, sorted(path.rglob("*")))
-        return {name: _Table(table.with_format("arrow")) for name, table in splits.items()}, identity
+        return {name: _Kept(table.with_format("arrow")) for name, table in splits.items()}, identity
     for suffix, builder in BUILDERS.items():
         files = [path] if path.suffix == suffix else sorted(path.rglob(f"*{suffix}"))
         if files:
@@ -186,26 +213,39 @@ def _by_split(path: Path, files: Sequence[Path]) -> dict[str, list[str]]:
 def _copied(
     datasets: Any, builder: str, files: Mapping[str, Sequence[str]], identity: str, keeping: Keeping
 ) -> dict[str, _Table]:
-    """The files as tables on disk, copied there unless they were before."""
+    """The files as tables on disk, copied there unless they were before, or where they are: without room."""
+    needed = sum(Path(file).stat().st_size for some in files.values() for file in some)
     if keeping.folder is None:
+        folder = Path(tempfile.gettempdir())
+        if needed > min(keeping.limit_bytes, FREE_SHARE * free_bytes(folder)):
+            return _in_place(datasets, builder, files, needed, folder)
         home: Any = tempfile.TemporaryDirectory(prefix="slimcv-")
         place = home.name
     else:
         folder = keeping.folder / f"{identity}{TABLES}"
-        needed = sum(Path(file).stat().st_size for some in files.values() for file in some)
         with writing(keeping.folder):
             if not (folder / "lock").exists():
                 if not make_room(keeping.folder, needed, limit_bytes=keeping.limit_bytes):
-                    raise SlimcvError(
-                        f"{needed / 1e9:.1f} GB of tables find no room in {keeping.folder}", ROOM_HINT
-                    )
+                    return _in_place(datasets, builder, files, needed, keeping.folder)
                 folder.mkdir(exist_ok=True)
             home = (folder / "lock").open("ab")
             hold(home)
         place = str(folder)
     data_files = {name: list(some) for name, some in files.items()}
     read = datasets.load_dataset(builder, data_files=data_files, cache_dir=place)
-    return {name: _Table(table.with_format("arrow"), home) for name, table in read.items()}
+    return {name: _Kept(table.with_format("arrow"), home) for name, table in read.items()}
+
+
+def _in_place(
+    datasets: Any, builder: str, files: Mapping[str, Sequence[str]], needed: int, folder: Path
+) -> dict[str, _Table]:
+    log.warning(
+        "%.1f GB of tables find no room in %s: their rows are read where they are, which takes longer",
+        needed / 1e9,
+        folder,
+    )
+    rows: Any = ParquetRows if builder == "parquet" else TarRows
+    return {name: rows(datasets, list(some)) for name, some in files.items()}
 
 
 def _splits(tables: Mapping[str, _Table], path: Path) -> tuple[str, str | None]:
