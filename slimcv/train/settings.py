@@ -86,7 +86,7 @@ class FinetuneSettings(BaseModel):
     )
     batch: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = Field(
         _REFERENCE_BATCH,
-        description="pictures a step, 2 or more; auto takes the fastest measured that fits the memory",
+        description="pictures a step, 2 or more; auto takes the fastest, measured without compile, that fits",
     )
     memory: Bytes | None = Field(
         None,
