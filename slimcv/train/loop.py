@@ -74,6 +74,8 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
             else planning.again(found, context, data, settings)
         )
         note(plan)
+        if allowance.left() <= 0:
+            manner = None  # There will be no step for which the teacher would have to say something.
         plan = planning.taught(plan, manner, context, data, input=variant.input, noted=note)
         note(plan)
         feed = Feed(
