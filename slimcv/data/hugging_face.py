@@ -9,14 +9,14 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl
 
 from slimcv.data.folder import FREE_SHARE, FULL, TABLES, Keeping, free_bytes, hold, make_room, writing
 from slimcv.data.in_place import ParquetRows, TarRows
 from slimcv.data.sources import Listing, Sample
+from slimcv.data.tables import Cell, Kept, Table
 from slimcv.errors import SlimcvError, nearest
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -34,65 +34,10 @@ LAYOUT_HINT = "expected what Dataset.save_to_disk wrote, a .parquet or .tar file
 ROOM_HINT = "free some space, put the cache elsewhere with --cache DIR or let it grow with --cache-limit"
 INSTALL_HINT = "pip install 'slimcv[hf]'"
 
-log = logging.getLogger("slimcv")
-
 DAMAGED = (OSError, ValueError, LookupError, TypeError, tarfile.TarError)
 """What `datasets` and Arrow raise on damaged files, beside exceptions of their own."""
 
-
-class _Table(Protocol):
-    """Rows with columns of these names, which have features of `datasets`."""
-
-    @property
-    def features(self) -> Mapping[str, Any]: ...
-
-    def column(self, name: str) -> list[Any]:
-        """All values of one column."""
-
-    def value(self, row: int, column: str) -> Any:
-        """The value there. Raises OSError or ValueError."""
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A `datasets.Dataset`, its rows in the form that is quickest to read, and what keeps its files there."""
-
-    dataset: Any
-    home: Any = None
-
-    @property
-    def features(self) -> Mapping[str, Any]:
-        """What is in each column."""
-        return self.dataset.features  # type: ignore[no-any-return]
-
-    def column(self, name: str) -> list[Any]:
-        """All values of one column."""
-        values: list[Any] = self.dataset.select_columns([name])[:][name].to_pylist()
-        return values
-
-    def value(self, row: int, column: str) -> Any:
-        """The value there."""
-        return self.dataset[row][column][0].as_py()
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The encoded picture in one row of a table; `filename` is what a message calls it."""
-
-    table: _Table
-    column: str
-    row: int
-    filename: str
-
-    def read(self) -> bytes:
-        """The contents of the picture's file. Raises OSError, or ValueError for an empty cell."""
-        value = self.table.value(self.row, self.column)
-        if isinstance(value, Mapping):
-            contents, path = value.get("bytes"), value.get("path")
-            value = Path(path).read_bytes() if contents is None and path else contents
-        if not isinstance(value, bytes):
-            raise ValueError("no picture in this row")
-        return value
+log = logging.getLogger("slimcv")
 
 
 def find(address: str, keeping: Keeping) -> Listing:
@@ -108,13 +53,8 @@ def find(address: str, keeping: Keeping) -> Listing:
     """
     path, columns = _parsed(address)
     datasets = _library()
-    with _local(datasets):
-        try:
-            tables, identity = _tables(datasets, path, keeping)
-        except (*DAMAGED, datasets.exceptions.DatasetsError) as error:
-            cause = error.__cause__ or error
-            hint = ROOM_HINT if isinstance(cause, OSError) and cause.errno in FULL else LAYOUT_HINT
-            raise SlimcvError(f"cannot read {path}: {_first_line(cause)}", hint) from cause
+    with _local(datasets), _readable(datasets, path):
+        tables, identity = _tables(datasets, path, keeping)
     train, held_out = _splits(tables, path)
     used = (train,) if held_out is None else (train, held_out)
     features = tables[train].features
@@ -125,7 +65,8 @@ def find(address: str, keeping: Keeping) -> Listing:
         for column in (image, label):
             if column not in known:
                 raise SlimcvError(f"{path}: {name} has no column '{column}'", nearest(column, known))
-    labels = {name: tables[name].column(label) for name in used}
+    with _readable(datasets, path):
+        labels = {name: tables[name].column(label) for name in used}
     names = _class_names(features[label], labels, path)
     found = {
         name: _samples(tables[name], image, f"{path}:{name}", identity, names, labels[name]) for name in used
@@ -172,13 +113,24 @@ def _local(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _tables(datasets: Any, path: Path, keeping: Keeping) -> tuple[dict[str, _Table], str]:
+@contextmanager
+def _readable(datasets: Any, path: Path) -> Iterator[None]:
+    """What is raised on damaged files and full disks becomes a SlimcvError."""
+    try:
+        yield
+    except (*DAMAGED, datasets.exceptions.DatasetsError) as error:
+        cause = error.__cause__ or error
+        hint = ROOM_HINT if isinstance(cause, OSError) and cause.errno in FULL else LAYOUT_HINT
+        raise SlimcvError(f"cannot read {path}: {_first_line(cause)}", hint) from cause
+
+
+def _tables(datasets: Any, path: Path, keeping: Keeping) -> tuple[dict[str, Table], str]:
     """The table of each split, and an identity that changes when the files do."""
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         read = datasets.load_from_disk(str(path))
         splits = dict(read) if isinstance(read, Mapping) else {"train": read}
         identity = _identity(path, sorted(path.rglob("*")))
-        return {name: _Kept(table.with_format("arrow")) for name, table in splits.items()}, identity
+        return {name: Kept(table.with_format("arrow")) for name, table in splits.items()}, identity
     for suffix, builder in BUILDERS.items():
         files = [path] if path.suffix == suffix else sorted(path.rglob(f"*{suffix}"))
         if files:
@@ -212,7 +164,7 @@ def _by_split(path: Path, files: Sequence[Path]) -> dict[str, list[str]]:
 
 def _copied(
     datasets: Any, builder: str, files: Mapping[str, Sequence[str]], identity: str, keeping: Keeping
-) -> dict[str, _Table]:
+) -> dict[str, Table]:
     """The files as tables on disk, copied there unless they were before, or where they are: without room."""
     needed = sum(Path(file).stat().st_size for some in files.values() for file in some)
     if keeping.folder is None:
@@ -233,12 +185,12 @@ def _copied(
         place = str(folder)
     data_files = {name: list(some) for name, some in files.items()}
     read = datasets.load_dataset(builder, data_files=data_files, cache_dir=place)
-    return {name: _Kept(table.with_format("arrow"), home) for name, table in read.items()}
+    return {name: Kept(table.with_format("arrow"), home) for name, table in read.items()}
 
 
 def _in_place(
     datasets: Any, builder: str, files: Mapping[str, Sequence[str]], needed: int, folder: Path
-) -> dict[str, _Table]:
+) -> dict[str, Table]:
     log.warning(
         "%.1f GB of tables find no room in %s: their rows are read where they are, which takes longer",
         needed / 1e9,
@@ -248,7 +200,7 @@ def _in_place(
     return {name: rows(datasets, list(some)) for name, some in files.items()}
 
 
-def _splits(tables: Mapping[str, _Table], path: Path) -> tuple[str, str | None]:
+def _splits(tables: Mapping[str, Table], path: Path) -> tuple[str, str | None]:
     """The names of the split to train on and of the one to report on, None where nothing is held out."""
     train = next((name for name in TRAIN if name in tables), None)
     if train is None and len(tables) == 1:
@@ -311,7 +263,7 @@ def _class_names(feature: Any, labels: Mapping[str, Sequence[Any]], path: Path) 
 
 
 def _samples(
-    table: _Table, image: str, place: str, identity: str, names: Mapping[Any, str], labels: Sequence[Any]
+    table: Table, image: str, place: str, identity: str, names: Mapping[Any, str], labels: Sequence[Any]
 ) -> tuple[Sample, ...]:
     split = place.rpartition(":")[2]
     found = []

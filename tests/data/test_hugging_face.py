@@ -162,6 +162,16 @@ def test_an_archive_that_is_cut_short_is_a_picture_that_cannot_be_read(tmp_path)
         rows.value(3, "png")
 
 
+def test_a_label_that_cannot_be_read_is_one_sentence_in_place_too(tmp_path):
+    archive(tmp_path / "a.tar", 4)
+    bad = (tmp_path / "a.tar").read_bytes()
+    at = bad.index(b"003.cls") + 512
+    (tmp_path / "a.tar").write_bytes(bad[:at] + b"x" + bad[at + 1 :])
+    for limit in (10**9, 2000):
+        with pytest.raises(SlimcvError, match="cannot read"):
+            find(f"hf:{tmp_path}/a.tar", Keeping(tmp_path / "cache", limit))
+
+
 def test_tables_in_the_cache_make_room_when_they_are_no_longer_used(tmp_path, caplog):
     archive(tmp_path / "a.tar", 12)
     archive(tmp_path / "b.tar", 12)
