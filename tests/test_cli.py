@@ -200,6 +200,28 @@ def test_a_dry_run_prints_the_resolved_plan_and_touches_nothing(slimcv, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_limits_of_training_reach_the_plan(slimcv):
+    words = ("optimize", "none.pt", "--dry-run", "--memory", "3GB", "--checkpoint-every", "5s")
+    code, out, err = slimcv(*words)
+    assert (code, err) == (0, "")
+    plan = " ".join(out.split())
+    assert plan.count("memory: 3000000000") == plan.count("checkpoint_every: 5.0") > 0
+    refused(slimcv(*words[:-1], "soon"), "checkpoint_every = 'soon'", "time between two states")
+
+
+@pytest.mark.slow
+def test_decoded_pictures_are_kept_where_and_as_far_as_it_is_said(slimcv, model, pictures, tmp_path):
+    (tmp_path / "only.yaml").write_text("gate: {max_drop: 100}\nsteps: [export_onnx]")
+    words = ("optimize", model, "--recipe", "./only.yaml", "--data", pictures, *SMALL)
+    for name, more, kept in (("a", (), 1), ("b", ("--cache-limit", "1kB"), 0), ("c", ("--no-cache",), 0)):
+        cache = tmp_path / f"cache-{name}"
+        code, _, err = slimcv(*words, "--out", tmp_path / name, "--cache", cache, *more)
+        assert code == 0, err
+        assert len(list(cache.glob("*.npy"))) == kept
+        assert ("they are decoded anew whenever they are needed" in err) == (name == "b")
+    refused(slimcv(*words, "--cache-limit", "much"), "--cache-limit")
+
+
 def test_a_mistyped_recipe_is_answered_before_anything_else(slimcv):
     refused(slimcv("optimize", "none.pt", "--recipe", "cpu_fats"), "cpu_fats", "did you mean 'cpu_fast'")
 

@@ -194,6 +194,28 @@ def test_parameters_reach_every_step_that_has_them_and_unknown_ones_are_told():
         recipe.load("cpu_int8").with_parameters(target_isa="avx3")
 
 
+LIMITED = """
+steps:
+  - global_average_pool
+  - prune_channels: {steps: 2, memory: 1GB}
+    recover: {epochs: 1, memory: 2GB}
+  - prune_weights: {sparsity: 0.5}
+  - finetune: {epochs: 3}
+  - export_onnx
+"""
+
+
+def test_settings_for_training_reach_whatever_trains(tmp_path):
+    (tmp_path / "limited.yaml").write_text(LIMITED)
+    plan = recipe.load(str(tmp_path / "limited.yaml")).with_training(memory="4GB", checkpoint_every="5s")
+    _, channels, weights, finetune, _ = plan.entries
+    for trained in (channels.step, channels.recover, weights.step, finetune.step):
+        assert (trained.memory, trained.checkpoint_every) == (4_000_000_000, 5.0)
+    assert (channels.step.steps, channels.recover.epochs, finetune.step.epochs) == (2, 1, 3)
+    with pytest.raises(SlimcvError, match="command line: memory = 'much': a size is like 500MB"):
+        plan.with_training(memory="much")
+
+
 CHAIN = """
 steps:
   - prune_weights: {sparsity: 0.5}

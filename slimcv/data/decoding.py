@@ -10,10 +10,11 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from slimcv.errors import SlimcvError
 
@@ -98,7 +99,7 @@ def decode(picture: Picture, height: int, width: int, channels: int) -> np.ndarr
     first frame stands for an animation, colour profiles are ignored. The size is reached in one antialiased
     bilinear resize that keeps nothing of the aspect ratio. A JPEG at least four times too large is decoded at
     a half, quarter or eighth of its size, never at less than twice the target, so that the antialiased resize
-    decides the pixels.
+    decides the pixels; so is a JPEG that Pillow has opened and nothing was read of, which stays as it is.
 
     Raises PictureError for a missing, damaged or unsupported picture and SlimcvError for another number
     of channels.
@@ -111,7 +112,7 @@ def decode(picture: Picture, height: int, width: int, channels: int) -> np.ndarr
     try:
         with _opened(picture) as image:
             orientation = _orientation(image)
-            if not isinstance(picture, Image.Image):
+            if image is not picture:
                 sideways = orientation in (5, 6, 7, 8)
                 image.draft(None, (2 * height, 2 * width) if sideways else (2 * width, 2 * height))
             flat = _flat(image)
@@ -143,16 +144,39 @@ def quiet_pillow() -> Iterator[None]:
 
 @contextmanager
 def _opened(picture: Picture) -> Iterator[Image.Image]:
-    if isinstance(picture, Image.Image):
-        yield picture
-    elif isinstance(picture, np.ndarray):
+    if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8:
             raise ValueError(f"an array of {picture.dtype}, not of uint8")
         yield Image.fromarray(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
+        return
+    file = _file(picture)
+    if isinstance(picture, Image.Image) and file is None:
+        yield picture
     else:
-        file = picture if isinstance(picture, str | os.PathLike) else io.BytesIO(picture.read())
         with Image.open(file, formats=tuple(FORMATS)) as image:
             yield image
+
+
+def _file(picture: str | os.PathLike[str] | Image.Image | Encoded) -> Any:
+    """The path or the contents, in memory, of the file that a picture is in.
+
+    Of an open picture None, unless it is a JPEG neither decoded yet nor made ready to be decoded small.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return picture
+    if not isinstance(picture, Image.Image):
+        return io.BytesIO(picture.read())
+    if not isinstance(picture, JpegImageFile) or not picture.tile or picture.decoderconfig:
+        return None
+    behind = picture.fp
+    if behind is None or not behind.seekable():
+        return None
+    place = behind.tell()
+    try:
+        behind.seek(0)
+        return io.BytesIO(behind.read())
+    finally:
+        behind.seek(place)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from slimcv.data.folder import FULL, TABLES, Keeping, hold, make_room, writing
+from slimcv.data.folder import FREE_SHARE, FULL, TABLES, Keeping, free_bytes, hold, make_room, writing
+from slimcv.data.in_place import ParquetRows, TarRows
 from slimcv.data.sources import Listing, Sample
+from slimcv.data.tables import Cell, Kept, Table
 from slimcv.errors import SlimcvError, nearest
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -35,38 +37,7 @@ INSTALL_HINT = "pip install 'slimcv[hf]'"
 DAMAGED = (OSError, ValueError, LookupError, TypeError, tarfile.TarError)
 """What `datasets` and Arrow raise on damaged files, beside exceptions of their own."""
 
-
-@dataclass(frozen=True)
-class _Table:
-    """A `datasets.Dataset`, its rows in the form that is quickest to read, and what keeps its files there."""
-
-    dataset: Any
-    home: Any = None
-
-    def column(self, name: str) -> list[Any]:
-        """All values of one column."""
-        values: list[Any] = self.dataset.select_columns([name])[:][name].to_pylist()
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The encoded picture in one row of a table; `filename` is what a message calls it."""
-
-    table: _Table
-    column: str
-    row: int
-    filename: str
-
-    def read(self) -> bytes:
-        """The contents of the picture's file. Raises OSError, or ValueError for an empty cell."""
-        value = self.table.dataset[self.row][self.column][0].as_py()
-        if isinstance(value, Mapping):
-            contents, path = value.get("bytes"), value.get("path")
-            value = Path(path).read_bytes() if contents is None and path else contents
-        if not isinstance(value, bytes):
-            raise ValueError("no picture in this row")
-        return value
+log = logging.getLogger("slimcv")
 
 
 def find(address: str, keeping: Keeping) -> Listing:
@@ -74,31 +45,28 @@ def find(address: str, keeping: Keeping) -> Listing:
 
     PATH is a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote, a Parquet file, a
     WebDataset tar, or a folder of either whose names tell the splits apart. Parquet and tar files are first
-    copied into tables that can be read in any order, in the cache folder and within its limit. Columns are
-    found by their types unless named; splits are called train and validation, val, valid, dev or test.
+    copied into tables that are quick to read in any order, in the cache folder and within its limit; where
+    they find no room they are read where they are. Columns are found by their types unless named; splits are
+    called train and validation, val, valid, dev or test.
 
     Raises SlimcvError where the library `datasets` is missing, or anything there is not of this form.
     """
     path, columns = _parsed(address)
     datasets = _library()
-    with _local(datasets):
-        try:
-            tables, identity = _tables(datasets, path, keeping)
-        except (*DAMAGED, datasets.exceptions.DatasetsError) as error:
-            cause = error.__cause__ or error
-            hint = ROOM_HINT if isinstance(cause, OSError) and cause.errno in FULL else LAYOUT_HINT
-            raise SlimcvError(f"cannot read {path}: {_first_line(cause)}", hint) from cause
+    with _local(datasets), _readable(datasets, path):
+        tables, identity = _tables(datasets, path, keeping)
     train, held_out = _splits(tables, path)
     used = (train,) if held_out is None else (train, held_out)
-    features = tables[train].dataset.features
+    features = tables[train].features
     image = columns.get("image") or _image_column(datasets, features, path)
     label = columns.get("label") or _label_column(datasets, features, path)
     for name in used:
-        known = tables[name].dataset.column_names
+        known = list(tables[name].features)
         for column in (image, label):
             if column not in known:
                 raise SlimcvError(f"{path}: {name} has no column '{column}'", nearest(column, known))
-    labels = {name: tables[name].column(label) for name in used}
+    with _readable(datasets, path):
+        labels = {name: tables[name].column(label) for name in used}
     names = _class_names(features[label], labels, path)
     found = {
         name: _samples(tables[name], image, f"{path}:{name}", identity, names, labels[name]) for name in used
@@ -145,13 +113,24 @@ def _local(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _tables(datasets: Any, path: Path, keeping: Keeping) -> tuple[dict[str, _Table], str]:
+@contextmanager
+def _readable(datasets: Any, path: Path) -> Iterator[None]:
+    """What is raised on damaged files and full disks becomes a SlimcvError."""
+    try:
+        yield
+    except (*DAMAGED, datasets.exceptions.DatasetsError) as error:
+        cause = error.__cause__ or error
+        hint = ROOM_HINT if isinstance(cause, OSError) and cause.errno in FULL else LAYOUT_HINT
+        raise SlimcvError(f"cannot read {path}: {_first_line(cause)}", hint) from cause
+
+
+def _tables(datasets: Any, path: Path, keeping: Keeping) -> tuple[dict[str, Table], str]:
     """The table of each split, and an identity that changes when the files do."""
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         read = datasets.load_from_disk(str(path))
         splits = dict(read) if isinstance(read, Mapping) else {"train": read}
         identity = _identity(path, sorted(path.rglob("*")))
-        return {name: _Table(table.with_format("arrow")) for name, table in splits.items()}, identity
+        return {name: Kept(table.with_format("arrow")) for name, table in splits.items()}, identity
     for suffix, builder in BUILDERS.items():
         files = [path] if path.suffix == suffix else sorted(path.rglob(f"*{suffix}"))
         if files:
@@ -185,30 +164,43 @@ def _by_split(path: Path, files: Sequence[Path]) -> dict[str, list[str]]:
 
 def _copied(
     datasets: Any, builder: str, files: Mapping[str, Sequence[str]], identity: str, keeping: Keeping
-) -> dict[str, _Table]:
-    """The files as tables on disk, copied there unless they were before."""
+) -> dict[str, Table]:
+    """The files as tables on disk, copied there unless they were before, or where they are: without room."""
+    needed = sum(Path(file).stat().st_size for some in files.values() for file in some)
     if keeping.folder is None:
+        folder = Path(tempfile.gettempdir())
+        if needed > min(keeping.limit_bytes, FREE_SHARE * free_bytes(folder)):
+            return _in_place(datasets, builder, files, needed, folder)
         home: Any = tempfile.TemporaryDirectory(prefix="slimcv-")
         place = home.name
     else:
         folder = keeping.folder / f"{identity}{TABLES}"
-        needed = sum(Path(file).stat().st_size for some in files.values() for file in some)
         with writing(keeping.folder):
             if not (folder / "lock").exists():
                 if not make_room(keeping.folder, needed, limit_bytes=keeping.limit_bytes):
-                    raise SlimcvError(
-                        f"{needed / 1e9:.1f} GB of tables find no room in {keeping.folder}", ROOM_HINT
-                    )
+                    return _in_place(datasets, builder, files, needed, keeping.folder)
                 folder.mkdir(exist_ok=True)
             home = (folder / "lock").open("ab")
             hold(home)
         place = str(folder)
     data_files = {name: list(some) for name, some in files.items()}
     read = datasets.load_dataset(builder, data_files=data_files, cache_dir=place)
-    return {name: _Table(table.with_format("arrow"), home) for name, table in read.items()}
+    return {name: Kept(table.with_format("arrow"), home) for name, table in read.items()}
 
 
-def _splits(tables: Mapping[str, _Table], path: Path) -> tuple[str, str | None]:
+def _in_place(
+    datasets: Any, builder: str, files: Mapping[str, Sequence[str]], needed: int, folder: Path
+) -> dict[str, Table]:
+    log.warning(
+        "%.1f GB of tables find no room in %s: their rows are read where they are, which takes longer",
+        needed / 1e9,
+        folder,
+    )
+    rows: Any = ParquetRows if builder == "parquet" else TarRows
+    return {name: rows(datasets, list(some)) for name, some in files.items()}
+
+
+def _splits(tables: Mapping[str, Table], path: Path) -> tuple[str, str | None]:
     """The names of the split to train on and of the one to report on, None where nothing is held out."""
     train = next((name for name in TRAIN if name in tables), None)
     if train is None and len(tables) == 1:
@@ -271,7 +263,7 @@ def _class_names(feature: Any, labels: Mapping[str, Sequence[Any]], path: Path) 
 
 
 def _samples(
-    table: _Table, image: str, place: str, identity: str, names: Mapping[Any, str], labels: Sequence[Any]
+    table: Table, image: str, place: str, identity: str, names: Mapping[Any, str], labels: Sequence[Any]
 ) -> tuple[Sample, ...]:
     split = place.rpartition(":")[2]
     found = []

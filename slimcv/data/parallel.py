@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from slimcv.measure.threads import available
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 AHEAD = 3
 """Parts that a core may be ahead of the one who asks: enough to keep it busy, little to hold in memory."""
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def in_order(
@@ -28,7 +24,7 @@ def in_order(
     The parts should take milliseconds each: handing one over takes a tenth of one. `ahead` is how many each
     core may be ahead. Parts not begun are dropped where the caller stops asking or the function raises.
     """
-    workers = cores()
+    workers = available()
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="slimcv-decode") as pool:
         try:

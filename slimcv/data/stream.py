@@ -11,9 +11,9 @@ import numpy as np
 
 from slimcv.data.decoding import quiet_pillow
 from slimcv.data.losses import report, stand_ins
-from slimcv.data.parallel import cores
 from slimcv.data.rows import Fault, Size, decode_rows
 from slimcv.data.sources import Sample
+from slimcv.measure.threads import available
 
 AHEAD_BYTES = 256 * 2**20
 """Memory that pictures decoded ahead may take."""
@@ -75,9 +75,9 @@ class Stream:
 
     def _begun(self, positions: np.ndarray) -> _Batch:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="slimcv-decode")
+            self._pool = ThreadPoolExecutor(available(), thread_name_prefix="slimcv-decode")
         pixels = np.zeros((len(positions), *self._size), dtype=np.uint8)
-        step = max(1, min(PART, -(-len(positions) // cores())))
+        step = max(1, min(PART, -(-len(positions) // available())))
         source = [self._instead.get(at, at) for at in positions.tolist()]
         wanted = [self._samples[at] for at in source]
         parts = {

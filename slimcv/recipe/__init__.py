@@ -117,13 +117,16 @@ class Recipe:
         return list(found.values())
 
     def with_training(self, **values: Any) -> Recipe:
-        """The same recipe with these fine-tuning settings in every entry that trains. Raises SlimcvError."""
+        """The same recipe with these fine-tuning settings wherever it trains: in every step that has them, as
+        prune_channels has some for its rounds, and in every `recover`. Raises SlimcvError.
+        """
         entries = []
         for entry in self.entries:
-            if entry.recover is not None:
+            known = {key: value for key, value in values.items() if key in type(entry.step).model_fields}
+            if known:
+                entry = replace(entry, step=changed(entry.step, known))
+            if values and entry.recover is not None:
                 entry = replace(entry, recover=changed(entry.recover, values))
-            elif entry.trains:
-                entry = replace(entry, step=changed(entry.step, values))
             entries.append(entry)
         return replace(self, entries=tuple(entries))
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimcv.data.decoding import PictureError, quiet_pillow
-from slimcv.data.parallel import AHEAD, cores, in_order
+from slimcv.data.parallel import AHEAD, in_order
 from slimcv.data.sources import picture_files
 from slimcv.errors import SlimcvError
+from slimcv.measure.threads import available
 from slimcv.serving.predictor import BATCH, Prediction, Predictor
 
 _TOGETHER = 8
@@ -72,7 +73,7 @@ def answered(
 
     spec = predictor.input
     together = _TOGETHER * spec.height * spec.width * spec.channels
-    ahead = max(AHEAD, _AHEAD_BYTES // (together * cores()))
+    ahead = max(AHEAD, _AHEAD_BYTES // (together * available()))
     with quiet_pillow():
         pictures = chain.from_iterable(in_order(read_some, _groups(paths), ahead=ahead))
         while some := list(islice(pictures, batch)):

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.step import Context, Gain, Stage, Step, Variant
+from slimcv.train.settings import Bytes, FinetuneSettings, Seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +60,13 @@ class PruneChannels(Step):
     steps: int = Field(default=1, ge=1, le=20, description="rounds of pruning, with training in between")
     epochs: int = Field(
         default=2, ge=1, description="rounds through the training pictures after each round but the last"
+    )
+    memory: Bytes | None = Field(
+        default=None,
+        description="the most memory that training in between may take, such as 4GB; null for what is free",
+    )
+    checkpoint_every: Seconds = Field(
+        default=60.0, description="time between two states of that training on disk"
     )
     correct: bool = Field(
         default=True, description="fit layers whose inputs were cut to what they gave before, on pictures"
@@ -162,15 +170,12 @@ class PruneChannels(Step):
 
     def _trained(self, variant: Variant, context: Context) -> Variant:
         from slimcv import train
-        from slimcv.train.settings import FinetuneSettings
 
         if context.data is None:
             return variant
-        details = variant.details
-        trained = train.finetune(
-            variant, context, FinetuneSettings.model_validate({"epochs": self.epochs})
-        ).variant
-        return replace(trained, details=details)
+        given = self.model_dump(include={"epochs", "memory", "checkpoint_every"})
+        trained = train.finetune(variant, context, FinetuneSettings.model_validate(given)).variant
+        return replace(trained, details=variant.details)
 
     def _batches(self, model: GraphModule, variant: Variant, context: Context) -> list[Tensor]:
         """Pictures to fit on, as many as the memory allows for the values of two networks."""

@@ -37,6 +37,9 @@ from slimcv.train.settings import FinetuneSettings
 from slimcv.train.state import Keeper, State
 from slimcv.train.training import OUT_OF_TIME, DivergedError, Training
 
+STATES = "2"
+"""What is kept of an unfinished training: to be raised where an older state cannot be gone on with."""
+
 log = logging.getLogger("slimcv")
 
 
@@ -46,23 +49,36 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
     data = _data(variant, context, settings)
     folder = context.workdir / f"training-{_key(variant, context, settings)}"
     states.tidy(folder)
-    saved = states.read(folder)
+    found = states.read(folder)
+    saved = found if found and found.tensors else None  # Before the first step there is a plan alone.
     allowance = Allowance(
         settings.budget,
         context.deadline,
-        spent=saved.values["elapsed"] if saved else 0.0,
+        spent=found.values["elapsed"] if found else 0.0,
         trained=saved.values["trained"] if saved else 0.0,
     )
-    remarks = Remarks(saved.values["remarks"] if saved else [])
+    remarks = Remarks(found.values["remarks"] if found else [])
+    keeper = Keeper(folder, settings.checkpoint_every, remarks)
+
+    def note(plan: Plan) -> None:
+        if saved is None and allowance.left() > 0:
+            begun = {"elapsed": allowance.elapsed(), "stopped": "", "peak_bytes": 0}
+            keeper.write(State({}, _beside(plan, remarks) | begun))
+
     model, seed = private(variant.model), context.seed + settings.seed
     with torch.no_grad():
         data.check_outputs(model(torch.zeros(1, *variant.input.shape)).shape[1])
     with tuned_for_training(context.train_threads, remarks):
-        plan = (
+        plan, manner = (
             planning.decide(model, variant.input, context, data, settings, allowance, remarks)
-            if saved is None
-            else planning.again(saved, variant.input, context, data, settings)
+            if found is None
+            else planning.again(found, context, data, settings)
         )
+        note(plan)
+        if allowance.left() <= 0:
+            manner = None  # There will be no step for which the teacher would have to say something.
+        plan = planning.taught(plan, manner, context, data, input=variant.input, noted=note)
+        note(plan)
         feed = Feed(
             data.train, variant.input, plan.settings, teaching=plan.teaching, seed=seed, processes=processes
         )
@@ -87,9 +103,8 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
             )  # fmt: skip
             if saved is not None:
                 training.resume(saved)
-            peak_before = saved.values["peak_bytes"] if saved else 0
+            peak_before = found.values["peak_bytes"] if found else 0
             memory.reset_peak()
-            keeper = Keeper(folder, settings.checkpoint_every, remarks)
             beside = {"compiled": forward is not None, "compile_seconds": compiling}
             _train(training, plan, keeper, remarks, beside=beside)
         peak = max(memory.peak(), peak_before)
@@ -224,6 +239,7 @@ def _key(variant: Variant, context: Context, settings: FinetuneSettings) -> str:
         repr((variant.input, context.teacher.input, context.seed, context.train_threads)),
         context.data.fingerprint if context.data is not None else "",
         settings.model_dump_json(exclude={"checkpoint_every"}),
+        STATES,
     )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -238,8 +254,7 @@ def _train(
 
     def keep() -> None:
         state = training.state()
-        own = {"plan": plan.as_json(), "remarks": remarks.lines, "peak_bytes": memory.peak()}
-        keeper.write(State(state.tensors, {**state.values, **own, **beside}))
+        keeper.write(State(state.tensors, {**state.values, **_beside(plan, remarks), **beside}))
 
     if training.stopped:
         return
@@ -265,6 +280,11 @@ def _train(
             ) from error
     if training.stopped != OUT_OF_TIME:
         keep()
+
+
+def _beside(plan: Plan, remarks: Remarks) -> dict[str, Any]:
+    """What is kept beside the state of a training."""
+    return {"plan": plan.as_json(), "remarks": remarks.lines, "peak_bytes": memory.peak()}
 
 
 def _seconds_per_epoch(history: list[Epoch]) -> float | None:

@@ -63,12 +63,12 @@ _Size = Annotated[
 ]
 """How durations and sizes are written, which is what the schema of recipes says of them."""
 
-_Seconds = Annotated[
+Seconds = Annotated[
     float,
     BeforeValidator(_parsed, json_schema_input_type=_Positive | _Duration),
     Field(gt=0, allow_inf_nan=False),
 ]
-_Bytes = Annotated[int, BeforeValidator(_parsed_size, json_schema_input_type=_Positive | _Size), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_parsed_size, json_schema_input_type=_Positive | _Size), Field(gt=0)]
 
 
 class FinetuneSettings(BaseModel):
@@ -77,7 +77,7 @@ class FinetuneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(12, ge=1, le=10_000, description="rounds through the training pictures, 1 or more")
-    budget: _Seconds | None = Field(
+    budget: Seconds | None = Field(
         None,
         description="wall time for teacher and training together, such as 90s, 10m or 1h30m; null for none",
     )
@@ -86,9 +86,9 @@ class FinetuneSettings(BaseModel):
     )
     batch: Annotated[int, Field(ge=2, le=4096)] | Literal["auto"] = Field(
         _REFERENCE_BATCH,
-        description="pictures a step, 2 or more; auto takes the fastest measured that fits the memory",
+        description="pictures a step, 2 or more; auto takes the fastest, measured without compile, that fits",
     )
-    memory: _Bytes | None = Field(
+    memory: Bytes | None = Field(
         None,
         description="the most memory that training may take, such as 4GB; null for what the machine has free",
     )
@@ -140,7 +140,7 @@ class FinetuneSettings(BaseModel):
         description="cached asks once about whole pictures, live about every picture as it was changed; "
         "auto is live where crop, shift or colour is on and the teacher is fast enough",
     )
-    checkpoint_every: _Seconds = Field(
+    checkpoint_every: Seconds = Field(
         60.0, description="time between two states on disk, which a killed training goes on from"
     )
     flip: bool = Field(True, description="half of the pictures are mirrored left to right")

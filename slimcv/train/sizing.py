@@ -8,20 +8,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.fx import GraphModule
 
 from slimcv.data import Split
 from slimcv.data.batches import gather, normalise
 from slimcv.errors import SlimcvError
-from slimcv.measure import memory, room
+from slimcv.measure import memory
 from slimcv.models import capture
 from slimcv.step import InputSpec
-from slimcv.train import objective
+from slimcv.train import maps, objective
+from slimcv.train.maps import SHARE_OF_FREE
 from slimcv.train.optimizer import adamw
 from slimcv.train.precision import Precision, autocast
 from slimcv.train.processes.group import ALONE, Processes
@@ -36,9 +36,6 @@ MAPS_BYTES = 2**27
 
 STEPS_AN_EPOCH = 8
 """A batch that leaves fewer updates an epoch learns too slowly, however fast it is."""
-
-SHARE_OF_FREE = 0.8
-"""The part of the free memory that training may take where no limit is given."""
 
 WORTHWHILE = 1.03
 """How much faster a larger batch must be; it pays with fewer updates an epoch."""
@@ -97,24 +94,28 @@ def choose(
     seconds_left: float,
     timed: bool,
     remarks: Remarks,
+    free_bytes: int | None,
     processes: Processes = ALONE,
 ) -> Size:
     """The batch that the settings ask for, where it fits, or the fastest one that does.
 
-    Of several `processes` each takes its share of a batch, which is what is tried, and of the free memory.
+    `free_bytes` is what the machine has free (see slimcv.measure.room). Of several `processes` each takes its
+    share of a batch, which is what is tried, and of the free memory.
 
-    Tried on a copy of `model` with `split`'s first pictures, up to the update of the weights. A given batch
-    that does not fit is halved, and `accumulate` doubled for it, until it does; `timed` says that what it
-    takes matters, which costs a second step. A network without BatchNorm, whose gradients do not depend on
-    how a batch is divided, is given it in parts where its maps are large. Raises SlimcvError where two
-    pictures do not fit.
+    Tried on a copy of `model` with `split`'s first pictures, up to the update of the weights, unless its maps
+    tell beforehand that there is no room. A given batch that does not fit is halved, and `accumulate` doubled
+    for it, until it does; `timed` says that what it takes matters, which costs a second step. A network
+    without BatchNorm, whose gradients do not depend on how a batch is divided, is given it in parts where its
+    maps are large. Raises SlimcvError where two pictures do not fit.
     """
     count = processes.count
     if seconds_left <= 0:
         return Size(settings.batch_pictures, settings.accumulate)
-    trial = Trial(model, split, input, settings, precision)
+    trial = Trial(
+        model, split, input, settings, precision, free_bytes=free_bytes, processes=processes.local_count
+    )
     if settings.batch == "auto":
-        limit = settings.memory or _free_limit(processes.local_count)
+        limit = settings.memory or _limit(free_bytes, processes.local_count)
         found = _fastest(trial, len(split) // count, limit, settings, seconds_left=seconds_left)
         return Size(count * found.batch, found.accumulate, found.seconds_each)
     return _fitting(trial, len(split), settings, remarks, timed=int(timed), count=count)
@@ -130,8 +131,14 @@ class Trial:
         input: InputSpec,
         settings: FinetuneSettings,
         precision: Precision,
+        *,
+        free_bytes: int | None = None,
+        processes: int = 1,
     ) -> None:
         self._model = capture.copy(model)
+        capture.set_training(self._model, False)
+        self._maps = maps.of(self._model, input)
+        self._most = maps.most(self._model, self._maps, free_bytes, processes=processes)
         capture.set_training(self._model, True)
         self._optimizer = adamw(list(self._model.parameters()), 1e-9, 0.0)
         self._pixels = split.pixels(input.height, input.width, input.channels)
@@ -144,10 +151,14 @@ class Trial:
         """The part of a batch to take at once: halved until its maps are not too large."""
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self._model.modules()):
             return batch
-        each = _map_bytes(self._model, self._input)
+        each = self._maps.together
         while batch % 2 == 0 and batch // 2 >= FIRST and batch * each > MAPS_BYTES:
             batch //= 2
         return batch
+
+    def has_room(self, batch: int) -> bool:
+        """Whether so many pictures can be tried: Linux ends a process that takes too much, unasked."""
+        return batch <= self._most
 
     def run(self, batch: int, *, timed: int, limited: bool) -> Tried:
         """A step that does not count, and the fastest of `timed` more. Raises MemoryError.
@@ -236,30 +247,6 @@ def _fitting(
     return Size(batch, parts * settings.accumulate, found.seconds_each)
 
 
-class _Maps(fx.Interpreter):
-    """Runs a graph and keeps what each node made, by the memory it lies in."""
-
-    def __init__(self, model: GraphModule) -> None:
-        super().__init__(model, garbage_collect_values=False)
-        self.storages: dict[int, torch.UntypedStorage] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """A node's result."""
-        result = super().run_node(n)
-        if isinstance(result, torch.Tensor) and n.op != "get_attr":
-            storage = result.untyped_storage()
-            self.storages[storage.data_ptr()] = storage
-        return result
-
-
-def _map_bytes(model: GraphModule, input: InputSpec) -> int:
-    """What the maps of one picture take, input and outputs included."""
-    maps = _Maps(model)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        maps.run(torch.zeros(1, *input.shape))
-    return sum(storage.nbytes() for storage in maps.storages.values())
-
-
 def _shrunk(trial: Trial, most: int, limit: int | None) -> Tried:
     """The first of `most` pictures and its halves that fits."""
     batch = most
@@ -269,14 +256,17 @@ def _shrunk(trial: Trial, most: int, limit: int | None) -> Tried:
             return found
         batch //= 2
     where = "the memory there is" if limit is None else f"{limit / 1e9:.3g} GB"
+    more = "free some" if limit is None else "give it more with `memory`"
     raise SlimcvError(
         f"training does not fit into {where}, not even with {SMALLEST} pictures a step",
-        "give it more with `memory`, or make the network or its input smaller before",
+        f"{more}, or make the network or its input smaller before",
     )
 
 
 def _tried(trial: Trial, batch: int, limit: int | None, *, timed: int) -> Tried | None:
     """What steps of that many pictures took, None where they do not fit."""
+    if not trial.has_room(batch):
+        return None
     try:
         found = trial.run(batch, timed=timed, limited=limit is not None)
     except MemoryError:
@@ -295,7 +285,7 @@ def _still_gaining(tried: list[Tried]) -> bool:
 def _expected_bytes(tried: list[Tried], batch: int) -> float:
     """The peak to be expected, on the straight line through the last two; 0 where there is none yet.
 
-    Asked before a size is tried, because Linux ends a process that takes too much instead of refusing it.
+    Asked before a size is tried, beside Trial.has_room: what was measured is nearer the truth.
     """
     if len(tried) < 2:
         return 0.0
@@ -304,9 +294,8 @@ def _expected_bytes(tried: list[Tried], batch: int) -> float:
     return last.peak_bytes + each * (batch - last.batch)
 
 
-def _free_limit(local_count: int) -> int:
+def _limit(free_bytes: int | None, processes: int) -> int:
     """What each of so many processes on this machine may come to where no limit is given."""
-    free = room.free_bytes()
-    if free is None:
+    if free_bytes is None:
         return sys.maxsize
-    return memory.resident() + int(SHARE_OF_FREE * free / local_count)
+    return memory.resident() + int(SHARE_OF_FREE * free_bytes / processes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ SHARE_OF_TIME = 0.5
 """The part of the remaining time that the teacher may have."""
 
 log = logging.getLogger("slimcv")
+Noted = Callable[[float, int], None]
+"""Is told the seconds that asking took so far, and about how many pictures; all answers are on disk then."""
 
 
 @dataclass(frozen=True)
@@ -60,45 +63,67 @@ class Targets:
         return found
 
 
+def affordable(
+    context: Context, split: Split, *, views: tuple[int, ...], seconds_left: float, form: Form | None = None
+) -> tuple[tuple[int, ...], Form | None]:
+    """The views that there is time for, and the form to ask in; no views where there is none for view 0.
+
+    What is on disk costs nothing, and where it is all that needs no form. The rest is asked about in `form`,
+    by default in the fastest, as far as it takes no more than half of `seconds_left`.
+    """
+    missing = _missing(_files(context, views), len(split))
+    if not missing:
+        return views, None
+    form = form or asking.fastest(context, split, pictures=len(missing) * len(split))
+    seconds_each = form.seconds_each / processing.of(context).count
+    most = SHARE_OF_TIME * seconds_left / max(seconds_each * len(split), 1e-9)
+    if most < len(missing):
+        left_out = missing[max(0, int(most)) :]
+        asked = len(missing) - len(left_out)
+        log.info("too little time to ask the teacher about %d views: %d asked", len(views), asked)
+        views = tuple(view for view in views if view not in left_out)
+    return (views if 0 in views else ()), form
+
+
 def targets(
     context: Context,
     split: Split,
     *,
     views: tuple[int, ...],
-    seconds_left: float,
-    form: asking.Form | None = None,
+    form: Form | None = None,
     every: float = 60.0,
-) -> Targets | None:
+    noted: Noted | None = None,
+) -> Targets:
     """Ask `context.teacher` about `split` at its own input size, or read from disk what it said before.
 
-    It is asked in `form`, by default in the fastest. Where all views would take over half of `seconds_left`,
-    as many as fit are asked about; None where the unchanged pictures alone do not fit. What was answered is
-    on disk after `every` so many seconds, and not asked again. Several processes ask about a share each.
-    Raises SlimcvError where the work folder cannot be written.
+    It is asked in `form`, by default in the fastest, about all `views`, view 0 among them. What was answered
+    is on disk after `every` so many seconds, when `noted` is told, and not asked again. Several processes ask
+    about a share each. Raises SlimcvError where the work folder cannot be written.
     """
-    begun = time.perf_counter()
     files = _files(context, views)
-    missing = [view for view, path in files.items() if _read(path, len(split)) is None]
+    missing = _missing(files, len(split))
+    seconds, asked, begun = 0.0, 0, time.perf_counter()
+
+    def kept(pictures: int) -> None:
+        nonlocal seconds, asked
+        seconds, asked = time.perf_counter() - begun, asked + pictures
+        if noted is not None:
+            noted(seconds, asked)
+
     if missing:
         form = form or asking.fastest(context, split, pictures=len(missing) * len(split))
-        seconds_each = form.seconds_each / processing.of(context).count
-        affordable = SHARE_OF_TIME * seconds_left / max(seconds_each * len(split), 1e-9)
-        if affordable < len(missing):
-            missing = missing[: max(0, int(affordable))]
-            log.info("too little time to ask the teacher about %d views: %d asked", len(views), len(missing))
         for number, view in enumerate(missing, start=1):
-            asked = f"teacher, view {number} of {len(missing)}"
-            _write(files[view], _ask(context, split, form, files[view], view=view, name=asked, every=every))
-            _part(files[view]).unlink(missing_ok=True)
-    logits = {view: read for view, path in files.items() if (read := _read(path, len(split))) is not None}
-    if 0 not in logits:
-        return None
+            name = f"teacher, view {number} of {len(missing)}"
+            _ask(context, split, form, files[view], view=view, name=name, every=every, kept=kept)
+        log.info("the teacher answered for %d pictures in %.1f s (%s)", asked, seconds, form.name)
+    logits = {view: np.load(path, mmap_mode="r", allow_pickle=False) for view, path in files.items()}
     top1 = 100.0 * float(np.mean(logits[0].argmax(axis=1) == split.labels))
-    if not missing or form is None:
-        return Targets(logits, top1, 0.0)
-    seconds, count = time.perf_counter() - begun, len(missing) * len(split)
-    log.info("the teacher answered for %d pictures in %.1f s (%s)", count, seconds, form.name)
-    return Targets(logits, top1, seconds, count, form.name)
+    return Targets(logits, top1, seconds, asked, form.name if missing and form else None)
+
+
+def answered(context: Context, split: Split, *, views: tuple[int, ...]) -> bool:
+    """Whether all that the teacher says in these views is on disk."""
+    return not _missing(_files(context, views), len(split))
 
 
 def fingerprint(model: GraphModule) -> str:
@@ -116,6 +141,11 @@ def _files(context: Context, views: tuple[int, ...]) -> dict[int, Path]:
     parts = f"{fingerprint(context.teacher.model)} {context.teacher.input!r} {data}"
     key = hashlib.sha256(parts.encode()).hexdigest()[:24]
     return {view: context.workdir / "teacher" / f"{key}-view{view}.npy" for view in views}
+
+
+def _missing(files: dict[int, Path], count: int) -> list[int]:
+    """The views that are not answered for yet."""
+    return [view for view, path in files.items() if _read(path, count) is None]
 
 
 def _part(path: Path) -> Path:
@@ -155,29 +185,43 @@ def together(context: Context, form: Form, found: Tensor, count: int, *, view: i
 
 
 def _ask(
-    context: Context, split: Split, form: Form, path: Path, *, view: int, name: str, every: float
-) -> np.ndarray:
-    """The outputs for all pictures in one view, in order; a part of them may be on disk."""
+    context: Context,
+    split: Split,
+    form: Form,
+    path: Path,
+    *,
+    view: int,
+    name: str,
+    every: float,
+    kept: Callable[[int], None],
+) -> None:
+    """Write the outputs for all pictures in one view, in order; the first of them may be on disk.
+
+    `kept` is told how many more of them are, each time.
+    """
     before = _read_any(_part(path))
     answers = [] if before is None else [np.array(before)]
-    first = 0 if before is None else len(before)
+    first = done = 0 if before is None else len(before)
     processes = processing.of(context)
     pixels = asking.teacher_pixels(context, split)
     starts = range(first, len(pixels), BATCH * processes.count)
     wholes = [np.arange(start, min(start + starts.step, len(pixels))) for start in starts]
     parts = (processes.part(whole) for whole in wholes)
     begun = written = time.perf_counter()
-    progress = Progress()
+    noted, progress = first, Progress()
     for index, (_, found) in zip(wholes, gathered(pixels, parts), strict=True):
         processes.order(Order.ASK, asking.FORMS.index(form.name), view, index[0], index[-1] + 1)
         answers.append(together(context, form, found, len(index), view=view))
+        done = int(index[-1]) + 1
         if progress.due:
-            done = int(index[-1]) + 1
             speed = (done - first) / (time.perf_counter() - begun)
             left = (len(pixels) - done) / speed
             text = f"{name}: {done}/{len(pixels)}, {speed:.0f} images/s, ETA {left:.0f} s"
             progress.tell(text, share=done / len(pixels))
         if time.perf_counter() - written >= every:
             _write(_part(path), np.concatenate(answers))
-            written = time.perf_counter()
-    return np.concatenate(answers).astype(np.float32, copy=False)
+            kept(done - noted)
+            noted, written = done, time.perf_counter()
+    _write(path, np.concatenate(answers).astype(np.float32, copy=False))
+    _part(path).unlink(missing_ok=True)
+    kept(done - noted)

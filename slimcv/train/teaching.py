@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import Literal
 
 from slimcv.data import Dataset
 from slimcv.step import Context, InputSpec
@@ -12,7 +14,7 @@ from slimcv.train.feed import augmentation
 from slimcv.train.live import Live
 from slimcv.train.schedule import Allowance
 from slimcv.train.settings import FinetuneSettings
-from slimcv.train.teacher import SHARE_OF_TIME, Targets
+from slimcv.train.teacher import SHARE_OF_TIME, Noted, Targets
 
 BETTER_THAN_CHANCE = 1.5
 """A teacher below this multiple of chance on the training pictures has nothing to teach."""
@@ -21,9 +23,16 @@ log = logging.getLogger("slimcv")
 Teaching = Targets | Live
 
 
-def how(teaching: Teaching | None) -> str | None:
-    """`cached`, `live` or None, as it is written down."""
-    return None if teaching is None else "live" if isinstance(teaching, Live) else "cached"
+@dataclass(frozen=True)
+class Manner:
+    """How the teacher is asked: `live`, or `cached` about `views` beforehand.
+
+    `form` is None where all that is asked was answered before.
+    """
+
+    how: Literal["cached", "live"]
+    form: Form | None
+    views: tuple[int, ...] = ()
 
 
 def live_form(context: Context, data: Dataset, settings: FinetuneSettings) -> Form | None:
@@ -45,33 +54,50 @@ def choose(
     data: Dataset,
     settings: FinetuneSettings,
     *,
-    input: InputSpec,
     allowance: Allowance,
     form: Form | None,
     student_seconds: float | None,
-) -> Teaching | None:
+) -> Manner | None:
     """The teacher live in `form` where there is one and it is affordable, else what it says beforehand.
 
-    `student_seconds` is what a picture takes in a training step. None where the teacher is not wanted, not
-    affordable at all or not worth listening to.
+    `student_seconds` is what a picture takes in a training step. None where the teacher is not wanted or not
+    affordable at all.
     """
     if settings.distill == 0.0:
         return None
-    teaching: Teaching | None
     if form is not None and _affordable(form, data, settings, allowance, student_seconds):
-        teaching = _live(context, data, settings, form, input)
+        return Manner("live", form)
+    flips = augmentation(settings).flips
+    views, form = teacher.affordable(
+        context, data.train, views=flips, seconds_left=allowance.left(), form=form
+    )
+    if not views:
+        log.warning("there is no time to ask the teacher: only the labels are learnt from")
+        return None
+    return Manner("cached", form, views)
+
+
+def taught(
+    context: Context,
+    data: Dataset,
+    settings: FinetuneSettings,
+    manner: Manner,
+    *,
+    input: InputSpec,
+    noted: Noted | None = None,
+) -> Teaching | None:
+    """What the teacher says, asked in this manner; None where it is not worth listening to.
+
+    `noted` is told what asking beforehand took, whenever answers were put on disk.
+    """
+    teaching: Teaching
+    if manner.how == "live" and manner.form is not None:
+        teaching = _live(context, data, settings, manner.form, input)
     else:
+        every = settings.checkpoint_every
         teaching = teacher.targets(
-            context,
-            data.train,
-            views=augmentation(settings).flips,
-            seconds_left=allowance.left(),
-            form=form,
-            every=settings.checkpoint_every,
+            context, data.train, views=manner.views, form=manner.form, every=every, noted=noted
         )
-        if teaching is None:
-            log.warning("there is no time to ask the teacher: only the labels are learnt from")
-            return None
         data.check_outputs(teaching.logits[0].shape[1])
     if teaching.top1 < BETTER_THAN_CHANCE * 100.0 / len(data.classes):
         log.warning(
@@ -80,24 +106,6 @@ def choose(
         )
         return None
     return teaching
-
-
-def again(
-    context: Context,
-    data: Dataset,
-    settings: FinetuneSettings,
-    *,
-    input: InputSpec,
-    how: str | None,
-    form: str | None,
-) -> Teaching | None:
-    """What an interrupted training had chosen: `how` it asked the teacher, and in what `form`."""
-    if how is None:
-        return None
-    if how == "live" and form is not None:
-        return _live(context, data, settings, asking.named(context, form), input)
-    views = augmentation(settings).flips
-    return teacher.targets(context, data.train, views=views, seconds_left=float("inf"))
 
 
 def _live(context: Context, data: Dataset, settings: FinetuneSettings, form: Form, input: InputSpec) -> Live:

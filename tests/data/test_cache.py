@@ -125,6 +125,15 @@ def test_a_changed_picture_is_decoded_again(samples, folder, tmp_path):
     assert (pixels(changed, folder)[0] == 255).all()
 
 
+def test_a_picture_written_anew_is_told_by_its_time_alone(samples, folder, tmp_path):
+    pixels(samples, folder)
+    before, status = files(folder), Path(samples[0].path).stat()
+    os.utime(samples[0].path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    changed = find(str(tmp_path / "data")).train
+    assert np.array_equal(pixels(changed, folder), expected(samples))
+    assert len(files(folder)) == len(before) + 1
+
+
 def test_two_at_once_decode_once(samples, folder, caplog):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: pixels(samples, folder), range(4)))

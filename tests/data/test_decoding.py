@@ -1,5 +1,6 @@
 """Every ordinary form of picture becomes the same pixels; what is damaged is said to be."""
 
+import io
 import subprocess
 import sys
 import warnings
@@ -113,6 +114,24 @@ def test_reduced_decoding_hardly_changes_the_pixels(tmp_path):
         whole.load()
         full = decode(whole, 48, 64, 3).astype(int)
     assert np.abs(decode(tmp_path / "a.jpg", 48, 64, 3) - full).mean() < 1.0
+
+
+def test_a_picture_that_is_open_gives_the_pixels_of_its_file_and_stays_as_it_is(tmp_path):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (400, 600, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.jpg", quality=90)
+    wanted = decode(tmp_path / "large.jpg", 50, 60, 3)
+    contents = io.BytesIO((tmp_path / "large.jpg").read_bytes())
+    for file in (tmp_path / "large.jpg", contents):
+        with Image.open(file) as opened:
+            for _ in range(2):
+                assert np.array_equal(decode(opened, 50, 60, 3), wanted)
+            assert opened.size == (600, 400)
+            whole = np.asarray(opened)
+            assert whole.shape == (400, 600, 3)
+            # Once it is decoded there is nothing but its pixels to go by.
+            assert np.array_equal(decode(opened, 50, 60, 3), decode(whole, 50, 60, 3))
+    assert not np.array_equal(decode(whole, 50, 60, 3), wanted)
 
 
 def test_the_resize_is_antialiased():

@@ -1,6 +1,7 @@
 """Tables of pictures are read like folders of them, whoever wrote them, and nothing is downloaded."""
 
 import io
+import os
 import socket
 import sys
 import tarfile
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from slimcv import data
+from slimcv.data import in_place
 from slimcv.data.folder import Keeping
 from slimcv.data.sources import find
 from slimcv.errors import SlimcvError
@@ -122,15 +124,62 @@ def test_tables_work_from_end_to_end_like_folders(tmp_path):
             assert split.labels.tolist() == [number % 2 for number in numbers]
 
 
-def test_tables_in_the_cache_make_room_when_they_are_no_longer_used(tmp_path):
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_tables_larger_than_the_cache_are_read_where_they_are(tmp_path, monkeypatch, caplog, kind, kept):
+    (tmp_path / "data").mkdir()
+    for name, count in (("train-0", 25), ("train-1", 15), ("val", 10)):
+        file = tmp_path / f"data/{name}.{kind}"
+        archive(file, count) if kind == "tar" else table(count).to_parquet(file, batch_size=7)
+    whole = data.load(f"hf:{tmp_path}/data", cache=tmp_path / "cache")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    given = {"cache": tmp_path / "other", "cache_limit": 2000, "keep": kept}
+    found = data.load(f"hf:{tmp_path}/data", **given)
+    assert "their rows are read where they are" in caplog.text
+    assert found.classes == whole.classes
+    assert found.fingerprint == whole.fingerprint
+    for split, same in ((found.train, whole.train), (found.tuning, whole.tuning), (found.val, whole.val)):
+        assert np.array_equal(np.asarray(split.pixels(6, 6, 3)), np.asarray(same.pixels(6, 6, 3)))
+        assert np.array_equal(split.labels, same.labels)
+    assert list((tmp_path / "temporary").iterdir()) == list(tmp_path.glob("other/*.tables")) == []
+
+
+def test_groups_of_rows_that_were_read_give_way_to_others(tmp_path, monkeypatch):
+    table(30).to_parquet(tmp_path / "a.parquet", batch_size=5)
+    monkeypatch.setattr(in_place, "GROUPS_BYTES", 1000)
+    rows = in_place.ParquetRows(datasets, [str(tmp_path / "a.parquet")])
+    order = np.random.default_rng(0).permutation(30)
+    assert [rows.value(int(row), "image")["bytes"] for row in order] == [png(int(row)) for row in order]
+    assert 0 < len(rows._kept) < 6
+
+
+def test_an_archive_that_is_cut_short_is_a_picture_that_cannot_be_read(tmp_path):
+    archive(tmp_path / "a.tar", 4)
+    rows = in_place.TarRows(datasets, [str(tmp_path / "a.tar")])
+    os.truncate(tmp_path / "a.tar", 2000)
+    with pytest.raises(ValueError, match="shorter"):
+        rows.value(3, "png")
+
+
+def test_a_label_that_cannot_be_read_is_one_sentence_in_place_too(tmp_path):
+    archive(tmp_path / "a.tar", 4)
+    bad = (tmp_path / "a.tar").read_bytes()
+    at = bad.index(b"003.cls") + 512
+    (tmp_path / "a.tar").write_bytes(bad[:at] + b"x" + bad[at + 1 :])
+    for limit in (10**9, 2000):
+        with pytest.raises(SlimcvError, match="cannot read"):
+            find(f"hf:{tmp_path}/a.tar", Keeping(tmp_path / "cache", limit))
+
+
+def test_tables_in_the_cache_make_room_when_they_are_no_longer_used(tmp_path, caplog):
     archive(tmp_path / "a.tar", 12)
     archive(tmp_path / "b.tar", 12)
     limit = (tmp_path / "a.tar").stat().st_size + 1000
     keeping = Keeping(tmp_path / "cache", limit)
     listing = find(f"hf:{tmp_path}/a.tar", keeping)
-    with pytest.raises(SlimcvError, match="find no room") as caught:
-        find(f"hf:{tmp_path}/b.tar", keeping)
-    assert "--cache-limit" in caught.value.hint
+    assert shades(find(f"hf:{tmp_path}/b.tar", keeping).train) == list(range(12))
+    assert "find no room" in caplog.text
     del listing
     find(f"hf:{tmp_path}/b.tar", keeping)
     assert len(list((tmp_path / "cache").glob("*.tables"))) == 1

@@ -7,13 +7,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
+from torch import nn
 
-from slimcv import data
+from slimcv import data, runtimes
 from slimcv.data.batches import batches, gather, normalise
 from slimcv.data.decoding import decode
 from slimcv.data.normalisation import normalised
 from slimcv.measure.accuracy import predict_pixels
-from slimcv.step import InputSpec
+from slimcv.models import capture
+from slimcv.step import InputSpec, Variant
 
 INPUT = InputSpec(3, 20, 24)
 
@@ -78,6 +80,19 @@ class Runtime:
 
     def predict(self, x):
         return self.session.run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("fed", ["float-nchw", "uint8-nhwc"])
+def test_a_file_that_was_exported_sees_the_very_same_numbers(source, tmp_path, fed):
+    split = data.load(source).train
+    pixels = split.pixels(INPUT.height, INPUT.width, 3)
+    through = Variant(capture.capture(nn.Flatten(), INPUT), INPUT, details={"input_format": fed})
+    path = runtimes.write(through, "onnxruntime", tmp_path)
+    exported = runtimes.prepare(path, "onnxruntime", threads=1)
+    assert exported.input_format == fed
+    found = predict_pixels(exported, pixels, INPUT, batch_size=5)
+    expected = normalise(gather(pixels, np.arange(len(split))), INPUT).flatten(1).numpy()
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("factor", [4, 8, 16])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimcv.errors import NotApplicable, Rejected
+from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.measure import macs
 from slimcv.measure.trial import Outcome
 from slimcv.models import capture
@@ -108,6 +108,12 @@ def test_rounds_train_in_between(data, tmp_path):
     assert macs.count(after.model, INPUT) <= 0.3 * macs.count(before.model, INPUT)
     assert list(tmp_path.glob("training-*"))
     assert "finetune" not in after.details
+
+
+def test_training_in_between_keeps_to_the_memory_it_is_given(data, tmp_path):
+    step = PruneChannels(macs=0.3, steps=2, epochs=1, calibration_images=16, memory="1kB")
+    with pytest.raises(SlimcvError, match="training does not fit into 1e-06 GB"):
+        applied(step, variant_of(wide()), tmp_path, data)
 
 
 def wide() -> nn.Module:

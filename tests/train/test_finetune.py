@@ -23,7 +23,9 @@ from slimcv.train import loop as looping
 from slimcv.train import state as states
 from slimcv.train.descent import Descent
 from slimcv.train.feed import Batch
+from slimcv.train.planning import Plan, TeacherCost
 from slimcv.train.settings import FinetuneSettings
+from slimcv.train.state import State
 
 INPUT = InputSpec(3, 16, 16)
 LARGE = InputSpec(3, 24, 24)
@@ -109,8 +111,9 @@ def test_the_teacher_alone_is_enough_where_labels_do_not_count(tmp_path, picture
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(tmp_path, pictures):
     settings = FinetuneSettings(
-        epochs=2, batch=16, shift=0.1, crop=0.1, colour=0.1, vertical_flip=True, teacher="live"
-    )
+        epochs=2, batch=16, shift=0.1, crop=0.1, colour=0.1, vertical_flip=True, teacher="live",
+        precision="fp32",
+    )  # fmt: skip
     first, second, other = (
         finetune(variant(), context(tmp_path / name, pictures), settings.model_copy(update={"seed": seed}))
         for name, seed in (("first", 0), ("second", 0), ("other", 1))
@@ -172,7 +175,7 @@ def test_a_deadline_leaves_the_best_weights_on_disk_and_a_later_one_goes_on_from
 
 
 def test_a_disk_that_is_full_costs_the_state_and_not_the_training(tmp_path, pictures, caplog):
-    settings = FinetuneSettings(epochs=4, batch=16, lr=0.03, checkpoint_every=1e-6)
+    settings = FinetuneSettings(epochs=4, batch=16, lr=0.03, precision="fp32", checkpoint_every=1e-6)
     free = finetune(variant(), context(tmp_path / "free", pictures), settings)
     where = context(tmp_path, pictures)
     (where.workdir / f"training-{looping._key(variant(), where, settings)}").write_text("in the way")
@@ -328,9 +331,10 @@ def test_a_network_with_other_outputs_than_classes_is_refused(tmp_path, pictures
 
 
 def test_several_steps_a_call_give_the_weights_of_one(tmp_path, pictures):
+    settings = FinetuneSettings(epochs=2, batch=8, precision="fp32")
     one, four = (
         finetune(
-            variant(), context(tmp_path, pictures), FinetuneSettings(epochs=2, batch=8, steps_per_call=steps)
+            variant(), context(tmp_path, pictures), settings.model_copy(update={"steps_per_call": steps})
         )
         for steps in (1, 4)
     )
@@ -392,21 +396,70 @@ def test_a_teacher_that_is_too_slow_to_be_asked_live_is_asked_beforehand(tmp_pat
     assert "it is asked before, about whole pictures" in caplog.text
 
 
-def test_what_is_taught_live_goes_on_after_an_interruption_with_the_same_weights(
-    tmp_path, pictures, monkeypatch
-):
-    settings = FinetuneSettings(
-        epochs=3, batch=8, crop=0.2, colour=0.2, teacher="live", checkpoint_every=1e-9
-    )
-    unbroken = finetune(variant(), context(tmp_path / "unbroken", pictures), settings)
+def interrupt(monkeypatch, *numbers):
+    """Interrupt the process after some of the states that it writes."""
     real, calls = states.write, itertools.count(1)
 
     def interrupted(folder, state):
         real(folder, state)
-        if next(calls) == 10:
+        if next(calls) in numbers:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(states, "write", interrupted)
+
+
+def state_of(where, settings):
+    return states.read(where.workdir / f"training-{looping._key(variant(), where, settings)}")
+
+
+def test_what_is_taught_from_disk_goes_on_after_interruptions_with_the_same_weights(
+    tmp_path, pictures, monkeypatch
+):
+    settings = FinetuneSettings(epochs=3, batch=8, precision="fp32", checkpoint_every=1e-9)
+    unbroken = finetune(variant(), context(tmp_path / "unbroken", pictures), settings)
+    assert (unbroken.teacher, unbroken.teacher_top1 > 90) == ("cached", True)
+    where = context(tmp_path, pictures)
+    # The second state is that after the first batch of the teacher's answers, the last one in an epoch.
+    interrupt(monkeypatch, 2, 18)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(variant(), where, settings)
+    begun = state_of(where, settings)
+    assert begun.tensors == {}
+    assert begun.values["plan"]["teacher"]["asked"] == 16
+    assert 0 < begun.values["plan"]["teacher"]["seconds"] < begun.values["elapsed"]
+    with pytest.raises(KeyboardInterrupt):
+        finetune(variant(), where, settings)
+    assert state_of(where, settings).values["step"] > 0
+    resumed = finetune(variant(), where, settings)
+    assert equal(resumed.variant.model.state_dict(), unbroken.variant.model.state_dict())
+    assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in unbroken.history]
+    asked = resumed.teacher_images_per_second * resumed.teacher_seconds
+    assert asked == pytest.approx(2 * len(pictures.train)), "no picture twice"
+
+
+def test_an_interrupted_training_keeps_to_the_views_and_the_time_of_its_plan(tmp_path, pictures):
+    for budget, epochs, asked in (("1h", 2, ["view0"]), ("90s", 0, [])):
+        where = context(tmp_path / budget, pictures)
+        settings = FinetuneSettings(epochs=2, batch=24, budget=budget)
+        plan = Plan(settings, "fp32", TeacherCost("cached", "PyTorch", seconds=50.0, asked=9, views=(0,)))
+        folder = where.workdir / f"training-{looping._key(variant(), where, settings)}"
+        values = {"plan": plan.as_json(), "remarks": [], "peak_bytes": 0, "elapsed": 100.0, "stopped": ""}
+        states.write(folder, State({}, values))
+        result = finetune(variant(), where, settings)
+        assert (result.epochs, result.precision) == (epochs, "fp32")
+        assert result.seconds > 100
+        assert result.teacher_seconds >= 50
+        assert [path.name[-9:-4] for path in where.workdir.glob("teacher/*.npy")] == asked
+
+
+def test_what_is_taught_live_goes_on_after_an_interruption_with_the_same_weights(
+    tmp_path, pictures, monkeypatch
+):
+    settings = FinetuneSettings(
+        epochs=3, batch=8, crop=0.2, colour=0.2, teacher="live", precision="fp32", checkpoint_every=1e-9
+    )
+    unbroken = finetune(variant(), context(tmp_path / "unbroken", pictures), settings)
+    interrupt(monkeypatch, 10)
     with pytest.raises(KeyboardInterrupt):
         finetune(variant(), context(tmp_path, pictures), settings)
     resumed = finetune(variant(), context(tmp_path, pictures), settings)

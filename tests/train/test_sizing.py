@@ -12,6 +12,7 @@ from torch import nn
 
 from slimcv import data as datasets
 from slimcv.errors import SlimcvError
+from slimcv.measure import memory, room
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Variant
 from slimcv.train import finetune, sizing
@@ -55,6 +56,7 @@ def room_for(batch, model, data):
 
 def choose(model, data, settings, **changes):
     given = {"precision": "fp32", "seconds_left": math.inf, "timed": False, "remarks": Remarks([])}
+    given["free_bytes"] = None
     return sizing.choose(model, data.train, INPUT, settings, **{**given, **changes})
 
 
@@ -80,6 +82,34 @@ def test_a_batch_that_takes_too_much_memory_is_halved_and_its_gradients_averaged
     assert size.batch * size.accumulate == 256
     (remark,) = remarks.lines
     assert remark.startswith("a batch of 128 does not fit into")
+
+
+def free(tmp_path, megabytes):
+    """What a machine that has so much free says of itself."""
+    file = tmp_path / "meminfo"
+    file.write_text(f"MemAvailable: {1000 * megabytes} kB\n")
+    return room.free_bytes(meminfo=file, cgroups=tmp_path / "none")
+
+
+def test_a_batch_for_which_no_memory_is_free_is_halved_before_it_is_tried(wide, data, tmp_path):
+    memory.reset_peak()
+    before, remarks = memory.peak(), Remarks([])
+    # A picture takes 4 MB: two maps of 512 channels of 22 by 22, and the gradients of both.
+    asked = FinetuneSettings(batch=256)
+    size = choose(wide, data, asked, remarks=remarks, free_bytes=free(tmp_path, 100))
+    assert size == Size(16, 16, size.seconds_each)
+    assert memory.peak() - before < 100 * 1024 * 1000
+    (remark,) = remarks.lines
+    assert remark.startswith("a batch of 256 does not fit into memory: 16 pictures a step")
+    assert choose(wide, data, asked, free_bytes=free(tmp_path, 10_000)).batch > 16
+
+
+def test_auto_tries_nothing_for_which_no_memory_is_free(wide, data, tmp_path):
+    size = choose(wide, data, FinetuneSettings(batch="auto"), free_bytes=free(tmp_path, 25))
+    assert size.batch == 4
+    with pytest.raises(SlimcvError, match="not even with 2 pictures a step") as caught:
+        choose(wide, data, FinetuneSettings(batch=64), free_bytes=free(tmp_path, 6))
+    assert caught.value.hint.startswith("free some")
 
 
 def test_where_nothing_fits_it_is_said(wide, data):
@@ -155,7 +185,7 @@ held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesi
 resource.setrlimit(resource.RLIMIT_AS, (held + 400_000_000, resource.RLIM_INFINITY))
 size = sizing.choose(
     model, train, input, FinetuneSettings(batch=256), precision="fp32", seconds_left=1e9, timed=False,
-    remarks=Remarks([]),
+    remarks=Remarks([]), free_bytes=None,
 )
 print(size.batch, size.accumulate)
 """

@@ -38,7 +38,7 @@ def context(tmp_path, data):
 
 
 def test_every_view_has_the_outputs_of_the_mirrored_pictures(context, data):
-    found = teacher.targets(context, data.train, views=(0, 1, 2, 3), seconds_left=math.inf)
+    found = teacher.targets(context, data.train, views=(0, 1, 2, 3))
     pixels = np.array(data.train.pixels(12, 12, 3))
     for view, mirrored in enumerate((pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1])):
         with torch.no_grad():
@@ -50,15 +50,15 @@ def test_every_view_has_the_outputs_of_the_mirrored_pictures(context, data):
 
 
 def test_a_second_question_is_answered_from_disk(context, data):
-    first = teacher.targets(context, data.train, views=(0, 1), seconds_left=math.inf)
-    second = teacher.targets(context, data.train, views=(0, 1), seconds_left=0.0)
+    first = teacher.targets(context, data.train, views=(0, 1))
+    second = teacher.targets(context, data.train, views=(0, 1))
     assert first.seconds > 0
     assert second.seconds == 0
     np.testing.assert_array_equal(first.logits[1], second.logits[1])
 
 
 def test_other_weights_input_or_pictures_are_asked_about_anew(context, data):
-    teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    teacher.targets(context, data.train, views=(0,))
     model = capture.copy(context.teacher.model)
     with torch.no_grad():
         next(model.parameters()).add_(1)
@@ -73,20 +73,20 @@ def test_other_weights_input_or_pictures_are_asked_about_anew(context, data):
     )
     for change in changes:
         other = dataclasses.replace(context, **change)
-        assert teacher.targets(other, data.train, views=(0,), seconds_left=math.inf).seconds > 0
+        assert teacher.targets(other, data.train, views=(0,)).seconds > 0
 
 
 def test_a_torn_file_is_made_again(context, data):
-    first = teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    first = teacher.targets(context, data.train, views=(0,))
     expected = np.array(first.logits[0])
     (file,) = context.workdir.rglob("*.npy")
     file.write_bytes(file.read_bytes()[:100])
-    again = teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    again = teacher.targets(context, data.train, views=(0,))
     np.testing.assert_array_equal(again.logits[0], expected)
 
 
 def test_what_was_answered_before_an_interruption_is_not_asked_again(context, data):
-    whole = teacher.targets(context, data.train, views=(0,), seconds_left=math.inf)
+    whole = teacher.targets(context, data.train, views=(0,))
     expected = np.array(whole.logits[0])
     (file,) = context.workdir.rglob("*.npy")
     file.unlink()
@@ -105,9 +105,7 @@ def test_what_was_answered_before_an_interruption_is_not_asked_again(context, da
     for predict in (interrupted, counting):
         try:
             form = asking.Form(asking.EAGER, predict, 1e-9)
-            found = teacher.targets(
-                context, data.train, views=(0,), seconds_left=math.inf, form=form, every=1e-9
-            )
+            found = teacher.targets(context, data.train, views=(0,), form=form, every=1e-9)
         except KeyboardInterrupt:
             assert not file.exists()
     np.testing.assert_array_equal(found.logits[0], expected)
@@ -115,8 +113,30 @@ def test_what_was_answered_before_an_interruption_is_not_asked_again(context, da
     assert [path.name for path in context.workdir.rglob("*.npy")] == [file.name]
 
 
-def test_without_time_nothing_is_asked(context, data):
-    assert teacher.targets(context, data.train, views=(0, 1), seconds_left=0.0) is None
+def test_it_is_asked_about_as_many_views_as_there_is_time_for(context, data):
+    form = asking.Form(asking.EAGER, asking.named(context, asking.EAGER).predict, 1.0)
+    split, whole = data.train, len(data.train)
+
+    def affordable(seconds):
+        return teacher.affordable(context, split, views=(0, 1, 2, 3), seconds_left=seconds, form=form)
+
+    assert affordable(math.inf) == ((0, 1, 2, 3), form)
+    assert affordable(2 * 2.5 * whole) == ((0, 1), form)
+    assert affordable(2 * 0.9 * whole)[0] == ()
+    teacher.targets(context, split, views=(0, 3), form=form)
+    assert affordable(0.0)[0] == (0, 3), "what is on disk costs nothing"
+    assert teacher.affordable(context, split, views=(0, 3), seconds_left=0.0) == ((0, 3), None)
+
+
+def test_what_asking_took_is_noted_when_answers_are_on_disk(context, data):
+    noted, count = [], len(data.train)
+    found = teacher.targets(
+        context, data.train, views=(0, 1), every=1e-9, noted=lambda *what: noted.append(what)
+    )
+    # Batches of sixteen; the last note of a view is when its own file is there.
+    assert [asked for _, asked in noted] == [16, count, count, count + 16, 2 * count, 2 * count]
+    assert noted == sorted(noted)
+    assert (found.seconds, found.asked) == noted[-1]
 
 
 def test_mirror_images_that_were_not_asked_about_have_the_outputs_of_the_picture():
@@ -139,4 +159,4 @@ def test_a_work_folder_that_cannot_be_written_is_an_error_with_a_hint(context, d
     (tmp_path / "file").write_text("")
     blocked = dataclasses.replace(context, workdir=tmp_path / "file")
     with pytest.raises(SlimcvError, match="cannot write"):
-        teacher.targets(blocked, data.train, views=(0,), seconds_left=math.inf)
+        teacher.targets(blocked, data.train, views=(0,))
