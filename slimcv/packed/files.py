@@ -25,6 +25,8 @@ from slimcv.writing import complete
 
 SUFFIX = ".slim"
 _CHUNK_BYTES = 1 << 20
+_ZIP = b"PK\x03\x04"
+_UNZIP = "a zipped bundle has to be unzipped first: name the folder that was in it"
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ def _opened(path: Path, *, limit: int | None) -> Iterator[Reader]:
     """The file as a reader; what is wrong with it is said with its name."""
     try:
         with path.open("rb") as file:
+            if file.read(len(_ZIP)) == _ZIP:
+                raise SlimcvError(f"{path}: a .zip, not a packed model", _UNZIP)
             yield Reader(file, limit=limit)
     except OSError as error:
         raise _unreadable(path, error) from error

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from slimcv import cli
+from slimcv import bundle, cli
 
 
 @pytest.fixture
@@ -81,10 +81,23 @@ def test_verify_ends_with_0_3_and_2(call, folder, tmp_path):
     assert "damaged" in out
 
 
-def test_verify_of_no_bundle_is_a_sentence(call, tmp_path):
-    code, out, err = call("verify", tmp_path)
+def test_verify_of_no_bundle_ends_with_2_and_is_a_failed_test_too(call, tmp_path):
+    code, out, err = call("verify", tmp_path, "--format", "json", "--junit", tmp_path / "checks.xml")
+    (check,) = json.loads(out)["checks"]
+    assert (code, err) == (2, "")
+    assert "slimcv.json is missing" in check["detail"]
+    suite = ElementTree.parse(tmp_path / "checks.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+
+
+def test_a_zipped_bundle_has_to_be_unzipped_first(call, folder, pictures):
+    path = bundle.archive(folder)
+    code, out, err = call("predict", path, pictures)
     assert (code, out) == (2, "")
-    assert "slimcv.json is missing" in err
+    assert "unzipped first" in err
+    code, out, _ = call("verify", path)
+    assert code == 2
+    assert "unzipped first" in " ".join(out.split())
 
 
 def test_export_names_what_it_wrote(call, folder, tmp_path):

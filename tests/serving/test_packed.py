@@ -12,6 +12,7 @@ import pytest
 import slimcv
 from slimcv import bench, cli, packed
 from slimcv.errors import SlimcvError
+from slimcv.manifest import signed
 from slimcv.serving import layouts
 
 
@@ -74,7 +75,7 @@ def test_what_openvino_is_to_compute_in_comes_along(folder, tmp_path):
     from slimcv.bundle import sha256
 
     manifest["files"]["openvino/model.xml"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    (folder / "slimcv.json").write_text(json.dumps(manifest))
+    (folder / "slimcv.json").write_bytes(signed(manifest))
     assert slimcv.load(folder, threads=1).runtime == "openvino"
     slim = packed.pack(folder, out=tmp_path / "model.slim").path
     predictor = slimcv.load(slim, threads=1)
@@ -158,8 +159,8 @@ def test_what_cannot_be_packed_or_unpacked_is_a_sentence(call, folder, tmp_path)
         assert err.startswith("error: "), words
     manifest = json.loads((folder / "slimcv.json").read_text())
     del manifest["files"]["model.onnx"]
-    (folder / "slimcv.json").write_text(json.dumps(manifest))
+    (folder / "slimcv.json").write_bytes(signed(manifest))
     code, _, err = call("pack", folder)
     assert code == 2
-    assert "--keep onnxruntime" in err
+    assert "onnx where --keep is given" in err
     assert not (tmp_path / "new.onnx").exists()
