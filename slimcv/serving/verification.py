@@ -161,7 +161,7 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[Check]:
             damaged = True
             yield Check(f"file {name}", "failed", error.message)
     if not damaged:
-        detail = f"{len(manifest.files)} files have the sizes and hashes of the manifest, which has its own"
+        detail = f"{len(manifest.files)} files have the sizes and hashes of the manifest"
         yield Check("files", "passed", detail)
 
 
