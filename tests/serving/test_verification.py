@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from slimcv import bundle, cli, packed
+from slimcv import bundle, cli, data, packed
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
 from slimcv.measure.threads import available
@@ -123,6 +123,15 @@ def test_golden_samples_are_the_same_bytes_for_the_same_samples(folder):
     samples = golden.read(folder / "golden.npz")
     assert samples.pixels.shape == (golden.COUNT, 16, 12, 3)
     assert samples.packed() == (folder / "golden.npz").read_bytes()
+
+
+def test_there_are_sixteen_golden_samples_where_pictures_are_fewer(folder, pictures, variant):
+    split = data.load(str(pictures), classes=variant.classes, input=variant.input).val
+    assert 0 < len(split) < golden.COUNT
+    made = golden.made(folder / "model.onnx", "onnxruntime", variant.input, split=split, threads=1, seed=0)
+    assert len(made.pixels) == len(made.outputs) == golden.COUNT
+    assert (made.pixels[: len(split)] == split.pixels(16, 12, 3)[: len(split)]).all()
+    assert len({picture.tobytes() for picture in made.pixels[len(split) :]}) == golden.COUNT - len(split)
 
 
 @pytest.fixture
