@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+import slimcv
 from slimcv import bundle
 from slimcv.bundle import PLACES
 from slimcv.errors import SlimcvError
@@ -72,6 +73,9 @@ def read(content: bytes, *, onnx_bytes: int, sha256: bytes) -> PackedManifest | 
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the manifest"
+        if first["type"] == "extra_forbidden":
+            unknown = f"slimcv {slimcv.__version__} does not know: a newer one may have written it"
+            raise Damaged(f"its manifest says '{where}', which {unknown}") from error
         raise Damaged(f"{where}: {first['msg']}") from error
     if manifest.serve.runtime not in RUNTIMES or manifest.serve.path != PLACES["onnxruntime"]:
         raise Damaged("its manifest names another file or runtime than it can have")

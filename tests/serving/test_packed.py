@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import slimcv
 from slimcv import bench, cli, packed
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
+from slimcv.packed import manifest
 from slimcv.serving import layouts
 
 
@@ -81,6 +83,15 @@ def test_what_openvino_is_to_compute_in_comes_along(folder, tmp_path):
     predictor = slimcv.load(slim, threads=1)
     assert predictor.manifest.inference_precision == "f32"
     assert predictor.runtime == "openvino"
+
+
+def test_a_manifest_with_more_than_this_version_knows_is_of_a_newer_one(slim):
+    given = packed.read_manifest(Path(slim))
+    values = json.loads(manifest.written(given))
+    assert manifest.read(json.dumps(values).encode(), onnx_bytes=1, sha256=bytes(32)) is not None
+    values["serve"]["streams"] = 4
+    with pytest.raises(SlimcvError, match=r"says 'serve\.streams', which slimcv .* a newer one"):
+        manifest.read(json.dumps(values).encode(), onnx_bytes=1, sha256=bytes(32))
 
 
 def test_a_model_packed_alone_is_fed_pixels_or_refused(folder, tmp_path, pictures):
