@@ -226,6 +226,10 @@ def read(folder: Path, *, verify: bool = True) -> Manifest:
     the other files unread.
     """
     path = folder / MANIFEST
+    if folder.is_file():
+        raise SlimcvError(
+            f"{folder}: a file, and a bundle is a folder", "a zipped one is to be unzipped first"
+        )
     if not path.is_file():
         raise SlimcvError(f"{folder}: not a finished bundle, {MANIFEST} is missing", AGAIN)
     manifest = parsed(path.read_bytes(), source=str(path))

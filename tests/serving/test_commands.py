@@ -160,6 +160,9 @@ def test_a_zipped_bundle_has_to_be_unzipped_first(call, folder, pictures):
     code, out, err = call("predict", path, pictures)
     assert (code, out) == (2, "")
     assert "unzipped first" in err
+    code, out, err = call("export", path, folder / "server", "--layout", "onnx")
+    assert (code, out) == (2, "")
+    assert "unzipped first" in err
     code, out, _ = call("verify", path)
     assert code == 2
     assert "unzipped first" in " ".join(out.split())
