@@ -55,7 +55,9 @@ def main() -> None:
     if chosen.reuse:
         report, seconds = json.loads((out / "report.json").read_text("utf-8")), None
     else:
-        report, seconds = optimize(network, out, "--recipe", "cpu_fast", *limits)
+        # benchmarks/training.py goes on from the checkpoint of the last training.
+        kept = ("--keep", "onnx,openvino,pt2,checkpoints")
+        report, seconds = optimize(network, out, "--recipe", "cpu_fast", *limits, *kept)
     folder.mkdir(parents=True, exist_ok=True)
     peer = write_peer(network, folder)
     threads = chosen.threads

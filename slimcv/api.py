@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,11 @@ def optimize(
     budget: str | float | None = None,
     quick: bool = False,
     overwrite: bool = False,
+    target_isa: str | None = None,
+    input_format: str | None = None,
+    keep: Sequence[str] | None = None,
     license: str | None = None,
+    junit: str | os.PathLike[str] | None = None,
     track: str | None = None,
 ) -> Result:
     """Apply a recipe to a model, keep what measurement proves, write a folder that can be deployed.
@@ -74,21 +79,29 @@ def optimize(
     `model` is a file or a name as on the command line, or a network that takes float32 (n, channels, height,
     width) and gives logits (n, classes); it is left as it was. `input` is its shape, such as "3x224x224";
     `overrides` are `step.key=value` and `gate.key=value`; `runtime` is the only one to optimise for; `budget`
-    seconds or text such as "15m"; `quick` ends with a short measurement of the recipe's exports alone. `out`
-    is by default `<model>-slim`, and has to be given with a network. The same call goes on with a run that
-    was interrupted. `track` logs the result to MLflow too, such as "mlflow:runs/". Progress is logged to the
-    logger "slimcv". Raises SlimcvError for what the caller can mend.
+    seconds or text such as "15m"; `quick` ends with a short measurement of the recipe's exports alone;
+    `target_isa` is that of the CPU that serves, such as "avx2"; `input_format` what exported files are fed,
+    "uint8-nhwc" or "float-nchw"; `keep` what stays beside the served file, of "onnx", "openvino", "pt2" and
+    "checkpoints". `out` is by default `<model>-slim`, and has to be given with a network. The same call goes
+    on with a run that was interrupted. `junit` is an XML file to write each bound of the gate to, as a test.
+    `track` logs the result to MLflow too, such as "mlflow:runs/". Progress is logged to the logger "slimcv".
+    Raises SlimcvError for what the caller can mend.
     """
     from slimcv import bundle, optimization, sidecar, tracking
     from slimcv.measure import allocator
     from slimcv.optimization import Caching, Named
     from slimcv.recipe import load as load_recipe
+    from slimcv.report.junit import of_report, render_junit
     from slimcv.train.settings import seconds as parsed
+    from slimcv.writing import write_text
 
     tracker = tracking.find(track)
     plan = load_recipe(recipe, overrides=overrides)
     if runtime is not None:
         plan = plan.with_runtime(runtime)
+    everywhere = {"input_format": input_format, "target_isa": target_isa}
+    plan = plan.with_parameters(**{key: value for key, value in everywhere.items() if value is not None})
+    kept, checkpoints = (None, False) if keep is None else optimization.kept(keep)
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
     if out is None and not isinstance(model, str | os.PathLike):
         raise SlimcvError("a network has no name to call a folder by", "give out=, the folder to write")
@@ -116,7 +129,11 @@ def optimize(
     named = Named(name, sha256=sha256, arch=arch, data=pictures, license=license)
     with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
         found = list(optimization.records(plan, run, context, seconds=limit, quick=quick))
-        report = optimization.finish(found, plan, run, context, named=named)
+        report = optimization.finish(
+            found, plan, run, context, named=named, keep=kept, keep_checkpoints=checkpoints
+        )
+    if junit is not None:
+        write_text(Path(junit), render_junit(f"slimcv optimize {name}", of_report(report)))
     if tracker is not None:
         tracking.track(tracker, tracking.of_run(folder))
     return Result(folder, report)

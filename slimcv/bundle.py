@@ -6,15 +6,14 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from typing import TYPE_CHECKING, Any
 
 import slimcv
 from slimcv.errors import SlimcvError
+from slimcv.manifest import AGAIN, MANIFEST, FileEntry, GoldenSamples, Input, Manifest, Serve, parsed, signed
 from slimcv.results import Artifact
 from slimcv.runtimes.prepared import PLANES, InputFormat
 from slimcv.writing import complete
@@ -23,10 +22,9 @@ if TYPE_CHECKING:
     from slimcv.serving.golden import Golden
     from slimcv.step import Variant
 
-MANIFEST, GOLDEN, CARD = "slimcv.json", "golden.npz", "MODEL_CARD.md"
+GOLDEN, CARD, PAGE = "golden.npz", "MODEL_CARD.md", "report.html"
 _CHUNK_BYTES = 1 << 20
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
-_AGAIN = "run slimcv optimize again, or copy the whole folder"
 
 PLACES = {
     "eager": "model.pt2",
@@ -40,83 +38,21 @@ PLACES = {
 """Where in the bundle the file of each runtime stands."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class FileEntry(_Part):
-    """Size and SHA-256 of one file of the bundle."""
-
-    bytes: int = Field(ge=0)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-
-class Serve(_Part):
-    """The file to deploy, and how it was measured to be the best choice."""
-
-    path: str
-    runtime: str
-    precision: str
-    threads: int = Field(ge=1)
-    latency_ms: float | None = None
-
-
-class Input(_Part):
-    """What the served file is fed.
-
-    `uint8-nhwc`: pixels (batch, height, width, channels), which it normalises itself. `float-nchw`: float32
-    (batch, channels, height, width), normalised as `(pixel / 255 - mean) / std`.
-    """
-
-    format: Literal["uint8-nhwc", "float-nchw"] = "float-nchw"
-
-    channels: int = Field(ge=1)
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-class GoldenSamples(_Part):
-    """Where a few pictures and their expected outputs are, and how far others may differ (relative)."""
-
-    path: str
-    tolerance: float = Field(gt=0)
-
-
-class Manifest(_Part):
-    """slimcv.json: everything needed to serve the bundle, and to trust it."""
-
-    schema_version: Literal[1]
-    slimcv: str
-    created: str
-    serve: Serve
-    input: Input
-    classes: tuple[str, ...] | None
-    files: dict[str, FileEntry]
-    environment: dict[str, Any]
-    threads: int = Field(ge=1)
-    seed: int
-    recipe: dict[str, Any]
-    golden: GoldenSamples | None = None
-    license: str | None = None
-
-    @field_validator("files")
-    @classmethod
-    def _stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
-        for name in files:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name:
-                raise ValueError(f"'{name}' leaves the folder")
-        return files
-
-
 def clear(folder: Path) -> None:
     """Remove the files of an earlier bundle, the manifest first. Raises SlimcvError where that is refused."""
     with _writable(folder):
         weights = str(PurePosixPath(PLACES["openvino"]).with_suffix(".bin"))
         for name in (MANIFEST, *PLACES.values(), weights, GOLDEN, CARD):
             (folder / name).unlink(missing_ok=True)
+
+
+def reopen(folder: Path) -> None:
+    """Take the manifest away, so that nobody reads a bundle whose files are about to change.
+
+    Raises SlimcvError where that is refused.
+    """
+    with _writable(folder):
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def place(
@@ -168,13 +104,15 @@ def write(
     seed: int = 0,
     golden: Golden | None = None,
     license: str | None = None,
+    beside: Sequence[str] = (),
 ) -> Manifest:
     """Write report, model card and golden samples and, last, slimcv.json beside the files `place` put there.
 
     `report` comes from `slimcv.report.build` with the artifacts `place` returned; `serve` is the runtime to
-    deploy, `golden` what its file says to a few pictures, `license` the original's. Every file is written
-    under a temporary name and renamed: a reader sees it whole or not at all. Raises SlimcvError
-    where the folder cannot be written or no artifact is for `serve`.
+    deploy, `golden` what its file says to a few pictures, `license` the original's; `beside` names further
+    files of the folder, which are listed where they are there. An older manifest is taken away first, and
+    every file is written under a temporary name and renamed: a reader sees a whole bundle or none. Raises
+    SlimcvError where the folder cannot be written or no artifact is for `serve`.
     """
     from slimcv.report import render
     from slimcv.report.card import render_card
@@ -191,12 +129,14 @@ def write(
         artifact["path"]: FileEntry(bytes=artifact["bytes"], sha256=artifact["sha256"])
         for artifact in artifacts
     }
+    reopen(folder)
     with _writable(folder):
         for name, kind in (("report.json", "json"), ("report.md", "markdown")):
             files[name] = _write(folder / name, render(report, kind).encode())
         files[CARD] = _write(folder / CARD, render_card(report, license=license).encode())
         if golden is not None:
             files[GOLDEN] = _write(folder / GOLDEN, golden.packed())
+        files |= {name: _entry(folder / name) for name in beside if (folder / name).is_file()}
         spec = variant.input
         manifest = Manifest(
             schema_version=1,
@@ -222,8 +162,25 @@ def write(
             else GoldenSamples(path=GOLDEN, tolerance=TOLERANCE[served["precision"]]),
             license=license,
         )
-        _write(folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
-    return manifest
+        return _signed(folder, manifest)
+
+
+def renew(folder: Path, name: str, content: bytes) -> None:
+    """Put `content` in the place of a file of the folder, and of what a manifest there lists of it.
+
+    A manifest that cannot be read stays as it is. Raises OSError where the folder cannot be written.
+    """
+    manifest = None
+    with suppress(SlimcvError):
+        manifest = read(folder, verify=False)
+    listed = None if manifest is None else manifest.files.get(name)
+    new = FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    if manifest is None or listed is None or listed == new:
+        _write(folder / name, content)
+        return
+    (folder / MANIFEST).unlink()
+    _write(folder / name, content)
+    _signed(folder, manifest.model_copy(update={"files": {**manifest.files, name: new}}))
 
 
 def keep_only(
@@ -265,17 +222,17 @@ def archive(folder: Path) -> Path:
 def read(folder: Path, *, verify: bool = True) -> Manifest:
     """The manifest of a bundle, once every file it lists is there with the size and hash it lists.
 
-    Raises SlimcvError naming the first file that is not. `verify=False` leaves the files unread.
+    Raises SlimcvError naming the first file that is not, the manifest itself included. `verify=False` leaves
+    the other files unread.
     """
     path = folder / MANIFEST
+    if folder.is_file():
+        raise SlimcvError(
+            f"{folder}: a file, and a bundle is a folder", "a zipped one is to be unzipped first"
+        )
     if not path.is_file():
-        raise SlimcvError(f"{folder}: not a finished bundle, {MANIFEST} is missing", _AGAIN)
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SlimcvError(f"{path}: {where}: {first['msg']}", _AGAIN) from error
+        raise SlimcvError(f"{folder}: not a finished bundle, {MANIFEST} is missing", AGAIN)
+    manifest = parsed(path.read_bytes(), source=str(path))
     if verify:
         for name, entry in manifest.files.items():
             check(folder / name, entry)
@@ -291,11 +248,22 @@ def sha256(path: Path) -> str:
 def check(path: Path, entry: FileEntry) -> None:
     """Raise SlimcvError unless the file is there with the size and the hash that the manifest lists."""
     if not path.is_file():
-        raise SlimcvError(f"{path}: missing, though the manifest lists it", _AGAIN)
+        raise SlimcvError(f"{path}: missing, though the manifest lists it", AGAIN)
     if path.stat().st_size != entry.bytes:
-        raise SlimcvError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}", _AGAIN)
+        raise SlimcvError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}", AGAIN)
     if sha256(path) != entry.sha256:
-        raise SlimcvError(f"{path}: changed since the bundle was written (SHA-256 differs)", _AGAIN)
+        raise SlimcvError(f"{path}: changed since the bundle was written (SHA-256 differs)", AGAIN)
+
+
+def _signed(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest, which is what makes the folder a bundle; it comes back as it will be read."""
+    content = signed(manifest.model_dump(mode="json"))
+    _write(folder / MANIFEST, content)
+    return parsed(content, source=MANIFEST)
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(bytes=path.stat().st_size, sha256=sha256(path))
 
 
 def _served(artifact: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 from slimcv import __version__
 
 if TYPE_CHECKING:
+    from slimcv.packed import Compared
     from slimcv.recipe import Recipe
     from slimcv.results import Record
     from slimcv.run import Run
     from slimcv.step import Context, Variant
+
+CHECKPOINTS = "checkpoints"
+"""The word by which checkpoints are kept beside files of runtimes."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,22 @@ def _warn_of_few_pictures(plan: Recipe, context: Context) -> None:
         )
 
 
+def kept(words: Sequence[str]) -> tuple[list[str], bool]:
+    """What words such as "onnx" and "checkpoints" stand for: runtimes, and whether checkpoints stay.
+
+    Raises SlimcvError for a word that is neither.
+    """
+    from slimcv.errors import SlimcvError, nearest
+    from slimcv.serving.layouts import FILES
+
+    for word in words:
+        if word not in (*FILES, CHECKPOINTS):
+            raise SlimcvError(
+                f"keep {','.join(words)}: there is no file '{word}'", nearest(word, (*FILES, CHECKPOINTS))
+            )
+    return [FILES[word] for word in words if word in FILES], CHECKPOINTS in words
+
+
 def finish(
     found: Sequence[Record],
     plan: Recipe,
@@ -166,24 +187,23 @@ def finish(
     *,
     named: Named,
     keep: Sequence[str] | None = None,
+    keep_checkpoints: bool = False,
 ) -> dict[str, Any]:
     """Write the bundle that the session's records describe, and close the run; the report.
 
-    `keep` names the runtimes whose files stay beside the served one, by default all.
+    `keep` names the runtimes whose files stay beside the served one, by default all that are there: those an
+    earlier call left away stay away. The checkpoints of the steps go, unless they are to be kept: a finished
+    run reads them no more.
     """
-    from slimcv import bundle, packed, runtimes
+    from slimcv import bundle, runtimes
+    from slimcv.predictions import PREDICTIONS
     from slimcv.report.outcome import from_records
     from slimcv.serving import golden
-    from slimcv.shipping.contenders import original_file
     from slimcv.step import InputSpec
 
-    sizes = None
-    if plan.objective == "size":
-        given = original_file(run) if named.sha256 is None else Path(named.model)
-        onnx = run.folder / bundle.PLACES["onnxruntime"]
-        sizes = packed.compared(onnx, original=given)
-    if keep is not None:
-        found = [*found[:-1], _with_artifacts(found[-1], run.folder, keep)]
+    sizes = _packing(plan, run, named)
+    bundle.reopen(run.folder)
+    found = [*found[:-1], _with_artifacts(found[-1], run.folder, runtimes.NAMES if keep is None else keep)]
     document = from_records(
         found,
         recipe=plan,
@@ -208,6 +228,8 @@ def finish(
         threads=context.threads,
         seed=context.seed,
     )
+    _keep_predictions(run, context)
+    _write_page(run.folder, document)
     bundle.write(
         run.folder,
         document,
@@ -216,11 +238,28 @@ def finish(
         seed=context.seed,
         golden=samples,
         license=named.license,
+        beside=(PREDICTIONS, bundle.PAGE),
     )
-    _keep_predictions(run, context)
-    _write_page(run.folder, document)
-    run.finish()
+    run.finish(keep_checkpoints=keep_checkpoints)
     return document
+
+
+def _packing(plan: Recipe, run: Run, named: Named) -> Compared | Mapping[str, Any] | None:
+    """What packing comes to where the recipe is for size; of a run finished again what it said before."""
+    from slimcv import bundle, packed
+    from slimcv.shipping.contenders import original_file
+
+    if plan.objective != "size":
+        return None
+    given = original_file(run) if named.sha256 is None else Path(named.model)
+    onnx = run.folder / bundle.PLACES["onnxruntime"]
+    if given.exists() and onnx.is_file():
+        return packed.compared(onnx, original=given)
+    try:
+        found = json.loads((run.folder / "report.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return dict(found["packing"]) if found.get("packing") else None
 
 
 def _keep_predictions(run: Run, context: Context) -> None:
@@ -243,20 +282,25 @@ def _keep_predictions(run: Run, context: Context) -> None:
 def _write_page(folder: Path, document: dict[str, Any]) -> None:
     """report.html, which `slimcv report` writes again from what lies in the folder."""
     from slimcv import predictions
+    from slimcv.bundle import PAGE
     from slimcv.report.html import render_html
     from slimcv.report.reading import of
     from slimcv.writing import write_text
 
     found = of(document, folder, said=predictions.read(folder))
-    write_text(folder / "report.html", render_html([found]))
+    write_text(folder / PAGE, render_html([found]))
 
 
 def _with_artifacts(shipped: Record, folder: Path, keep: Sequence[str]) -> Record:
-    """The last record without the files that are not kept, which are removed."""
+    """The last record without the files that are not kept, which are removed, or were by an earlier call."""
     from slimcv import bundle
     from slimcv.results import Artifact
 
     details = shipped.details
     artifacts = [Artifact(**values) for values in details["artifacts"]]
-    kept = bundle.keep_only(folder, artifacts, keep, serve=details["serve"])
+    present = [artifact for artifact in artifacts if (folder / artifact.path).is_file()]
+    if len(present) < len(artifacts):
+        gone = ", ".join(artifact.path for artifact in artifacts if artifact not in present)
+        logging.getLogger("slimcv").warning("%s: not there any more, --overwrite makes the folder anew", gone)
+    kept = bundle.keep_only(folder, present, keep, serve=details["serve"])
     return replace(shipped, details={**details, "artifacts": [asdict(artifact) for artifact in kept]})

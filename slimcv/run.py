@@ -29,6 +29,7 @@ log = logging.getLogger("slimcv")
 JOURNAL = "journal.jsonl"
 _VERSION = 1
 _CLOCK = "clock"
+_FINISHED = "finished"
 
 
 class Run:
@@ -39,11 +40,15 @@ class Run:
     a `with` block: no other process may work in the folder.
     """
 
-    def __init__(self, folder: Path, *, records: list[Record], lock: IO[bytes]) -> None:
+    def __init__(
+        self, folder: Path, *, records: list[Record], lock: IO[bytes], finished: bool = False
+    ) -> None:
         self.folder = folder
+        self.finished = finished
+        """Nothing is left to do but to replay the records, which need no checkpoint any more."""
         self._replay = records
         self._lock = lock
-        self._finished = False
+        self._keeps_time = True
         self._opened = time.perf_counter()
         self._seconds_before = _seconds_before(folder, records)
         self._keep_time()
@@ -64,12 +69,12 @@ class Run:
             if names and JOURNAL not in names:
                 raise _foreign(folder)
             lock = held.enter_context(_locked(folder))
-            header, records = _read(folder, overwrite=overwrite)
+            header, records, finished = _read(folder, overwrite=overwrite)
             if header is None and any(not _is_torn_journal(path) for path in folder.iterdir()):
                 raise _foreign(folder)
             if header is None or overwrite:
                 _clear(folder)
-                records = []
+                records, finished = [], False
                 header = {"slimcv_journal": _VERSION, "key": key, "identity": identity}
                 _append(folder, header)
             if header.get("key") != key:
@@ -78,7 +83,7 @@ class Run:
                     f"--out {folder}: belongs to another run ({difference})",
                     "name another --out, or --overwrite to start anew there",
                 )
-            run = cls(folder, records=records, lock=lock)
+            run = cls(folder, records=records, lock=lock, finished=finished)
             held.pop_all()
             return run
 
@@ -159,23 +164,29 @@ class Run:
         """What `remember` kept, or None."""
         return _recalled(self.folder, name)
 
-    def finish(self) -> None:
-        """Remove the scratch files; nothing of the run is left to do."""
+    def finish(self, *, keep_checkpoints: bool = True) -> None:
+        """Remove the scratch files and perhaps the checkpoints; nothing of the run is left to do."""
+        if not keep_checkpoints:
+            if not self.finished:
+                with _writable(self.folder):
+                    _append(self.folder, {_FINISHED: True})
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(self.folder / "work", ignore_errors=True)
-        self._finished = True
+        self._keeps_time = False
 
     def _keep_time(self) -> None:
-        if not self._finished:
+        if self._keeps_time:
             self.remember(_CLOCK, {"seconds": self.seconds})
 
 
-def _read(folder: Path, *, overwrite: bool) -> tuple[dict[str, Any] | None, list[Record]]:
+def _read(folder: Path, *, overwrite: bool) -> tuple[dict[str, Any] | None, list[Record], bool]:
+    """The journal's first line, its records, and whether the run came to its end."""
     path = folder / JOURNAL
     if not path.is_file():
-        return None, []
+        return None, [], False
     header: dict[str, Any] | None = None
     records: list[Record] = []
-    whole = 0
+    whole, finished = 0, False
     for line in path.read_bytes().splitlines(keepends=True):
         try:
             values = json.loads(line)
@@ -184,12 +195,12 @@ def _read(folder: Path, *, overwrite: bool) -> tuple[dict[str, Any] | None, list
         if not line.endswith(b"\n") or not isinstance(values, dict):
             break
         if header is None and "slimcv_journal" not in values:
-            return None, []
+            return None, [], False
         whole += len(line)
         if header is None:
             header = values
             if overwrite:
-                return header, []
+                return header, [], False
             if values["slimcv_journal"] != _VERSION:
                 raise SlimcvError(
                     f"{path}: not a journal this version of slimcv can continue",
@@ -197,9 +208,10 @@ def _read(folder: Path, *, overwrite: bool) -> tuple[dict[str, Any] | None, list
                 )
         elif "record" in values:
             records.append(Record.from_json(values["record"]))
+        finished = _FINISHED in values
     if header is not None and whole != path.stat().st_size:
         os.truncate(path, whole)
-    return header, records
+    return header, records, finished
 
 
 def _is_torn_journal(path: Path) -> bool:

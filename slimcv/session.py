@@ -48,6 +48,10 @@ def optimize(recipe: Recipe, context: Context, run: Run, *, quick: bool = False)
     interrupted run are yielded again from its journal before new work starts. With `quick` the final
     measurement is short: fewer calls, and no runtimes beside those the recipe exports for.
     """
+    if run.finished:
+        while (known := run.replay()) is not None:
+            yield known
+        return
     bench = Workbench(recipe, context, run, quick=quick)
     record, original = bench.original()
     yield record

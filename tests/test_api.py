@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -58,6 +59,7 @@ def test_a_file_gets_its_folder_by_its_name_and_the_same_call_repeats_the_report
     again = slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit", quick=True)
     assert again.report["optimized"] == first.report["optimized"]
     assert again.speedup == first.speedup
+    assert not (first.folder / "checkpoints").exists(), "a finished run reads them no more"
     assert first.report["packing"] is None, "the recipe is not for size"
 
 
@@ -77,11 +79,64 @@ def test_a_recipe_for_size_says_what_original_and_result_take_zipped_and_packed(
     assert sizes["packed_bytes"] == made.bytes < made.model.bytes
 
 
+def test_a_network_in_memory_keeps_its_sizes_when_its_original_is_gone(tmp_path):
+    (tmp_path / "small.yaml").write_text("objective: size\nsteps: [quantize_weights, export_onnx]")
+    given = {"recipe": str(tmp_path / "small.yaml"), "input": "3x16x16", "threads": 1, "quick": True}
+    first, again = (slimcv.optimize(network(), out=tmp_path / "out", **given) for _ in range(2))
+    assert not (first.folder / "checkpoints").exists()
+    assert again.report["packing"] == first.report["packing"]
+    assert first.report["packing"]["original"]["bytes"] > 0
+
+
+def test_what_is_kept_can_be_fewer_files_later_and_the_manifest_is_taken_away_first(recipe, tmp_path):
+    torch.save(network(), tmp_path / "net.pt")
+    out = tmp_path / "out"
+    call = {"recipe": recipe, "input": "3x16x16", "out": out, "threads": 1, "quick": True}
+    slimcv.optimize(tmp_path / "net.pt", keep=["pt2", "checkpoints"], **call)
+    assert "model.pt2" in bundle.read(out).files
+    assert (out / "checkpoints" / "000-original.pt2").is_file()
+    (out / "report.md").unlink()
+    (out / "report.md").mkdir()
+    with pytest.raises(SlimcvError, match=r"report\.md"):
+        slimcv.optimize(tmp_path / "net.pt", keep=["onnx"], **call)
+    assert not (out / "model.pt2").exists()
+    assert not (out / bundle.MANIFEST).exists(), "what is half written is no bundle"
+    (out / "report.md").rmdir()
+    slimcv.optimize(tmp_path / "net.pt", **call)
+    listed = bundle.read(out).files
+    assert "model.onnx" in listed
+    assert "model.pt2" not in listed, "what an earlier call left away is not there to be listed"
+
+
+def test_what_the_command_line_takes_python_takes_too(recipe, tmp_path):
+    result = slimcv.optimize(
+        network(),
+        recipe=recipe,
+        input="3x16x16",
+        out=tmp_path / "out",
+        threads=1,
+        quick=True,
+        input_format="float-nchw",
+        junit=tmp_path / "gate.xml",
+    )
+    assert bundle.read(result.folder).input.format == "float-nchw"
+    suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
+    assert suite.get("failures") == "0"
+
+
 def test_what_is_missing_is_said(recipe, tmp_path):
     with pytest.raises(SlimcvError, match="no name to call a folder by"):
         slimcv.optimize(network(), recipe=recipe, input="3x16x16")
     with pytest.raises(SlimcvError, match="budget soon"):
         slimcv.optimize(network(), recipe=recipe, input="3x16x16", out=tmp_path / "out", budget="soon")
+    refused = {"recipe": recipe, "input": "3x16x16", "out": tmp_path / "out"}
+    with pytest.raises(SlimcvError, match="no file 'onxx'") as keep:
+        slimcv.optimize(network(), keep=["onxx"], **refused)
+    assert "onnx" in keep.value.hint
+    with pytest.raises(SlimcvError, match="takes 'target_isa'"):
+        slimcv.optimize(network(), target_isa="avx2", **refused)
+    with pytest.raises(SlimcvError, match="input_format"):
+        slimcv.optimize(network(), input_format="uint8", **refused)
     with pytest.raises(SlimcvError, match="cpu_fats"):
         slimcv.optimize(network(), recipe="cpu_fats", out=tmp_path / "out")
 
@@ -106,6 +161,7 @@ def test_a_run_with_pictures_keeps_what_its_page_shows(recipe, tmp_path):
     bounds = shipped["intervals"]["latency_p50"]
     assert bounds["low"] <= bounds["value"] <= bounds["high"]
     assert bounds["value"] == pytest.approx(result.speedup)
+    assert {"predictions.json", "report.html"} <= bundle.read(result.folder).files.keys()
     page = (result.folder / "report.html").read_text("utf-8")
     assert {"classes", "layers", "latency", "size"} <= set(re.findall(r'<section id="([\w-]+)"', page))
     slimcv.optimize(network(), data=tmp_path / "pictures", **call)

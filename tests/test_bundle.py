@@ -12,7 +12,8 @@ import pytest
 import slimcv
 from slimcv import bundle, report
 from slimcv.errors import SlimcvError
-from slimcv.results import Latency, Measurement
+from slimcv.manifest import signed
+from slimcv.results import Artifact, Latency, Measurement
 from slimcv.step import InputSpec, Variant
 
 MEASURED = Measurement(
@@ -43,6 +44,10 @@ def write(folder, files):
             folder, path, runtime, precision="fp32", latency_ms=1.0, max_abs_diff=1e-6
         )
     ]
+    return written(folder, artifacts)
+
+
+def written(folder, artifacts):
     document = report.build(
         model={"source": "m.pt"},
         recipe={"name": "cpu_fast", "text": "name: cpu_fast\n"},
@@ -150,7 +155,7 @@ def test_a_missing_file_is_named(tmp_path, exported):
         bundle.read(out)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 2}', "[" * 100_000])
 def test_a_broken_manifest_is_an_error_with_a_hint(tmp_path, text):
     (tmp_path / "slimcv.json").write_text(text)
     with pytest.raises(SlimcvError, match=r"slimcv\.json") as caught:
@@ -164,7 +169,7 @@ def test_a_manifest_cannot_point_outside_its_folder(tmp_path, exported, name):
     write(out, exported)
     manifest = json.loads((out / "slimcv.json").read_text())
     manifest["files"][name] = manifest["files"]["model.pt2"]
-    (out / "slimcv.json").write_text(json.dumps(manifest))
+    (out / "slimcv.json").write_bytes(signed(manifest))
     with pytest.raises(SlimcvError, match="leaves the folder"):
         bundle.read(out)
 
@@ -180,6 +185,33 @@ def test_placing_a_file_takes_the_old_manifest_away_first(tmp_path, exported):
     bundle.place(out, exported["eager"], "eager", precision="fp32")
     with pytest.raises(SlimcvError, match="not a finished bundle"):
         bundle.read(out)
+
+
+def test_writing_a_bundle_again_takes_the_old_manifest_away_first(tmp_path, exported):
+    """The report cannot be written where a folder stands, so that writing ends half-way."""
+    out = tmp_path / "out"
+    write(out, exported)
+    (out / "report.json").unlink()
+    (out / "report.json").mkdir()
+    artifacts = [Artifact("openvino/model.xml", "openvino", "fp32", 1, "0" * 64)]
+    with pytest.raises(SlimcvError, match=r"report\.json"):
+        written(out, artifacts)
+    with pytest.raises(SlimcvError, match="not a finished bundle"):
+        bundle.read(out)
+
+
+def test_a_file_written_anew_is_what_the_manifest_lists(tmp_path, exported):
+    out = tmp_path / "out"
+    before, _ = write(out, exported)
+    bundle.renew(out, "report.md", b"another page")
+    manifest = bundle.read(out)
+    assert manifest.files["report.md"].bytes == len(b"another page")
+    assert {name for name in manifest.files if manifest.files[name] != before.files[name]} == {"report.md"}
+    bundle.renew(out, "notes.txt", b"not of the bundle")
+    assert bundle.read(out) == manifest
+    (out / "slimcv.json").write_text("{}")
+    bundle.renew(out, "report.md", b"a third one")
+    assert (out / "slimcv.json").read_text() == "{}"
 
 
 def test_a_runtime_without_a_file_cannot_be_served(tmp_path, exported):

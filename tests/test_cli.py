@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from slimcv import cli
+from slimcv import bundle, cli
 from slimcv.errors import SlimcvError
 from slimcv.run import Run
 
@@ -385,6 +385,24 @@ def test_the_lossless_recipe_needs_no_pictures_and_the_same_command_repeats_its_
 def export_only(tmp_path):
     (tmp_path / "export.yaml").write_text("steps: [export_onnx]")
     return tmp_path / "export.yaml"
+
+
+def test_what_is_kept_is_named_and_the_folder_is_one_file_too(slimcv, model, export_only, tmp_path):
+    words = ("optimize", model, "--recipe", export_only, *SMALL)
+    refused(slimcv(*words, "--keep", "onnx,onnxx"), "no file 'onnxx'", "onnx")
+    code, _, err = slimcv(*words, "--runtime", "onnxruntime", "--keep", "onnx", "--zip")
+    folder = tmp_path / "model-slim"
+    manifest = bundle.read(folder)
+    assert code == 0
+    assert str(folder.with_name("model-slim.zip")) in err
+    assert "model.onnx" in manifest.files
+    assert "model.pt2" not in manifest.files
+    assert not (folder / "model.pt2").exists()
+    assert not (folder / "checkpoints").exists()
+    with zipfile.ZipFile(tmp_path / "model-slim.zip") as zipped:
+        assert {*zipped.namelist()} == {f"model-slim/{name}" for name in (*manifest.files, "slimcv.json")}
+        zipped.extractall(tmp_path / "elsewhere")
+    assert bundle.read(tmp_path / "elsewhere" / "model-slim") == manifest
 
 
 def test_without_pictures_lossy_steps_are_skipped_and_the_network_is_shipped_unchanged(slimcv, model):

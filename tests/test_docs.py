@@ -136,6 +136,41 @@ def test_commands_and_options_that_a_page_names_exist(name):
         assert named <= known, f"{typed}: {named - known}"
 
 
+# The pipeline
+
+
+def test_the_pipeline_goes_on_with_a_run_that_was_stopped_and_with_no_other():
+    (workflow,) = blocks(page("pipelines.md"), "yaml")
+    steps = yaml.safe_load(workflow)["jobs"]["optimize"]["steps"]
+    kinds = [step.get("uses", step.get("run", "")).partition("@")[0] for step in steps]
+    restore, save = kinds.index("actions/cache/restore"), kinds.index("actions/cache/save")
+    (work,) = [at for at, kind in enumerate(kinds) if kind.startswith("slimcv optimize")]
+    assert restore < work < save
+    assert steps[save]["if"] == "always()"
+    earlier, later = steps[restore]["with"], steps[save]["with"]
+    assert earlier["path"] == later["path"]
+    assert later["key"] == f"${{{{ steps.{steps[restore]['id']}.outputs.cache-primary-key }}}}"
+    assert earlier["key"].startswith(earlier["restore-keys"])
+    assert "github.run_id" in earlier["key"].removeprefix(earlier["restore-keys"])
+    words = shlex.split(kinds[work])
+    named = [words[2], words[words.index("--data") + 1], "slimcv.yaml", ".github/workflows/slim.yaml"]
+    for name in named:
+        assert f"'{name}" in earlier["restore-keys"], "what a run is known by is in the key"
+    assert any(re.search(r"pip install .*slimcv==", kind) for kind in kinds)
+    assert all(words[words.index(option) + 1] in earlier["path"].split() for option in ("--cache",))
+
+
+def test_the_command_lines_of_the_pipeline_are_taken_as_they_stand():
+    (workflow,) = blocks(page("pipelines.md"), "yaml")
+    jobs = yaml.safe_load(workflow)["jobs"].values()
+    lines = [step.get("run", "") for job in jobs for step in job["steps"]]
+    commands = [shlex.split(line) for line in lines if line.startswith("slimcv ")]
+    assert [words[1] for words in commands] == ["optimize", "verify"]
+    for _, name, *words in commands:
+        with COMMANDS[name].make_context(name, words) as context:
+            assert context.params["junit"] is not None
+
+
 # What is filled in
 
 

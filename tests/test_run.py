@@ -104,6 +104,24 @@ def test_state_is_remembered_across_processes_until_the_run_is_finished(tmp_path
     assert not (tmp_path / "out" / "work").exists()
 
 
+def test_a_run_that_ends_without_its_checkpoints_says_so_when_it_is_opened_again(tmp_path):
+    with opened(tmp_path) as run:
+        run.commit(record(0))
+        (tmp_path / "out" / "checkpoints").mkdir()
+        run.finish()
+    with opened(tmp_path) as again:
+        assert not again.finished, "its checkpoints were kept, so that it can be gone on with"
+        again.finish(keep_checkpoints=False)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    with opened(tmp_path) as known:
+        assert known.finished
+        assert known.replay() is not None
+        known.finish(keep_checkpoints=False)
+    assert (tmp_path / "out" / JOURNAL).read_text().count("finished") == 1
+    with Run.open(tmp_path / "out", identity=IDENTITY, overwrite=True) as anew:
+        assert not anew.finished
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_in_use_is_refused_until_it_is_free(overwrite, tmp_path):
     with opened(tmp_path) as run:

@@ -59,9 +59,10 @@ def layouts(incomplete: str) -> list[str]:
 
 def kept(incomplete: str) -> list[str]:
     """Files that may stay in a bundle, after a comma the next one."""
+    from slimcv.optimization import CHECKPOINTS
     from slimcv.serving.layouts import FILES
 
-    return _next(FILES, incomplete)
+    return _next((*FILES, CHECKPOINTS), incomplete)
 
 
 def rows(incomplete: str) -> list[str]:

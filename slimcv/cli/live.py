@@ -8,6 +8,7 @@ import sys
 from typing import Protocol, TextIO, runtime_checkable
 
 _ERASE_REST = "\x1b[K"
+_BAR_WIDTH = 24
 
 
 def show(logger: logging.Logger, stream: TextIO) -> None:
@@ -33,6 +34,19 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def erase() -> None:
+    """Take away what is drawn on the terminal, so that a line of the output can stand there."""
+    for lines in logging.getLogger("slimcv").handlers:
+        if isinstance(lines, LiveLines):
+            lines.erase()
+
+
+def bar(share: float) -> str:
+    """How much is done, 0 to 1, in characters that every terminal has."""
+    done = round(_BAR_WIDTH * min(max(share, 0.0), 1.0))
+    return f"[{'#' * done}{'.' * (_BAR_WIDTH - done)}]"
+
+
 @runtime_checkable
 class Lines(Protocol):
     """A log that draws on a terminal, through which all else must be printed there."""
@@ -43,7 +57,10 @@ class Lines(Protocol):
 
 
 class LiveLines(logging.StreamHandler[TextIO]):
-    """Draws each live record over the one before; an ordinary one comes on a line of its own below."""
+    """Draws each live record over the one before; an ordinary one comes on a line of its own below.
+
+    A live record that says which share of the work is done has a bar in front.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -55,6 +72,8 @@ class LiveLines(logging.StreamHandler[TextIO]):
         try:
             text = self.format(record)
             if is_live(record):
+                share = getattr(record, "share", None)
+                text = text if share is None else f"  {bar(share)}{text}"
                 # A line that wraps could not be drawn over.
                 text = text[: max(1, shutil.get_terminal_size().columns - 1)]
                 self.stream.write(f"\r{text}{_ERASE_REST}")
@@ -74,6 +93,13 @@ class LiveLines(logging.StreamHandler[TextIO]):
         """Leave the cursor on a line of its own."""
         if self._drawn and not self.stream.closed:
             self.stream.write(self._end())
+            self.flush()
+            self._drawn = False
+
+    def erase(self) -> None:
+        """Take away what was drawn last."""
+        if self._drawn and not self.stream.closed:
+            self.stream.write(f"\r{_ERASE_REST}")
             self.flush()
             self._drawn = False
 

@@ -121,7 +121,8 @@ def optimize(
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Files that stay beside the served one, such as onnx,pt2. Default: all.",
+            help="What stays beside the served file: onnx, openvino, pt2, checkpoints. Default: all but the "
+            "checkpoints.",
             autocompletion=completion.kept,
         ),
     ] = None,
@@ -165,7 +166,7 @@ def optimize(
 
             print("\n".join(wrapped(line, indent=3) for line in plan.plan()))
             return
-        kept_files = None if keep is None else _runtimes(keep)
+        kept_files, checkpoints = _kept(keep)
         beside = sidecar.find(model)
         seconds = None if budget is None else seconds_of("--budget", budget)
         log_to_stderr()
@@ -193,7 +194,15 @@ def optimize(
             with pipeline.watched(plan, logging.getLogger("slimcv"), sys.stderr) as board:
                 coming = optimization.records(plan, run, context, seconds=seconds, quick=quick)
                 found = list(_shown(coming, board))
-            document = optimization.finish(found, plan, run, context, named=named, keep=kept_files)
+            document = optimization.finish(
+                found,
+                plan,
+                run,
+                context,
+                named=named,
+                keep=kept_files,
+                keep_checkpoints=checkpoints,
+            )
 
     from slimcv import report
 
@@ -221,16 +230,14 @@ def _shown(records: Iterable[Record], board: Board) -> Iterator[Record]:
         yield record
 
 
-def _runtimes(keep: str) -> list[str]:
-    """The runtimes of the files that `--keep` names. Raises SlimcvError."""
-    from slimcv.errors import SlimcvError, nearest
-    from slimcv.serving.layouts import FILES
+def _kept(keep: str | None) -> tuple[list[str] | None, bool]:
+    """The runtimes whose files `--keep` names, None for all, and whether checkpoints stay.
 
-    words = [word.strip() for word in keep.split(",") if word.strip()]
-    for word in words:
-        if word not in FILES:
-            raise SlimcvError(f"--keep {keep}: there is no file '{word}'", nearest(word, FILES))
-    return [FILES[word] for word in words]
+    Raises SlimcvError.
+    """
+    if keep is None:
+        return None, False
+    return optimization.kept([word.strip() for word in keep.split(",") if word.strip()])
 
 
 def _write_junit(path: Path, document: dict[str, Any], *, model: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv.cli.intake import log_to_stderr, tune_allocator_for
+from slimcv.cli.live import erase
 from slimcv.cli.options import RuntimeOption, ServedArgument, ThreadsOption
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def predict(
         list[str],
         typer.Argument(metavar="PATHS...", help="Pictures, folders, globs; - reads a list from stdin."),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture, at most.")] = 5,
     batch: Annotated[
         str, typer.Option(help="Pictures answered at once: a number, or auto (32 where there are as many).")
     ] = "auto",
@@ -56,11 +57,15 @@ def predict(
     files = listing.found(paths, sys.stdin if "-" in paths else ())
     predictor = load(bundle, runtime=runtime, threads=threads, wait=False)
     tune_allocator_for(predictor.runtime)
+    top = top if predictor.classes is None else min(top, len(predictor.classes))
     rows = _told(listing.answered(predictor, files, top=top, batch=size), len(files))
-    read = 0
+    read, seen = 0, sys.stdout.isatty()
     for text, sound in _printed(rows, output_format, top=top):
+        if seen:
+            erase()
         sys.stdout.write(text)
         read += sound
+    erase()
     if not read:
         raise typer.Exit(EXIT_NOTHING_READ)
 
@@ -85,7 +90,8 @@ def _told(rows: Iterable[Row], count: int) -> Iterator[Row]:
         if progress.due:
             speed = number / (time.perf_counter() - begun)
             left = (count - number) / speed
-            progress.tell(f"{number:,}/{count:,} pictures, {speed:.0f} images/s, ETA {left:.0f} s")
+            text = f"{number:,}/{count:,} pictures, {speed:.0f} images/s, ETA {left:.0f} s"
+            progress.tell(text, share=number / count)
         yield row
 
 

@@ -45,7 +45,6 @@ def report(
 
     from slimcv.report.reading import read
     from slimcv.report.showing import show as shown
-    from slimcv.writing import write_text
 
     found = [read(path) for path in runs]
     text = shown(found, form.value)
@@ -56,13 +55,24 @@ def report(
     if target is None:
         print(text, end="")
         return
-    try:
-        write_text(target, text)
-    except OSError as error:
-        raise SlimcvError(f"{target}: {error.strerror or error}", "name another file with --out") from error
+    _write(target, text)
     say(f"written to {target}")
     if show:
         import webbrowser
 
         if not webbrowser.open(target.resolve().as_uri()):
             say("no browser was found to show it")
+
+
+def _write(target: Path, text: str) -> None:
+    """The page of a bundle is one of its files: what its manifest says of it is written anew too."""
+    from slimcv import bundle
+    from slimcv.writing import write_text
+
+    try:
+        if target.name == bundle.PAGE and target.parent.is_dir():
+            bundle.renew(target.parent, bundle.PAGE, text.encode())
+        else:
+            write_text(target, text)
+    except OSError as error:
+        raise SlimcvError(f"{target}: {error.strerror or error}", "name another file with --out") from error

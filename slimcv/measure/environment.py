@@ -31,6 +31,25 @@ ISA_FLAGS = (
 )
 """The flags that decide which kernels a runtime chooses, as Linux spells them in /proc/cpuinfo."""
 
+_ISA_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_AVX2 = ("avx2", "fma", "f16c")
+_AVX512 = (*_AVX2, "avx512f")
+_WITHIN_CAP = {
+    "sse41": (),
+    "avx": (),
+    "avx2": _AVX2,
+    "avx2_vnni": (*_AVX2, "avx_vnni"),
+    "avx2_vnni_2": (*_AVX2, "avx_vnni"),
+    "avx512_core": _AVX512,
+    "avx512_core_vnni": (*_AVX512, "avx512_vnni"),
+    "avx512_core_bf16": (*_AVX512, "avx512_vnni", "avx512_bf16"),
+    "avx512_core_fp16": (*_AVX512, "avx512_vnni", "avx512_bf16", "avx_vnni", "avx512_fp16"),
+}
+"""Which of `ISA_FLAGS` kernels may use where oneDNN is capped; any other value leaves out nothing of them.
+
+Source: oneDNN documentation, "CPU Dispatcher Control".
+"""
+
 _LIBRARIES = ("slimcv", "torch", "torchao", "numpy", "onnx", "onnxruntime", "openvino", "neural-compressor")
 
 
@@ -79,9 +98,22 @@ def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
 
 
 def isa(cpuinfo: Path = _CPUINFO) -> tuple[str, ...]:
-    """Those of `ISA_FLAGS` that this CPU has; empty where the system does not tell."""
+    """Those of `ISA_FLAGS` that this CPU has and kernels may use; empty where the system does not tell.
+
+    What `isa_cap` leaves out is not there for OpenVINO and PyTorch, and so counts as absent.
+    """
     flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split())
-    return tuple(flag for flag in ISA_FLAGS if flag in flags)
+    cap = isa_cap()
+    allowed = _WITHIN_CAP.get(cap.partition("=")[2].lower(), ISA_FLAGS) if cap else ISA_FLAGS
+    return tuple(flag for flag in ISA_FLAGS if flag in flags and flag in allowed)
+
+
+def isa_cap() -> str | None:
+    """The environment's limit on oneDNN's kernels, such as "ONEDNN_MAX_CPU_ISA=AVX2", or None.
+
+    OpenVINO and PyTorch compute with oneDNN, ONNX Runtime does not.
+    """
+    return next((f"{name}={os.environ[name]}" for name in _ISA_CAPS if os.environ.get(name)), None)
 
 
 def has_int8_instructions(cpuinfo: Path = _CPUINFO) -> bool:

@@ -25,6 +25,8 @@ from slimcv.packed.wire import NotOnnx
 from slimcv.writing import complete
 
 SUFFIX = ".slim"
+_ZIP = b"PK\x03\x04"
+_UNZIP = "a zipped bundle has to be unzipped first: name the folder that was in it"
 
 LARGEST_PACKED_BYTES, LARGEST_ZIPPED_BYTES = 2**28, 2**30
 """Of an ONNX file and an original, so that comparing them takes no more than a minute or two."""
@@ -184,6 +186,8 @@ def _opened(path: Path, *, limit: int | None) -> Iterator[Reader]:
     """The file as a reader; what is wrong with it is said with its name."""
     try:
         with path.open("rb") as file:
+            if file.read(len(_ZIP)) == _ZIP:
+                raise SlimcvError(f"{path}: a .zip, not a packed model", _UNZIP)
             yield Reader(file, limit=limit)
     except OSError as error:
         raise unreadable(path, error) from error

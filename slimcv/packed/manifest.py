@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+import slimcv
 from slimcv import bundle
-from slimcv.bundle import PLACES, Manifest
+from slimcv.bundle import PLACES
 from slimcv.errors import SlimcvError
+from slimcv.manifest import FileEntry, Manifest
 from slimcv.packed.damage import Damaged
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -38,7 +40,7 @@ def of_bundle(folder: Path, *, with_samples: bool = True) -> PackedManifest:
     if place not in manifest.files:
         raise SlimcvError(
             f"{folder} has no {place}, which is what is packed",
-            "run slimcv optimize again with --keep onnxruntime",
+            "run slimcv optimize again with a recipe that exports it, and with onnx where --keep is given",
         )
     given = manifest.model_dump()
     serve = {"path": place, "runtime": "onnxruntime", "latency_ms": None}
@@ -48,6 +50,7 @@ def of_bundle(folder: Path, *, with_samples: bool = True) -> PackedManifest:
     given |= {
         "serve": given["serve"] | serve,
         "files": {},
+        "sha256": None,
         "environment": {},
         "golden": given["golden"] if with_samples else None,
         "recipe": {"name": manifest.recipe.get("name")},
@@ -70,11 +73,14 @@ def read(content: bytes, *, onnx_bytes: int, sha256: bytes) -> PackedManifest | 
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the manifest"
+        if first["type"] == "extra_forbidden":
+            unknown = f"slimcv {slimcv.__version__} does not know: a newer one may have written it"
+            raise Damaged(f"its manifest says '{where}', which {unknown}") from error
         raise Damaged(f"{where}: {first['msg']}") from error
     if manifest.serve.runtime not in RUNTIMES or manifest.serve.path != PLACES["onnxruntime"]:
         raise Damaged("its manifest names another file or runtime than it can have")
     entry: dict[str, Any] = {"bytes": onnx_bytes, "sha256": sha256.hex()}
-    return manifest.model_copy(update={"files": {manifest.serve.path: bundle.FileEntry(**entry)}})
+    return manifest.model_copy(update={"files": {manifest.serve.path: FileEntry(**entry)}})
 
 
 def _inference_precision(folder: Path, manifest: Manifest) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from slimcv.report import sentences
-from slimcv.report.markdown import before_after, facts
+from slimcv.report.markdown import before_after, facts, ways
 from slimcv.report.quoting import cell, fenced, one_line
 
 _USE = """\
@@ -41,6 +41,7 @@ def render_card(report: Mapping[str, Any], *, license: str | None = None) -> str
         "## Before and after",
         before_after(report),
         cell(sentences.method(report)),
+        *ways(report),
         "## Data",
         facts(report["data"]) if report["data"] else sentences.no_data(report),
         "## Measured on",

@@ -28,7 +28,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## What a runtime or an allocator alone gives",
         grid(("the unmodified network", "latency p50", "against the base"), comparison.unmodified(report)),
         comparison.beyond_runtime(report) or "",
-        *_ways(report),
+        *ways(report),
         "## Steps",
         _steps(report["steps"]),
         *_foretold(report),
@@ -47,7 +47,8 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _ways(report: Mapping[str, Any]) -> list[str]:
+def ways(report: Mapping[str, Any]) -> list[str]:
+    """Heading and table of the bake-off; nothing where there was none."""
     rows = [(way.name, way.precision, way.latency, way.outcome) for way in comparison.bake_off(report)]
     headings = ("the optimised network in", "precision", "latency p50", "")
     return ["## Every way to run it", grid(headings, rows, left=2)] if rows else []

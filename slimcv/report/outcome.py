@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimcv.report.document import build
@@ -25,7 +25,7 @@ def from_records(
     data: str | None,
     command: Sequence[str],
     sha256: str | None = None,
-    packing: Compared | None = None,
+    packing: Compared | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report of a session that ended: `records` as the session yielded them, the last one of step `ship`.
 

@@ -24,6 +24,7 @@ __all__ = [
     "InputFormat",
     "Prepared",
     "answer",
+    "fed",
     "import_library",
     "input_shape",
     "load_libraries",
@@ -99,16 +100,24 @@ def input_shape(path: Path | bytes, runtime: str) -> tuple[int, int, int]:
 
     Raises SlimcvError.
     """
-    shape: tuple[int | None, ...]
-    shape, fed = _module(runtime).input_shape(path)
+    shape, format = fed(path, runtime)
     if len(shape) != 4 or any(side is None for side in shape[1:]):
         named = "the model" if isinstance(path, bytes) else path
         raise SlimcvError(
             f"{named} is fed {shape}, not pictures of a fixed size", "export it with one input (n, c, h, w)"
         )
     sides = [int(side or 0) for side in shape[1:]]
-    channels, height, width = (sides[2], *sides[:2]) if fed == PIXELS else sides
+    channels, height, width = (sides[2], *sides[:2]) if format == PIXELS else sides
     return channels, height, width
+
+
+def fed(path: Path | bytes, runtime: str) -> tuple[tuple[int | None, ...], InputFormat]:
+    """The sides of the input of a file for onnxruntime or openvino, None for a free one, and what it is fed.
+
+    Raises SlimcvError.
+    """
+    found: tuple[tuple[int | None, ...], InputFormat] = _module(runtime).input_shape(path)
+    return found
 
 
 def import_library(runtime: str) -> None:

@@ -48,11 +48,11 @@ class Golden:
 def made(
     path: Path, runtime: str, input: InputSpec, *, split: Split | None, threads: int, seed: int
 ) -> Golden:
-    """The first pictures of a split, or synthetic ones, and what a file says to them."""
-    if split is None:
-        pixels = synthetic.pictures(COUNT, input, seed=seed)
-    else:
+    """The first pictures of a split, synthetic ones where it has too few, and what a file says to them."""
+    pixels = np.empty((0, input.height, input.width, input.channels), np.uint8)
+    if split is not None:
         pixels = np.asarray(split.pixels(input.height, input.width, input.channels)[:COUNT])
+    pixels = np.concatenate([pixels, synthetic.pictures(COUNT - len(pixels), input, seed=seed)])
     prepared = runtimes.prepare(path, runtime, threads=threads)
     return Golden(pixels, runtimes.answer(prepared, pixels, input))
 

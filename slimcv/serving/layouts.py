@@ -12,9 +12,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from slimcv import bundle, packed
-from slimcv.bundle import PLACES, Manifest
+from slimcv import bundle, packed, runtimes
+from slimcv.bundle import PLACES
 from slimcv.errors import SlimcvError, nearest
+from slimcv.manifest import Manifest
 from slimcv.measure.size import artifact_files
 from slimcv.runtimes import PIXELS
 from slimcv.writing import write_text
@@ -64,16 +65,16 @@ def _model_server(folder: Path, manifest: Manifest, out: Path, name: str) -> lis
 
 def _triton(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path]:
     openvino = manifest.serve.runtime == "openvino" or PLACES["onnxruntime"] not in manifest.files
-    files = _copied(folder, manifest, "openvino" if openvino else "onnxruntime", out / name / "1")
-    spec = manifest.input
+    runtime = "openvino" if openvino else "onnxruntime"
+    files = _copied(folder, manifest, runtime, out / name / "1")
     outputs = len(manifest.classes) if manifest.classes else -1
-    kind, sides = "FP32", (spec.channels, spec.height, spec.width)
-    if spec.format == PIXELS:
-        kind, sides = "UINT8", (spec.height, spec.width, spec.channels)
-    dims = ", ".join(str(side) for side in sides)
+    # The manifest says what the served file is fed, which need not be this one.
+    shape, fed = runtimes.fed(folder / PLACES[runtime], runtime)
+    kind = "UINT8" if fed == PIXELS else "FP32"
+    dims = ", ".join(str(-1 if side is None else side) for side in shape[1:])
     config = (
         f'name: "{name}"\n'
-        f'backend: "{"openvino" if openvino else "onnxruntime"}"\n'
+        f'backend: "{runtime}"\n'
         f"max_batch_size: {LARGEST_BATCH}\n"
         f'input [{{ name: "input", data_type: TYPE_{kind}, dims: [ {dims} ] }}]\n'
         f'output [{{ name: "logits", data_type: TYPE_FP32, dims: [ {outputs} ] }}]\n'

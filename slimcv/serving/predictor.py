@@ -19,11 +19,12 @@ from PIL import Image
 
 import slimcv
 from slimcv import bundle, packed, runtimes
-from slimcv.bundle import PLACES, Manifest, Serve
-from slimcv.bundle import Input as InputEntry
+from slimcv.bundle import PLACES
 from slimcv.data.decoding import Picture, decode, quiet_pillow
 from slimcv.data.parallel import in_order
 from slimcv.errors import SlimcvError, nearest
+from slimcv.manifest import Input as InputEntry
+from slimcv.manifest import Manifest, Serve
 from slimcv.measure.threads import available
 from slimcv.step import InputSpec
 
@@ -162,6 +163,11 @@ class Predictor:
         self.classes = manifest.classes
         self._prepared = prepared
         self._turn = threading.Lock()
+
+    @property
+    def precision(self) -> str:
+        """What the file is computed in: "fp32", "bf16", "int8" …"""
+        return self._prepared().precision
 
     def __call__(self, images: Images, *, top: int = 1) -> Prediction | list[Prediction]:
         """The same as `predict`."""

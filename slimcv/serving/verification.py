@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from slimcv import bundle, data, packed, serving
-from slimcv.bundle import Manifest
 from slimcv.errors import SlimcvError
+from slimcv.manifest import MANIFEST, Manifest
 from slimcv.measure import environment
+from slimcv.measure.threads import available
 from slimcv.serving import golden
 from slimcv.serving.predictor import BATCH, Predictor
 
@@ -23,6 +24,10 @@ Outcome = Literal["passed", "failed", "noted"]
 
 WARM_UP_CALLS, TIMED_CALLS = 5, 30
 SLOW_CALL_SECONDS, SLOW_CALLS = 0.1, 10
+
+
+_NO_DOT_PRODUCTS = "this CPU has no 8-bit dot products, or may not use them"
+_FOR_THIS_CPU = "slimcv optimize --target-isa avx2 makes a bundle for it"
 
 
 @dataclass(frozen=True)
@@ -81,16 +86,17 @@ def verify(
     """Compare every file with the manifest, then run the golden samples, the clock and `source`'s val/.
 
     `folder` may be a packed file, which is compared with the hash in it. `runtime` is by default the one that
-    serves, `threads` are those the bundle was measured with. Raises SlimcvError where there is no manifest
-    that can be read, the runtime does not load the file, or `source` cannot be read.
+    serves, `threads` are those the bundle was measured with, or as many as may run here. A manifest that is
+    missing or changed is a failed check like any other file. Raises SlimcvError where the runtime does not
+    load the file, or `source` cannot be read.
     """
     manifest, files = _packed(folder) if folder.is_file() else _whole(folder)
     if any(check.outcome == "failed" for check in files):
         return Verification(str(folder), tuple(files), damaged=True)
-    measured_with = manifest.serve.threads if manifest is not None else None
-    predictor = serving.load(folder, runtime=runtime, threads=threads or measured_with)
+    count, cut = _threads(threads, manifest)
+    predictor = serving.load(folder, runtime=runtime, threads=count)
     manifest = predictor.manifest
-    checks = [*files, *_machine(manifest), *_golden(folder, manifest, predictor, limits)]
+    checks = [*files, *cut, *_machine(predictor), *_golden(folder, manifest, predictor, limits)]
     checks.append(_latency(manifest, predictor, limits))
     if source is not None:
         checks.append(_top1(predictor, source, limits, cache=cache))
@@ -99,9 +105,23 @@ def verify(
     return Verification(str(folder), tuple(checks), damaged=False)
 
 
-def _whole(folder: Path) -> tuple[Manifest, list[Check]]:
-    manifest = bundle.read(folder, verify=False)
+def _whole(folder: Path) -> tuple[Manifest | None, list[Check]]:
+    try:
+        manifest = bundle.read(folder, verify=False)
+    except SlimcvError as error:
+        return None, [Check(f"file {MANIFEST}", "failed", f"{error.message}; {error.hint}")]
     return manifest, list(_files(folder, manifest))
+
+
+def _threads(asked: int | None, manifest: Manifest | None) -> tuple[int | None, list[Check]]:
+    """How many to run with, and a note where those that the bundle was measured with may not run here."""
+    if asked is not None or manifest is None:
+        return asked, []
+    meant, allowed = manifest.serve.threads, available()
+    if meant <= allowed:
+        return meant, []
+    detail = f"{allowed}, not the {meant} it was measured with: affinity or container allow no more here"
+    return allowed, [Check("threads", "noted", detail, value=allowed)]
 
 
 def _packed(path: Path) -> tuple[Manifest | None, list[Check]]:
@@ -110,7 +130,7 @@ def _packed(path: Path) -> tuple[Manifest | None, list[Check]]:
         model, manifest = packed.read(path)
         packed.read_samples(path)
     except SlimcvError as error:
-        return None, [Check(f"file {path.name}", "failed", error.message)]
+        return None, [Check(f"file {path.name}", "failed", f"{error.message}; {error.hint}")]
     size = path.stat().st_size
     checks = [
         Check(
@@ -141,23 +161,24 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[Check]:
             damaged = True
             yield Check(f"file {name}", "failed", error.message)
     if not damaged:
-        yield Check(
-            "files", "passed", f"{len(manifest.files)} files have the sizes and hashes of the manifest"
-        )
+        detail = f"{len(manifest.files)} files have the sizes and hashes of the manifest"
+        yield Check("files", "passed", detail)
 
 
-def _machine(manifest: Manifest) -> Iterator[Check]:
+def _machine(predictor: Predictor) -> Iterator[Check]:
     """Differences from where the bundle was made that may explain what fails later."""
-    there, here = manifest.environment, environment.describe()
+    there, here = predictor.manifest.environment, environment.describe()
     lost = [flag for flag in there.get("isa", ()) if flag not in here.isa]
+    cap = environment.isa_cap()
     if lost:
+        why = f"lacks, or may not use ({cap}, for OpenVINO and PyTorch)" if cap else "lacks"
         yield Check(
-            "instruction sets", "noted", f"made on a CPU with {', '.join(lost)}, which this one lacks"
+            "instruction sets", "noted", f"made on a CPU with {', '.join(lost)}, which this one {why}"
         )
-    if manifest.serve.precision == "int8" and not environment.has_int8_instructions():
-        note = "this CPU has no 8-bit dot products: weights of more than 7 bits may overflow"
+    if _saturates(predictor):
+        note = f"{_NO_DOT_PRODUCTS}: weights of more than 7 bits may overflow"
         yield Check("int8", "noted", note)
-    library = manifest.serve.runtime if manifest.serve.runtime in ("onnxruntime", "openvino") else "torch"
+    library = predictor.runtime if predictor.runtime in ("onnxruntime", "openvino") else "torch"
     made, now = there.get("versions", {}).get(library), here.versions.get(library)
     if made is not None and now is not None and made != now:
         age = "older" if _ordered(now) < _ordered(made) else "newer"
@@ -186,14 +207,22 @@ def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limi
         yield Check("golden samples", "failed", "the outputs have another shape or are no numbers")
         return
     difference, bound = samples.difference(outputs), manifest.golden.tolerance
+    detail = f"{len(outputs)} outputs differ by at most {difference:.2g} of the largest, {bound:g} is allowed"
+    if difference > bound and _saturates(predictor):
+        detail += f"; {_NO_DOT_PRODUCTS}, so that sums of 8-bit weights saturate: {_FOR_THIS_CPU}"
     yield Check(
         "golden samples",
         "passed" if difference <= bound else "failed",
-        f"{len(outputs)} outputs differ by at most {difference:.2g} of the largest, {bound:g} is allowed",
+        detail,
         value=difference,
         bound=bound,
     )
     yield _judged("agreement", samples.agreement(outputs), "%", at_least=limits.min_agreement)
+
+
+def _saturates(predictor: Predictor) -> bool:
+    """8-bit products are summed in 16 bits here, and the file is computed in 8 bits."""
+    return not environment.has_int8_instructions() and predictor.precision == "int8"
 
 
 def _samples(folder: Path, manifest: Manifest) -> golden.Golden | None:

@@ -36,6 +36,23 @@ def test_on_a_terminal_a_running_state_is_drawn_over_the_one_before(logger):
     assert terminal.getvalue() == "  begun\n\r  step 1\x1b[K\r  step 2\x1b[K\n  done\n"
 
 
+def test_a_share_of_the_work_is_a_bar_that_can_be_taken_away(logger, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    live.show(logger, terminal)
+    for share in (0.0, 0.5, 1.0):
+        logger.info("3 pictures", extra={"live": True, "share": share})
+    drawn = terminal.getvalue().split("\r")[1:]
+    assert [(line.count("#"), line.count(".")) for line in drawn] == [(0, 24), (12, 12), (24, 0)]
+    assert all("3 pictures" in line for line in drawn)
+    (lines,) = logger.handlers
+    lines.erase()
+    lines.erase()
+    logger.info("done")
+    assert terminal.getvalue().endswith("\r\x1b[K  done\n")
+    assert terminal.getvalue().count("\r") == 4
+
+
 def test_a_line_that_is_too_long_for_the_terminal_is_cut(logger):
     terminal = Terminal()
     live.show(logger, terminal)

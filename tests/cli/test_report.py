@@ -8,7 +8,8 @@ import webbrowser
 
 import pytest
 
-from slimcv import cli, report
+from slimcv import bundle, cli, report
+from slimcv.manifest import signed
 from slimcv.results import Artifact, Latency, Measurement, Record
 
 
@@ -52,6 +53,26 @@ def test_a_page_is_written_beside_the_report(call, run):
     assert (code, out) == (0, "")
     assert str(run / "report.html") in err
     assert "5.00× faster" in (run / "report.html").read_text()
+
+
+def test_the_page_of_a_bundle_stays_one_of_its_files(call, run):
+    manifest = {
+        "schema_version": 1,
+        "slimcv": "0.1.0",
+        "created": "",
+        "serve": {"path": "model.onnx", "runtime": "onnxruntime", "precision": "int8", "threads": 1},
+        "input": {"channels": 3, "height": 8, "width": 8, "mean": [0, 0, 0], "std": [1, 1, 1]},
+        "classes": None,
+        "files": {"report.html": {"bytes": 3, "sha256": "0" * 64}},
+        "environment": {},
+        "threads": 1,
+        "seed": 0,
+        "recipe": {},
+    }
+    (run / "slimcv.json").write_bytes(signed(manifest))
+    (run / "report.html").write_text("old")
+    assert call(run)[0] == 0
+    assert bundle.read(run).files["report.html"].bytes == (run / "report.html").stat().st_size
 
 
 def test_several_runs_make_one_page_in_the_working_directory(call, run, tmp_path, monkeypatch):

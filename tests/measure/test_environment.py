@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from slimcv.measure import environment
 
 CPUINFO = """processor\t: 0
@@ -21,6 +23,25 @@ def test_the_cpu_and_its_instruction_sets_are_read(tmp_path):
     assert environment.isa(file) == ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16")
     assert environment.has_int8_instructions(file)
     assert environment.has_bf16_instructions(file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "isa"),
+    [
+        ("ONEDNN_MAX_CPU_ISA", "SSE41", ()),
+        ("ONEDNN_MAX_CPU_ISA", "AVX2", ("avx2", "fma")),
+        ("DNNL_MAX_CPU_ISA", "avx512_core", ("avx2", "fma", "avx512f")),
+        ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI", ("avx2", "fma", "avx512f", "avx512_vnni")),
+        ("ONEDNN_MAX_CPU_ISA", "ALL", ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16")),
+    ],
+)
+def test_what_kernels_may_not_use_counts_as_absent(tmp_path, monkeypatch, variable, value, isa):
+    file = tmp_path / "cpuinfo"
+    file.write_text(CPUINFO)
+    monkeypatch.setenv(variable, value)
+    assert environment.isa(file) == isa
+    assert environment.has_int8_instructions(file) is ("avx512_vnni" in isa)
+    assert environment.isa_cap() == f"{variable}={value}"
 
 
 def test_an_avx2_cpu_has_neither_int8_nor_bf16_instructions(tmp_path):

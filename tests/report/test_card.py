@@ -6,14 +6,14 @@ import yaml
 
 from slimcv import report
 from slimcv.report.card import render_card
-from slimcv.results import Latency, Measurement
+from slimcv.results import Latency, Measurement, Record
 
 MEASURED = Measurement(
     parameters=10, buffers=0, macs=100, latency_ms=Latency(1.0, 1.1, None, 20, 0.01), top1=90.0, size_bytes=9
 )
 
 
-def document(name="net.pt", source="leaves/"):
+def document(name="net.pt", source="leaves/", records=()):
     return report.build(
         model={"source": name},
         recipe={"name": "cpu_fast", "text": ""},
@@ -21,7 +21,7 @@ def document(name="net.pt", source="leaves/"):
         gate={"max_drop": 1.0, "met": True},
         original=MEASURED,
         optimized=dataclasses.replace(MEASURED, runtime="openvino", precision="int8", top1=89.5),
-        records=[],
+        records=records,
         artifacts=[],
         seconds=1.0,
         data={"source": source, "train": 3},
@@ -52,6 +52,19 @@ def test_names_are_data():
     card = render_card(document(name="<script>alert(1)</script>\n---\nx: y", source="a: b\n---"))
     assert "<script>" not in card.split("---\n", 2)[2].replace("\\<", "")
     assert front_matter(card)["model-index"][0]["name"].startswith("<script>")
+
+
+def test_every_way_that_was_timed_stands_in_it_with_what_became_of_it():
+    timed = {"name": "openvino:nncf", "precision": "int8", "p50_ms": 1.5, "outcome": "served"}
+    failed = {"name": "aotinductor", "precision": None, "p50_ms": None, "outcome": "no compiler"}
+    details = {"bake_off": [timed, failed]}
+    shipped = Record(1, -1, "ship", "accepted", "", 1.0, MEASURED, MEASURED, details=details)
+    card = render_card(document(records=[shipped]))
+    assert "## Every way to run it" in card
+    (row,) = [line for line in card.splitlines() if line.startswith("| openvino, nncf |")]
+    assert [cell.strip() for cell in row.split("|")[2:5]] == ["int8", "1.50 ms", "served"]
+    assert "no compiler" in card
+    assert "## Every way to run it" not in render_card(document())
 
 
 def test_the_tables_and_the_commands_are_there():

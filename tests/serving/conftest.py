@@ -12,6 +12,8 @@ from torch import nn
 from slimcv import bundle, report, runtimes
 from slimcv.measure import environment
 from slimcv.models import capture
+from slimcv.report.html import render_html
+from slimcv.report.reading import of
 from slimcv.results import Latency, Measurement
 from slimcv.serving import golden
 from slimcv.step import InputSpec, Variant
@@ -69,7 +71,16 @@ def made(tmp_path_factory, variant):
         seconds=1.0,
     )
     samples = golden.made(out / "model.onnx", "onnxruntime", variant.input, split=None, threads=1, seed=0)
-    bundle.write(out, document, variant, serve="onnxruntime", golden=samples, license="apache-2.0")
+    (out / bundle.PAGE).write_text(render_html([of(document, out)]))
+    bundle.write(
+        out,
+        document,
+        variant,
+        serve="onnxruntime",
+        golden=samples,
+        license="apache-2.0",
+        beside=[bundle.PAGE],
+    )
     return out
 
 

@@ -4,13 +4,18 @@ import csv
 import ctypes
 import io
 import json
+import pickle
+import pickletools
+import subprocess
 import sys
+import zipfile
 from xml.etree import ElementTree
 
 import pytest
 
-from slimcv import cli
+from slimcv import bundle, cli
 from slimcv.measure import allocator
+from slimcv.train import progress
 
 
 @pytest.fixture
@@ -43,7 +48,9 @@ def test_predict_as_csv_has_a_line_a_picture(call, folder, pictures):
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 0
     assert len(rows) == 18
-    assert set(rows[0]) == {"path", "label_1", "probability_1", "error"}
+    places = range(1, 4)
+    named = {f"{kind}_{place}" for kind in ("label", "probability") for place in places}
+    assert set(rows[0]) == {"path", "error", *named}, "five classes are named, of three that there are"
     assert all(row["label_1"] == row["path"].split("/")[-2] for row in rows)
 
 
@@ -68,6 +75,18 @@ def test_where_pytorch_predicts_the_allocator_is_tuned_or_said_not_to_be(
         assert (code, err.count(allocator.UNTUNED)) == (0, int(said)), words
 
 
+def test_predict_draws_a_bar_on_a_terminal_and_rows_take_its_place(call, folder, pictures, monkeypatch):
+    monkeypatch.setattr(progress, "DRAW_SECONDS", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, out, err = call("predict", folder, pictures)
+    assert code == 0
+    assert len(out.splitlines()) == 18
+    assert f"[{'#' * 24}]  18/18 pictures" in err
+    assert err.endswith("\r\x1b[K"), "nothing of it is left"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert call("predict", folder, pictures)[2].count("\r\x1b[K") >= 18
+
+
 def test_predict_ends_with_2_where_nothing_can_be_read(call, folder, tmp_path):
     code, out, _ = call("predict", folder, tmp_path / "absent.png")
     assert code == 2
@@ -78,6 +97,44 @@ def test_predict_refuses_a_batch_that_is_no_number(call, folder, pictures):
     code, out, err = call("predict", folder, pictures, "--batch", "many")
     assert (code, out) == (2, "")
     assert "--batch many" in err
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_predict_never_imports_torch_where_the_runtime_needs_none(folder, pictures, runtime):
+    code = (
+        "import sys\n"
+        "from slimcv import cli\n"
+        f"sys.argv = ['slimcv', 'predict', {str(folder)!r}, {str(pictures)!r}, '--runtime', {runtime!r}]\n"
+        "try:\n"
+        "    cli.main()\n"
+        "except SystemExit as ended:\n"
+        "    print(ended.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"
+    assert len(done.stdout.splitlines()) == 19
+
+
+def test_nothing_in_a_bundle_is_a_pickle(folder):
+    """Files as they are, and the members of those that are archives (`.pt2`, `.npz`)."""
+    contents = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path in folder.rglob("*"):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                members = {f"{path.name}/{name}": archive.read(name) for name in archive.namelist()}
+            assert members
+            contents |= members
+    assert is_pickle(pickle.dumps({"a": 1}))
+    assert [name for name, content in contents.items() if is_pickle(content)] == []
+    assert not [name for name in contents if name.endswith((".pkl", ".pickle"))]
+
+
+def is_pickle(content):
+    """Opcodes up to the one that stops, as the unpickler reads them."""
+    try:
+        return bool(content) and list(pickletools.genops(content))[-1][0].name == "STOP"
+    except (ValueError, UnicodeDecodeError, OverflowError):
+        return False
 
 
 def test_verify_ends_with_0_3_and_2(call, folder, tmp_path):
@@ -96,10 +153,34 @@ def test_verify_ends_with_0_3_and_2(call, folder, tmp_path):
     assert "damaged" in out
 
 
-def test_verify_of_no_bundle_is_a_sentence(call, tmp_path):
-    code, out, err = call("verify", tmp_path)
+def test_verify_of_no_bundle_ends_with_2_and_is_a_failed_test_too(call, tmp_path):
+    code, out, err = call("verify", tmp_path, "--format", "json", "--junit", tmp_path / "checks.xml")
+    (check,) = json.loads(out)["checks"]
+    assert (code, err) == (2, "")
+    assert "slimcv.json is missing" in check["detail"]
+    suite = ElementTree.parse(tmp_path / "checks.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+
+
+def test_what_ends_verify_early_is_a_failed_test_too(call, folder, tmp_path):
+    code, out, err = call("verify", folder, "--runtime", "tensorrt", "--junit", tmp_path / "checks.xml")
     assert (code, out) == (2, "")
-    assert "slimcv.json is missing" in err
+    assert "no file for tensorrt" in err
+    (failure,) = ElementTree.parse(tmp_path / "checks.xml").getroot().iter("failure")
+    assert "no file for tensorrt" in failure.get("message")
+
+
+def test_a_zipped_bundle_has_to_be_unzipped_first(call, folder, pictures):
+    path = bundle.archive(folder)
+    code, out, err = call("predict", path, pictures)
+    assert (code, out) == (2, "")
+    assert "unzipped first" in err
+    code, out, err = call("export", path, folder / "server", "--layout", "onnx")
+    assert (code, out) == (2, "")
+    assert "unzipped first" in err
+    code, out, _ = call("verify", path)
+    assert code == 2
+    assert "unzipped first" in " ".join(out.split())
 
 
 def test_export_names_what_it_wrote(call, folder, tmp_path):

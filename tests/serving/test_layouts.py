@@ -1,10 +1,13 @@
 """A bundle's file as model servers read it, and alone."""
 
+import dataclasses
 import json
 
 import pytest
 
+from slimcv import bundle, runtimes
 from slimcv.errors import SlimcvError
+from slimcv.manifest import signed
 from slimcv.serving import layouts
 
 
@@ -23,6 +26,62 @@ def test_triton_gets_its_config_with_the_shapes(folder, tmp_path):
     assert 'backend: "onnxruntime"' in config
     assert "data_type: TYPE_UINT8, dims: [ 16, 12, 3 ]" in config
     assert "dims: [ 3 ]" in config
+
+
+@pytest.mark.parametrize(
+    ("served", "present"),
+    [
+        ("inductor", "model.onnx"),
+        ("inductor", "openvino/model.xml"),
+        ("openvino", "openvino/model.xml"),
+        ("onnxruntime", "model.onnx"),
+    ],
+)
+def test_tritons_config_is_that_of_the_file_beside_it_whatever_is_served(folder, tmp_path, served, present):
+    """PyTorch's file is fed planes, the exported ones pixels."""
+    keep_only(folder, present, served=served)
+    layouts.export(folder, "triton", tmp_path / "repository", name="colours")
+    config = (tmp_path / "repository" / "colours" / "config.pbtxt").read_text()
+    backend = "onnxruntime" if present == "model.onnx" else "openvino"
+    assert f'backend: "{backend}"' in config
+    assert "data_type: TYPE_UINT8, dims: [ 16, 12, 3 ]" in config
+    (model,) = (tmp_path / "repository" / "colours" / "1").glob("model.[ox]*")
+    shape, fed = runtimes.fed(model, backend)
+    assert (shape[1:], fed) == ((16, 12, 3), "uint8-nhwc")
+
+
+def test_tritons_config_names_planes_where_the_file_is_fed_planes(folder, tmp_path, variant):
+    planes = dataclasses.replace(variant, details={"input_format": runtimes.PLANES})
+    path = runtimes.write(planes, "onnxruntime", tmp_path / "planes")
+    keep_only(folder, "model.onnx", served="onnxruntime", content=path.read_bytes())
+    layouts.export(folder, "triton", tmp_path / "repository", name="colours")
+    config = (tmp_path / "repository" / "colours" / "config.pbtxt").read_text()
+    assert "data_type: TYPE_FP32, dims: [ 3, 16, 12 ]" in config
+
+
+def test_the_model_server_gets_the_onnx_file_where_there_is_no_other(folder, tmp_path):
+    keep_only(folder, "model.onnx", served="onnxruntime")
+    layouts.export(folder, "openvino-model-server", tmp_path / "repository", name="colours")
+    version = tmp_path / "repository" / "colours" / "1"
+    assert [path.name for path in version.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "repository" / "config.json").is_file()
+
+
+def keep_only(folder, present, *, served, content=None):
+    """Leave one exported file, and PyTorch's, in the bundle; `served` is what it says it serves."""
+    manifest = json.loads((folder / "slimcv.json").read_text())
+    if content is not None:
+        (folder / present).write_bytes(content)
+        entry = {"bytes": len(content), "sha256": bundle.sha256(folder / present)}
+        manifest["files"][present] = entry
+    stays = ("model.pt2", present, present.replace(".xml", ".bin"))
+    exported = ("model.onnx", "openvino/model.xml", "openvino/model.bin")
+    for name in exported:
+        if name not in stays:
+            del manifest["files"][name]
+    manifest["serve"] |= {"runtime": served, "path": bundle.PLACES[served]}
+    manifest["input"]["format"] = "uint8-nhwc" if served in ("onnxruntime", "openvino") else "float-nchw"
+    (folder / "slimcv.json").write_bytes(signed(manifest))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +104,6 @@ def test_an_unknown_layout_and_a_folder_in_use_are_refused(folder, tmp_path):
 def test_a_layout_without_its_file_is_refused(folder, tmp_path):
     manifest = json.loads((folder / "slimcv.json").read_text())
     del manifest["files"]["model.pt2"]
-    (folder / "slimcv.json").write_text(json.dumps(manifest))
+    (folder / "slimcv.json").write_bytes(signed(manifest))
     with pytest.raises(SlimcvError, match=r"has no model\.pt2"):
         layouts.export(folder, "pt2", tmp_path / "alone")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ import pytest
 import slimcv
 from slimcv import bench, cli, packed
 from slimcv.errors import SlimcvError
+from slimcv.manifest import signed
+from slimcv.packed import manifest
 from slimcv.serving import layouts
 
 
@@ -74,12 +77,21 @@ def test_what_openvino_is_to_compute_in_comes_along(folder, tmp_path):
     from slimcv.bundle import sha256
 
     manifest["files"]["openvino/model.xml"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    (folder / "slimcv.json").write_text(json.dumps(manifest))
+    (folder / "slimcv.json").write_bytes(signed(manifest))
     assert slimcv.load(folder, threads=1).runtime == "openvino"
     slim = packed.pack(folder, out=tmp_path / "model.slim").path
     predictor = slimcv.load(slim, threads=1)
     assert predictor.manifest.inference_precision == "f32"
     assert predictor.runtime == "openvino"
+
+
+def test_a_manifest_with_more_than_this_version_knows_is_of_a_newer_one(slim):
+    given = packed.read_manifest(Path(slim))
+    values = json.loads(manifest.written(given))
+    assert manifest.read(json.dumps(values).encode(), onnx_bytes=1, sha256=bytes(32)) is not None
+    values["serve"]["streams"] = 4
+    with pytest.raises(SlimcvError, match=r"says 'serve\.streams', which slimcv .* a newer one"):
+        manifest.read(json.dumps(values).encode(), onnx_bytes=1, sha256=bytes(32))
 
 
 def test_a_model_packed_alone_is_fed_pixels_or_refused(folder, tmp_path, pictures):
@@ -158,8 +170,8 @@ def test_what_cannot_be_packed_or_unpacked_is_a_sentence(call, folder, tmp_path)
         assert err.startswith("error: "), words
     manifest = json.loads((folder / "slimcv.json").read_text())
     del manifest["files"]["model.onnx"]
-    (folder / "slimcv.json").write_text(json.dumps(manifest))
+    (folder / "slimcv.json").write_bytes(signed(manifest))
     code, _, err = call("pack", folder)
     assert code == 2
-    assert "--keep onnxruntime" in err
+    assert "onnx where --keep is given" in err
     assert not (tmp_path / "new.onnx").exists()

@@ -15,6 +15,7 @@ import slimcv
 from slimcv import bench, bundle
 from slimcv.data.decoding import PictureError
 from slimcv.errors import SlimcvError
+from slimcv.manifest import signed
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_machine_code_is_not_run_unless_it_is_asked_for_by_name(folder):
     manifest = json.loads((folder / "slimcv.json").read_text())
     manifest["serve"].update(runtime="aotinductor", path=bundle.PLACES["aotinductor"])
     manifest["files"][bundle.PLACES["aotinductor"]] = {"bytes": 4, "sha256": bundle.sha256(place)}
-    (folder / "slimcv.json").write_text(json.dumps(manifest))
+    (folder / "slimcv.json").write_bytes(signed(manifest))
     with pytest.raises(SlimcvError, match="machine code that loading would run"):
         slimcv.load(folder)
     with pytest.raises(SlimcvError, match="AOTInductor does not load"):

@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from slimcv import bundle, cli, packed
+from slimcv import bundle, cli, data, packed
 from slimcv.errors import SlimcvError
+from slimcv.manifest import signed
+from slimcv.measure.threads import available
 from slimcv.serving import golden
 from slimcv.serving.verification import Limits, verify
 
@@ -26,18 +28,26 @@ def test_a_whole_bundle_passes(folder):
     json.dumps(found.as_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model.onnx",
-        "openvino/model.bin",
-        "report.json",
-        "report.md",
-        "golden.npz",
-        "MODEL_CARD.md",
-        "model.pt2",
-    ],
+FILES = (
+    "MODEL_CARD.md",
+    "golden.npz",
+    "model.onnx",
+    "model.pt2",
+    "openvino/model.bin",
+    "openvino/model.xml",
+    "report.html",
+    "report.json",
+    "report.md",
+    "slimcv.json",
 )
+
+
+def test_all_files_of_a_bundle_are_tried(folder):
+    found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    assert sorted(found) == list(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_in_any_file_is_found_and_nothing_is_run(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -55,7 +65,7 @@ def test_other_answers_than_the_expected_ones_fail(folder):
     other = golden.Golden(samples.pixels, np.roll(samples.outputs, 1, axis=1)).packed()
     (folder / "golden.npz").write_bytes(other)
     manifest["files"]["golden.npz"] = {"bytes": len(other), "sha256": bundle.sha256(folder / "golden.npz")}
-    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    (folder / bundle.MANIFEST).write_bytes(signed(manifest))
     found = verify(folder, Limits(min_agreement=90.0))
     assert not found.damaged
     assert outcomes(found)["golden samples"] == "failed"
@@ -72,10 +82,30 @@ def test_where_it_was_made_is_compared_with_here(folder):
     manifest = json.loads((folder / bundle.MANIFEST).read_text())
     manifest["environment"]["isa"] = ["avx2", "amx_of_tomorrow"]
     manifest["environment"]["versions"]["onnxruntime"] = "99.0"
-    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    (folder / bundle.MANIFEST).write_bytes(signed(manifest))
     notes = {check.name: check.detail for check in verify(folder, Limits()).checks}
     assert "amx_of_tomorrow" in notes["instruction sets"]
     assert "older than 99.0" in notes["runtime version"]
+
+
+def test_the_runtime_that_is_asked_for_is_the_one_whose_version_is_compared(folder):
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["environment"]["versions"]["openvino"] = "99.0"
+    (folder / bundle.MANIFEST).write_bytes(signed(manifest))
+    assert "runtime version" not in outcomes(verify(folder, Limits()))
+    notes = {check.name: check.detail for check in verify(folder, Limits(), runtime="openvino").checks}
+    assert "openvino" in notes["runtime version"]
+
+
+def test_no_more_threads_run_than_are_allowed_here(folder):
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["serve"]["threads"] = 4096
+    (folder / bundle.MANIFEST).write_bytes(signed(manifest))
+    checks = {check.name: check for check in verify(folder, Limits()).checks}
+    assert checks["threads"].value == available()
+    assert "4096" in checks["threads"].detail
+    assert f"threads: {available()} here" in checks["latency p50"].detail
+    assert "threads" not in outcomes(verify(folder, Limits(), threads=1))
 
 
 def test_an_accuracy_without_pictures_is_refused(folder):
@@ -93,6 +123,15 @@ def test_golden_samples_are_the_same_bytes_for_the_same_samples(folder):
     samples = golden.read(folder / "golden.npz")
     assert samples.pixels.shape == (golden.COUNT, 16, 12, 3)
     assert samples.packed() == (folder / "golden.npz").read_bytes()
+
+
+def test_there_are_sixteen_golden_samples_where_pictures_are_fewer(folder, pictures, variant):
+    split = data.load(str(pictures), classes=variant.classes, input=variant.input).val
+    assert 0 < len(split) < golden.COUNT
+    made = golden.made(folder / "model.onnx", "onnxruntime", variant.input, split=split, threads=1, seed=0)
+    assert len(made.pixels) == len(made.outputs) == golden.COUNT
+    assert (made.pixels[: len(split)] == split.pixels(16, 12, 3)[: len(split)]).all()
+    assert len({picture.tobytes() for picture in made.pixels[len(split) :]}) == golden.COUNT - len(split)
 
 
 @pytest.fixture
@@ -160,7 +199,7 @@ def test_other_answers_than_a_packed_file_expects_fail(slim):
     (folder / "golden.npz").write_bytes(other)
     manifest = json.loads((folder / bundle.MANIFEST).read_text())
     manifest["files"]["golden.npz"] = {"bytes": len(other), "sha256": bundle.sha256(folder / "golden.npz")}
-    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    (folder / bundle.MANIFEST).write_bytes(signed(manifest))
     packed.pack(folder, out=path, with_samples=True)
     found = verify(path, Limits(min_agreement=90.0))
     assert not found.damaged

@@ -52,6 +52,9 @@ def test_the_file_answers_like_the_network_and_runs_on_integers(
         expected = original.model(torch.from_numpy(normalised(pixels, INPUT))).numpy()
     found = runtimes.answer(prepared, pixels, INPUT)
     assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected)
+    for size in (1, 3):
+        fewer = runtimes.answer(prepared, pixels[:size], INPUT)
+        assert np.abs(fewer - found[:size]).max() < 1e-3 * np.abs(found).max(), "any batch size will do"
     assert {each.name for each in path.parent.iterdir()} == files, "nothing else is left"
 
 
