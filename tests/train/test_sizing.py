@@ -163,6 +163,17 @@ def test_training_itself_goes_by_what_was_measured(wide, data, tmp_path, caplog)
     assert result.remarks[0].startswith("a batch of 64 does not fit")
 
 
+def test_training_without_a_limit_keeps_to_what_is_free(wide, data, tmp_path, monkeypatch):
+    file = tmp_path / "meminfo"
+    file.write_text("MemAvailable: 100000 kB\n")
+    monkeypatch.setitem(room.free_bytes.__kwdefaults__, "meminfo", file)
+    student = Variant(wide, INPUT)
+    where = Context(student, data, tmp_path, threads=1, train_threads=1)
+    result = finetune(student, where, FinetuneSettings(epochs=1, batch=64, distill=0, ema=0))
+    assert (result.batch, result.accumulate) == (16, 4)
+    assert result.remarks[0].startswith("a batch of 64 does not fit into memory")
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path
