@@ -42,6 +42,11 @@ def context(variant, folder):
     return Context(variant, None, folder, threads=1, train_threads=1)
 
 
+def sized(width):
+    layers = nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4)
+    return Variant(capture.capture(nn.Sequential(*layers).eval(), INPUT), INPUT)
+
+
 @pytest.fixture
 def without_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
@@ -103,12 +108,11 @@ def test_what_was_rejected_or_is_missing_stands_there_with_its_own_reason(
 
 
 @pytest.mark.usefixtures("without_compiler")
-def test_a_quantised_variant_races_against_the_floats_it_was_made_from(variant, files, tmp_path):
-    """Its 8-bit form stands in for a slow one, so that the floats win; both answer for themselves."""
+def test_beside_a_quantised_variant_there_are_the_floats_it_was_made_from(variant, files, tmp_path):
     quantized = replace(variant, precision="int8")
     more = candidates.written(quantized, files, tmp_path, in_floats=variant)
     assert {"openvino:fp32", "onnxruntime:fp32", "eager:fp32", "eager_channels_last:fp32"} <= set(more.files)
-    assert "needs a C++ compiler" in more.problems["inductor:fp32"] or "inductor:fp32" in more.files
+    assert "needs a C++ compiler" in more.problems["inductor:fp32"]
     assert more.problems["eager"] == candidates.NO_INT8
     prepared = runtimes.prepare(more.files["openvino:fp32"], "openvino", threads=1)
     assert (prepared.precision, prepared.input_format) == ("fp32", runtimes.PIXELS)
@@ -120,10 +124,7 @@ def test_a_quantised_variant_races_against_the_floats_it_was_made_from(variant, 
 @pytest.mark.usefixtures("without_compiler")
 def test_floats_that_are_faster_than_the_integers_take_part_in_the_final_measurement(tmp_path):
     """The export is that of a network many times as large."""
-    small, large = (
-        Variant(capture.capture(nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(1)).eval(), INPUT), INPUT)
-        for width in (1, 256)
-    )
+    small, large = sized(4), sized(512)
     slow = {"openvino": runtimes.write(large, "openvino", tmp_path / "large")}
     quantized = replace(small, precision="int8", details={"input_format": runtimes.PLANES})
     heat = bakeoff.heat(quantized, slow, context=context(small, tmp_path), folder=tmp_path, in_floats=small)
@@ -134,10 +135,7 @@ def test_floats_that_are_faster_than_the_integers_take_part_in_the_final_measure
 @pytest.mark.usefixtures("without_compiler")
 def test_what_is_far_behind_is_out_after_a_few_calls(tmp_path):
     """Floats of a network many times as large as the export."""
-    small, large = (
-        Variant(capture.capture(nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(1)).eval(), INPUT), INPUT)
-        for width in (1, 256)
-    )
+    small, large = sized(4), sized(512)
     fast = {"openvino": runtimes.write(small, "openvino", tmp_path / "small")}
     quantized = replace(small, precision="int8")
     heat = bakeoff.heat(quantized, fast, context=context(small, tmp_path), folder=tmp_path, in_floats=large)

@@ -222,7 +222,7 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     shipped = records[-1].details
     ways = {row["name"]: row for row in shipped["bake_off"]}
     assert {row["runtime"] for row in ways.values()} == set(runtimes.NAMES)
-    served = ":".join(filter(None, (shipped["serve"], shipped["quantizer"])))
+    served = ":".join(filter(None, (shipped["serve"], shipped["form"])))
     assert [name for name, row in ways.items() if row["outcome"] == "served"] == [served]
     faster = [name for name, ms in shipped["candidates"].items() if ms < shipped["candidates"][served]]
     assert all(ways[name]["outcome"].startswith(("machine code", "its accuracy")) for name in faster)

@@ -2,13 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
+from slimcv import data as datasets
 from slimcv import runtimes
+from slimcv.gate import Gate
+from slimcv.measure.variant import Answers, measurement
 from slimcv.models import capture
 from slimcv.run import Run
-from slimcv.shipping import contenders, placing
+from slimcv.shipping import answering, contenders, placing
+from slimcv.shipping.evaluating import Evaluations
 from slimcv.shipping.placing import one_a_place
 from slimcv.step import Context, InputSpec, Variant
 
@@ -63,6 +69,53 @@ def test_files_that_the_recipe_does_not_export_are_fed_pixels(variant):
     assert placing.fed(variant, ["onnxruntime", "eager"]) == runtimes.PIXELS
     as_asked = replace(variant, details={"input_format": runtimes.PLANES})
     assert placing.fed(as_asked, ["onnxruntime"]) == runtimes.PLANES
+
+
+def test_the_fastest_that_is_right_itself_goes_before_a_faster_one_of_the_same_form(
+    variant, write_noise, tmp_path
+):
+    """Of three pictures two show the class that one network always names, and the other never."""
+    write_noise(tmp_path, size=16, each=20, classes=("one",))
+    write_noise(tmp_path, size=16, each=10, classes=("two",))
+    pictures = datasets.load(str(tmp_path / "pictures"), cache=tmp_path / "cache")
+    other = capture.copy(variant.model)
+    with torch.no_grad():
+        for model, bias in ((variant.model, (9.0, -9.0)), (other, (-9.0, 9.0))):
+            list(model.parameters())[-1].copy_(torch.tensor(bias))
+    surroundings = replace(context(variant, tmp_path), data=pictures)
+    right, wrong = "openvino", "onnxruntime"
+    files = {
+        name: runtimes.write(each, name, tmp_path / name)
+        for name, each in ((right, variant), (wrong, replace(variant, model=other)))
+    }
+    said = answering.answers_of(files[right], right, variant, surroundings)
+    evaluations = Evaluations(
+        variant,
+        None,
+        context=surroundings,
+        gate=Gate(max_drop=1),
+        original=measurement(variant, runtime=right, size_bytes=1, threads=1, given=said),
+        original_answers=said,
+        macs=1,
+    )
+    assert evaluations.missing_before_the_first_right([wrong, right], files) == [wrong]
+    assert evaluations.missing_before_the_first_right([right, wrong], files) == []
+    assert evaluations.missing_before_the_first_right([wrong], files) == []
+
+
+def test_floats_have_the_figures_of_the_network_before_its_integers(variant):
+    quantized = replace(variant, precision="int8")
+    evaluations = Evaluations(
+        quantized,
+        variant,
+        context=context(variant, None),
+        gate=Gate(),
+        original=measurement(variant, runtime="eager", size_bytes=1, threads=1),
+        original_answers=Answers(np.zeros(1, np.int64)),
+        macs=1,
+    )
+    assert evaluations.variant_of("openvino:fp32") is variant
+    assert evaluations.variant_of("openvino") is evaluations.variant_of("openvino:nncf") is quantized
 
 
 @pytest.mark.slow
