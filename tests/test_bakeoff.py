@@ -185,6 +185,29 @@ def test_rows_say_what_became_of_each_the_fastest_first():
     ]
 
 
+def test_floats_are_compiled_only_where_another_runtime_with_them_is_in_the_race(variant):
+    """The export is in 8 bits; the first round found the floats of the same network in two runtimes."""
+    path = "model.pt2"
+
+    def problems(floats_ms):
+        first = {"openvino": timing(1.0), "openvino:fp32": timing(floats_ms), "onnxruntime:fp32": timing(3.0)}
+        names = ("inductor", "inductor:fp32", "openvino:fp32", "onnxruntime:fp32")
+        variants = dict.fromkeys(names, variant) | {"inductor": replace(variant, precision="int8")}
+        more = candidates.Candidates(dict.fromkeys(names, path), variants)
+        heat = bakeoff.Heat()
+        bakeoff._drop_the_hopeless(heat, {"openvino": path}, more, first)
+        return heat.problems
+
+    behind = "3.00× the time of openvino in a first round of 6 calls"
+    hopeless = "not compiled: with these floats the fastest runtime takes 2.00× the time of openvino"
+    assert problems(1.4) == {"onnxruntime:fp32": behind}
+    assert problems(2.0) == {
+        "onnxruntime:fp32": behind,
+        "openvino:fp32": behind.replace("3.00", "2.00"),
+        "inductor:fp32": hopeless,
+    }
+
+
 def compiled_after(call_ms, variant, tmp_path):
     """What the heat makes of machine code where Inductor took `call_ms` and the export 1 ms."""
     heat = bakeoff.Heat(timings={"inductor": timing(call_ms), "openvino": timing(1.0)})

@@ -23,6 +23,8 @@ from slimcv.results import Measurement, Record
 from slimcv.run import Run
 from slimcv.step import Context, InputSpec, Stage, Step, Variant
 from slimcv.steps.depthwise_separable import DepthwiseSeparable
+from slimcv.steps.export_nncf import ExportNncf
+from slimcv.steps.export_onnx_int8 import ExportOnnxInt8
 from slimcv.steps.finetune import Finetune
 from slimcv.steps.global_average_pool import GlobalAveragePool
 from slimcv.workbench import Workbench, judge_speed
@@ -148,6 +150,14 @@ def bench(tmp_path):
     with Run.open(tmp_path / "out", identity={}) as run:
         context = Context(variant, None, run.workdir, threads=1, train_threads=1)
         yield Workbench(load(str(tmp_path / "mine.yaml")), context, run)
+
+
+def test_a_form_that_is_asked_for_by_name_needs_no_gain(bench):
+    nncf, qdq = Entry("export_nncf", ExportNncf()), Entry("export_onnx_int8", ExportOnnxInt8())
+    assert not bench._is_forced(nncf)
+    bench.recipe = replace(bench.recipe, runtime="openvino:nncf")
+    assert bench._is_forced(nncf)
+    assert not bench._is_forced(qdq)
 
 
 def test_pooling_that_is_no_faster_is_kept_because_a_smaller_input_needs_it(bench):

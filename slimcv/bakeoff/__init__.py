@@ -162,13 +162,15 @@ def _drop_the_hopeless(
             )
     for name in filter(compiles, more.files):
         alike = [
-            first[each] for each in first if form_of(each) == form_of(name) and runtime_of(each) in LIBRARIES
+            timing
+            for each, timing in first.items()
+            if form_of(each) == form_of(name) and runtime_of(each) in LIBRARIES
         ]
-        if form_of(name) and alike:
+        if more.variants[name].precision != "int8" and alike:
             best = min(alike, key=lambda timing: timing.latency.p50)
             if best.latency.p50 > limit:
                 taken = slower(best, first[rival], than=rival)
-                heat.problems[name] = f"not compiled: in {form_of(name)} the fastest runtime takes {taken}"
+                heat.problems[name] = f"not compiled: with these floats the fastest runtime takes {taken}"
 
 
 def _judge_answers(heat: Heat, name: str, variant: Variant, questions: _Questions) -> None:

@@ -51,7 +51,7 @@ def test_a_path_is_left_to_the_shell():
     [
         (
             "slimcv optimize m.pt --runtime op",
-            ["openvino", "openvino:nncf", "openvino:fp32", "openvino:bf16"],
+            ["openvino", "openvino:bf16", "openvino:fp32", "openvino:nncf"],
         ),
         ("slimcv bench m.pt --runtime ea", ["eager", "eager_channels_last"]),
         ("slimcv bench m.pt --runtime al", ["all"]),
