@@ -78,14 +78,15 @@ def optimize(
 
     `model` is a file or a name as on the command line, or a network that takes float32 (n, channels, height,
     width) and gives logits (n, classes); it is left as it was. `input` is its shape, such as "3x224x224";
-    `overrides` are `step.key=value` and `gate.key=value`; `runtime` is the only one to optimise for; `budget`
-    seconds or text such as "15m"; `quick` ends with a short measurement of the recipe's exports alone;
-    `target_isa` is that of the CPU that serves, such as "avx2"; `input_format` what exported files are fed,
-    "uint8-nhwc" or "float-nchw"; `keep` what stays beside the served file, of "onnx", "openvino", "pt2" and
-    "checkpoints". `out` is by default `<model>-slim`, and has to be given with a network. The same call goes
-    on with a run that was interrupted. `junit` is an XML file to write each bound of the gate to, as a test.
-    `track` logs the result to MLflow too, such as "mlflow:runs/". Progress is logged to the logger "slimcv".
-    Raises SlimcvError for what the caller can mend.
+    `overrides` are `step.key=value` and `gate.key=value`; `runtime` is the only one to optimise for, or a
+    form such as "openvino:nncf"; `budget` seconds or text such as "15m"; `quick` ends with a short
+    measurement of the recipe's exports alone; `target_isa` is that of the CPU that serves, such as "avx2";
+    `input_format` what exported files are fed, "uint8-nhwc" or "float-nchw"; `keep` what stays beside the
+    served file, of "onnx", "openvino", "pt2" and "checkpoints". `out` is by default `<model>-slim`, and has
+    to be given with a network. The same call goes on with a run that was interrupted. `junit` is an XML file
+    to write each bound of the gate to, as a test. `track` logs the result to MLflow too, such as
+    "mlflow:runs/". Progress is logged to the logger "slimcv". Raises SlimcvError for what the caller can
+    mend.
     """
     from slimcv import bundle, optimization, sidecar, tracking
     from slimcv.measure import allocator

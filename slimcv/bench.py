@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from slimcv import bundle, models, packed, runtimes
 from slimcv.errors import SlimcvError
-from slimcv.measure import environment, latency, size
+from slimcv.measure import environment, latency, size, throughput
 from slimcv.measure.latency import Contender, ContenderFailed, Timing
-from slimcv.measure.process import WorkerProcess
-from slimcv.measure.variant import answers
-from slimcv.step import InputSpec
+from slimcv.measure.threads import available
+from slimcv.measure.throughput import Throughput
+from slimcv.measure.variant import Answers, answers
+from slimcv.results import Paired
+from slimcv.targets import Target, targets
 
 if TYPE_CHECKING:
     from slimcv.data import Split
+
+__all__ = ["Comparison", "Ratio", "Row", "Target", "compare", "targets"]
+
+_Found = TypeVar("_Found")
 
 SAMPLES = 100
 """Calls timed of each: enough for a 99th percentile."""
 
 QUICK_SAMPLES = 20
-THROUGHPUT_CALLS = 5
-
-BY_SUFFIX = {".onnx": "onnxruntime", ".xml": "openvino"}
-
-
-@dataclass(frozen=True)
-class Target:
-    """One thing that can be timed: its name in the table, the file, what runs it, what it is fed.
-
-    `packed_bytes` is the size of the packed file that it comes from.
-    """
-
-    name: str
-    path: Path
-    runtime: str
-    input: InputSpec
-    classes: tuple[str, ...] | None = None
-    packed_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +41,10 @@ class Ratio:
 class Row:
     """A target with so many threads and pictures at once; None is "not measured", `problem` says why.
 
-    Milliseconds are those of one call with `batch` pictures. `streams` predictions ran side by side for
-    `throughput_ips`, images a second. `model_bytes` is the peak memory over the runtime's own.
+    Milliseconds are those of one call with `batch` pictures, `spread` theirs, `ratio` that of latencies.
+    `streams` predictions ran side by side for `throughput_ips`, images a second, with a spread and a ratio of
+    its own where they were measured for it. `model_bytes` is the peak memory over the runtime's own. `paired`
+    sets top-1 against the first target's, picture by picture.
     """
 
     name: str
@@ -75,10 +61,13 @@ class Row:
     spread: float | None = None
     ratio: Ratio | None = None
     throughput_ips: float | None = None
+    throughput_spread: float | None = None
+    throughput_ratio: Ratio | None = None
     load_seconds: float | None = None
     first_call_ms: float | None = None
     model_bytes: int | None = None
     top1: float | None = None
+    paired: Paired | None = None
     problem: str | None = None
 
 
@@ -99,48 +88,6 @@ class Comparison:
         }
 
 
-def targets(
-    word: str,
-    folder: Path,
-    *,
-    runtime: str | None = None,
-    arch: str | None = None,
-    code: Sequence[str] = (),
-    input: str | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-) -> list[Target]:
-    """What a bundle, an `.onnx`, an OpenVINO `.xml`, a packed `.slim` or a model stands for.
-
-    A bundle is its served file, or with `runtime` all that it has for "all" or that one; a packed file is
-    unpacked into `folder`, and a model is written there for eager PyTorch, or for `runtime`. Raises
-    SlimcvError.
-    """
-    path = Path(word)
-    if path.is_dir():
-        return _of_bundle(path, runtime)
-    if path.suffix == packed.SUFFIX:
-        return _of_packed(path, folder, runtime, mean=mean, std=std)
-    if path.suffix in BY_SUFFIX:
-        name = runtime if runtime not in (None, "all") else BY_SUFFIX[path.suffix]
-        if not path.is_file():
-            raise SlimcvError(f"there is no file {path}", "give a model, an .onnx, an .xml or a bundle")
-        spec = _spec(runtimes.input_shape(path, name), mean=mean, std=std)
-        return [Target(word, path, name, spec)]
-    variant = models.load(word, arch=arch, code=tuple(code), input=input, mean=mean, std=std)
-    chosen = runtimes.NAMES if runtime == "all" else (runtime or "eager",)
-    return [
-        Target(
-            f"{word} in {name}",
-            runtimes.write(variant, name, folder / name),
-            name,
-            variant.input,
-            variant.classes,
-        )
-        for name in chosen
-    ]
-
-
 def compare(
     found: Sequence[Target],
     *,
@@ -157,142 +104,115 @@ def compare(
     and their images a second count; the milliseconds are still those of one alone. A target that a runtime
     refuses, or that dies, is a row with its problem.
     """
-    right = {target.name: _top1(target, split, seed=seed) for target in found}
+    said = {target.name: _answers(target, split, seed=seed) for target in found}
+    reference = next((answers for answers in said.values() if answers is not None), None)
     for count in threads:
         for batch in batches:
             timed, problems = _timings(found, threads=count, batch=batch, quick=quick, seed=seed)
-            first = next((timed[target.name] for target in found if target.name in timed), None)
+            rates: Mapping[str, Throughput] = {}
+            if streams is not None:
+                running = [target for target in found if target.name in timed]
+                rates, more = _rates(
+                    running, streams=streams, threads=count, batch=batch, quick=quick, seed=seed
+                )
+                problems |= more
+            first = next((target.name for target in found if target.name not in problems), "")
             for target in found:
                 row = Row(target.name, target.runtime, None, count, batch, streams or 1)
                 if target.name in problems:
                     yield replace(row, problem=problems[target.name])
                     continue
-                timing = timed[target.name]
-                ips = 1e3 * batch / timing.latency.p50
+                row = _with_times(row, timed[target.name], timed[first])
                 if streams is not None:
-                    ips = _side_by_side(target, threads=count, batch=batch, streams=streams, seed=seed)
+                    row = _with_rate(row, rates[target.name], rates[first])
+                answers = said[target.name]
                 yield replace(
                     row,
-                    precision=timing.precision,
                     size_bytes=target.packed_bytes or size.artifact_bytes(target.path),
-                    p50_ms=timing.latency.p50,
-                    p90_ms=timing.latency.p90,
-                    p99_ms=timing.latency.p99,
-                    samples=timing.latency.n,
-                    spread=timing.latency.spread,
-                    ratio=_ratio(first, timing),
-                    throughput_ips=ips,
-                    load_seconds=timing.load_seconds,
-                    first_call_ms=timing.first_call_ms,
-                    model_bytes=timing.peak_rss_bytes,
-                    top1=right[target.name],
+                    top1=answers.top1 if answers else None,
+                    paired=_against(reference, answers),
                 )
 
 
-def _of_bundle(folder: Path, runtime: str | None) -> list[Target]:
-    from slimcv.serving.predictor import served
-
-    manifest = bundle.read(folder, verify=False)
-    spec = manifest.input
-    input = InputSpec(spec.channels, spec.height, spec.width, spec.mean, spec.std)
-    names: Sequence[str | None] = [runtime]
-    if runtime == "all":
-        # Machine code is run for whoever names it, never as one of many.
-        places = ((name, path) for name, path in bundle.PLACES.items() if name != runtimes.NATIVE)
-        names = [name for name, path in places if path in manifest.files]
-    pairs = [served(manifest, name) for name in names]
-    return [
-        Target(f"{folder} ({name})", folder / path, name, input, manifest.classes) for name, path in pairs
-    ]
+def _against(reference: Answers | None, said: Answers | None) -> Paired | None:
+    """Top-1 against that of the first target which answered, None for that one itself."""
+    if reference is None or said is None or said is reference:
+        return None
+    return said.against(reference)
 
 
-def _of_packed(
-    path: Path,
-    folder: Path,
-    runtime: str | None,
-    *,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-) -> list[Target]:
-    manifest = packed.read_manifest(path)
-    own = packed.RUNTIMES[0] if manifest is None else manifest.serve.runtime
-    names = packed.RUNTIMES if runtime == "all" else (runtime or own,)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = packed.unpack(path, out=folder / f"{path.stem}.onnx")
-    if manifest is None:
-        spec = _spec(runtimes.input_shape(model, names[0]), mean=mean, std=std)
-    else:
-        fed = manifest.input
-        spec = InputSpec(fed.channels, fed.height, fed.width, fed.mean, fed.std)
-    classes = None if manifest is None else manifest.classes
-    size_bytes = path.stat().st_size
-    return [Target(f"{path} ({name})", model, name, spec, classes, packed_bytes=size_bytes) for name in names]
+def _with_times(row: Row, timing: Timing, first: Timing) -> Row:
+    return replace(
+        row,
+        precision=timing.precision,
+        p50_ms=timing.latency.p50,
+        p90_ms=timing.latency.p90,
+        p99_ms=timing.latency.p99,
+        samples=timing.latency.n,
+        spread=timing.latency.spread,
+        ratio=_ratio(latency.ratio(first, timing)),
+        throughput_ips=1e3 * row.batch / timing.latency.p50,
+        load_seconds=timing.load_seconds,
+        first_call_ms=timing.first_call_ms,
+        model_bytes=timing.peak_rss_bytes,
+    )
 
 
-def _spec(
-    shape: tuple[int, int, int], *, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> InputSpec:
-    spec = InputSpec(*shape)
-    return replace(spec, mean=mean or spec.mean, std=std or spec.std)
+def _with_rate(row: Row, rate: Throughput, first: Throughput) -> Row:
+    return replace(
+        row,
+        throughput_ips=rate.ips,
+        throughput_spread=rate.spread,
+        throughput_ratio=_ratio(throughput.ratio(first, rate)),
+    )
 
 
 def _timings(
     found: Sequence[Target], *, threads: int, batch: int, quick: bool, seed: int
 ) -> tuple[Mapping[str, Timing], dict[str, str]]:
     """What could be timed, and why the rest could not."""
+    samples = QUICK_SAMPLES if quick else SAMPLES
+    return _running(
+        found,
+        threads,
+        lambda left: latency.interleaved(left, samples=samples, batch=batch, memory=not quick, seed=seed),
+    )
+
+
+def _rates(
+    found: Sequence[Target], *, streams: int, threads: int, batch: int, quick: bool, seed: int
+) -> tuple[Mapping[str, Throughput], dict[str, str]]:
+    """Images a second of so many processes side by side, and why the rest have none."""
+    return _running(
+        found,
+        threads,
+        lambda left: throughput.side_by_side(left, streams=streams, batch=batch, quick=quick, seed=seed),
+    )
+
+
+def _running(
+    found: Sequence[Target], threads: int, measure: Callable[[Mapping[str, Contender]], Mapping[str, _Found]]
+) -> tuple[Mapping[str, _Found], dict[str, str]]:
+    """What `measure` finds of those that run, and why the others do not."""
     contenders = {each.name: Contender(each.path, each.runtime, threads, each.input) for each in found}
     problems: dict[str, str] = {}
-    samples = QUICK_SAMPLES if quick else SAMPLES
     while contenders:
         try:
-            timings = latency.interleaved(
-                contenders, samples=samples, batch=batch, memory=not quick, seed=seed
-            )
+            return measure(contenders), problems
         except ContenderFailed as error:
             problems[error.contender] = error.message
             del contenders[error.contender]
-        else:
-            return timings, problems
     return {}, problems
 
 
-def _ratio(first: Timing | None, timing: Timing) -> Ratio | None:
-    if first is None:
-        return None
-    found = latency.ratio(first, timing)
+def _ratio(found: latency.Ratio) -> Ratio:
     return Ratio(found.value, found.low, found.high)
 
 
-def _side_by_side(target: Target, *, threads: int, batch: int, streams: int, seed: int) -> float:
-    """Images a second of so many processes that predict at the same time."""
-    contender = Contender(target.path, target.runtime, threads, target.input)
-    with ExitStack() as stack:
-        workers = [
-            stack.enter_context(WorkerProcess(f"{target.name}, stream {number}", contender))
-            for number in range(1, streams + 1)
-        ]
-        for worker in workers:
-            worker.post("start", runtime=target.runtime, threads=threads, allocator=contender.allocator)
-            worker.post("load", path=str(target.path), shape=list(target.input.shape), seed=seed)
-            worker.post("warm", batch=batch, calls=3, seconds=0.3)
-        alone = [float(worker.answers()[-1]["call_ms"]) for worker in workers]
-        calls = max(THROUGHPUT_CALLS, round(1000.0 / max(alone)))
-        begun = time.perf_counter()
-        for worker in workers:
-            worker.post("time", batch=batch, calls=calls, discard=0)
-        for worker in workers:
-            worker.answers()
-        return streams * calls * batch / (time.perf_counter() - begun)
-
-
-def _top1(target: Target, split: Split | None, *, seed: int) -> float | None:
+def _answers(target: Target, split: Split | None, *, seed: int) -> Answers | None:
     if split is None:
         return None
-    from slimcv.measure.threads import available
-
     try:
-        return answers(
-            target.path, target.runtime, target.input, split=split, threads=available(), seed=seed
-        ).top1
+        return answers(target.path, target.runtime, target.input, split=split, threads=available(), seed=seed)
     except SlimcvError:
         return None  # What the runtime has against the file is said where it is timed.

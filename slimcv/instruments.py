@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimcv import runtimes
+from slimcv.bakeoff import FLOATS, runtime_of
 from slimcv.errors import Rejected, SlimcvError
 from slimcv.measure import latency, macs, size
 from slimcv.measure.variant import Answers, answers, measurement
@@ -47,7 +48,9 @@ class Held:
 
 
 def yardstick(recipe: Recipe) -> str:
-    """The runtime that variants are compared in: the one the recipe deploys to."""
+    """The runtime that variants are compared in: the one the recipe deploys to, or that is asked for."""
+    if recipe.runtime is not None:
+        return runtime_of(recipe.runtime)
     names = {entry.name for entry in recipe.entries}
     return next((runtime for runtime, step in EXPORTS.items() if step in names), "eager")
 
@@ -89,9 +92,10 @@ class Instruments:
         from slimcv.profile.before_after import before_and_after
 
         log.info("layer by layer: original and optimised, in the runtime that serves")
+        in_floats = shipped.details["form"] in FLOATS and held.variant.precision == "int8"
         return before_and_after(
             self.context.teacher,
-            held.variant,
+            (held.in_floats if in_floats else None) or held.variant,
             serve=shipped.details["serve"],
             threads=self.context.threads,
             limits=self._limits,

@@ -19,6 +19,7 @@ from slimcv.results import Measurement, Record
 from slimcv.rounding import digits, significant
 from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
+from slimcv.shipping.left_out import LeftOut
 from slimcv.step import Context, Stage, Step, Variant
 
 log = logging.getLogger("slimcv")
@@ -38,6 +39,7 @@ class Workbench:
         self.count = 0
         self.instruments = Instruments(recipe, context, run, quick=quick)
         self.teacher = self.instruments.teacher
+        self._left_out = LeftOut()
 
     def original(self) -> tuple[Record, Held]:
         """Record 0: the original's checkpoint and its figures on the tuning split."""
@@ -76,6 +78,7 @@ class Workbench:
         number = self._next_number()
         replayed = self.run.replay()
         if replayed is not None:
+            self._left_out.by_step(entry.step, replayed)
             return replayed, self._replayed(replayed, entry.step, before)
         started = time.perf_counter()
         log.info("%s: applying", entry.name, extra={"begun": (at, entry.name)})
@@ -87,7 +90,7 @@ class Workbench:
                 self._candidate(entry, before, number, repairs=repairs), number, entry.step, before
             )
             verdict, figures, figures_before = self._judge(
-                entry, before, candidate, judged=judged, needs_gain=not repairs
+                entry, before, candidate, judged=judged, needs_gain=not (repairs or self._is_forced(entry))
             )
             record = replace(
                 record,
@@ -121,6 +124,7 @@ class Workbench:
             record = replace(record, checkpoint=kept)
         record = replace(record, seconds=time.perf_counter() - started)
         self.run.commit(record)
+        self._left_out.by_step(entry.step, record)
         if not accepted:
             self.run.drop_checkpoint(number, entry.name)
         return record, candidate if accepted else None
@@ -170,6 +174,7 @@ class Workbench:
         number = self._next_number()
         replayed = self.run.replay()
         if replayed is not None:
+            self._left_out.by_gate(held.variant, replayed)
             return replayed
         started = time.perf_counter()
         log.info(
@@ -184,6 +189,10 @@ class Workbench:
             gate=self.recipe.gate,
             last_resort=last_resort,
             macs=(self.teacher.macs, held.macs),
+            # For a small file floats are no alternative, however fast they are.
+            in_floats=held.in_floats if self.recipe.objective == "latency" else None,
+            left_out=self._left_out.reasons,
+            forced=self.recipe.runtime,
             bake_off=self.recipe.runtime is None and not self.quick,
             quick=self.quick,
         )
@@ -193,6 +202,7 @@ class Workbench:
             )
         record = replace(record, seconds=time.perf_counter() - started)
         self.run.commit(record)
+        self._left_out.by_gate(held.variant, record)
         return record
 
     # What an attempt is made of
@@ -258,6 +268,10 @@ class Workbench:
             artifacts={**before.variant.artifacts, **made.artifacts},
             details={**before.variant.details, "input_format": made.details["input_format"]},
         )
+
+    def _is_forced(self, entry: Entry) -> bool:
+        """Whether `--runtime` asks for what the entry makes, be it slower or not."""
+        return bool(entry.step.artifact) and entry.step.artifact == self.recipe.runtime
 
     def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
         """Raise Rejected where the variant is no gain, or the runtime to deploy to does not take it."""

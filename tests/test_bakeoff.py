@@ -1,6 +1,7 @@
 """Every way of running a variant stands in the table: timed, or with the reason why not."""
 
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from slimcv import bakeoff, runtimes
+from slimcv import bakeoff, parity, runtimes
+from slimcv.bakeoff import candidates
 from slimcv.measure import environment, latency
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Variant
 
 INPUT = InputSpec(3, 24, 24)
+
+
+TORCH = ("eager", "eager_channels_last", "inductor", "inductor_unfrozen")
+WITHOUT_TORCH = {
+    f"{name}{form}": "rejected: answers otherwise" for name in TORCH for form in ("", ":fp32", ":bf16")
+}
+"""PyTorch's processes take seconds to start, which most of these tests can do without."""
 
 
 @pytest.fixture(scope="module")
@@ -33,52 +42,125 @@ def context(variant, folder):
     return Context(variant, None, folder, threads=1, train_threads=1)
 
 
+def sized(width):
+    layers = nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4)
+    return Variant(capture.capture(nn.Sequential(*layers).eval(), INPUT), INPUT)
+
+
+@pytest.fixture
+def without_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_all_runtimes_take_part_and_what_is_kept_is_no_slower_than_the_exports(variant, files, tmp_path):
     heat = bakeoff.heat(variant, files, context=context(variant, tmp_path), folder=tmp_path)
-    assert {bakeoff.runtime_of(name) for name in heat.timings} == set(runtimes.NAMES)
+    assert {bakeoff.runtime_of(name) for name in {*heat.timings, *heat.problems}} == set(runtimes.NAMES)
+    assert {"eager", "eager_channels_last", "inductor", "inductor_unfrozen"} <= set(heat.timings)
     assert set(files) <= set(heat.files), "the recipe's own exports stay in the race"
     p50 = {name: timing.latency.p50 for name, timing in heat.timings.items()}
     slowest = min(p50[name] for name in files)
-    assert all(p50[name] < slowest for name in heat.files.keys() - files.keys())
+    assert all(p50[name] < slowest for name in heat.files.keys() - files.keys() - {runtimes.NATIVE})
     with torch.no_grad():
-        pixels = np.load(tmp_path / "pictures.npy")
-        planes = torch.from_numpy(bakeoff.parity.normalisation.normalised(pixels, INPUT))
+        planes = torch.from_numpy(parity.normalisation.normalised(np.load(tmp_path / "pictures.npy"), INPUT))
         expected = variant.model(planes.contiguous()).numpy()
     for name, timing in heat.timings.items():
+        if timing.outputs is None:
+            assert f"in a first round of {bakeoff.FIRST_SAMPLES} calls" in heat.problems[name]
+            continue
         tolerance = 5e-2 if timing.precision == "bf16" else 1e-3
         np.testing.assert_allclose(timing.outputs, expected, atol=tolerance * np.abs(expected).max())
         assert timing.latency.n == bakeoff.SAMPLES, name
     if not environment.has_bf16_instructions():
-        assert heat.problems["inductor:bf16"] == bakeoff.NO_BF16
+        assert heat.problems["inductor:bf16"] == candidates.NO_BF16
+        assert heat.problems["inductor_unfrozen:bf16"] == candidates.NO_BF16
 
 
-def test_without_a_compiler_or_an_export_the_table_says_so(variant, files, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
+@pytest.mark.usefixtures("without_compiler")
+def test_without_a_compiler_the_table_says_so_and_what_has_no_export_is_written(variant, files, tmp_path):
     alone = {"openvino": files["openvino"]}
     heat = bakeoff.heat(variant, alone, context=context(variant, tmp_path), folder=tmp_path)
-    assert {"openvino", "eager", "eager_channels_last"} <= set(heat.timings)
-    assert heat.problems["onnxruntime"] == bakeoff.NO_FILE
+    assert {"openvino", "eager", "eager_channels_last", "onnxruntime"} <= set(heat.timings)
     for name in ("inductor", "inductor_unfrozen", "aotinductor"):
         assert "needs a C++ compiler" in heat.problems[name]
-    table = list(bakeoff.rows(heat, heat.timings, best="openvino", refused={}))
+    table = list(bakeoff.rows(heat.timings, {}, best="openvino", problems=heat.problems, refused={}))
     assert {row.name for row in table} >= set(runtimes.NAMES)
+    written = runtimes.prepare(tmp_path / "onnxruntime" / "model.onnx", "onnxruntime", threads=1)
+    assert written.input_format == runtimes.PIXELS, "as the recipes' own exports"
 
 
-def test_what_answers_otherwise_is_out_however_fast_it_is(variant, files, tmp_path, monkeypatch):
-    """The checkpoint that PyTorch's runtimes read is another network's."""
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
+@pytest.mark.usefixtures("without_compiler")
+def test_what_was_rejected_or_is_missing_stands_there_with_its_own_reason(
+    variant, files, tmp_path, monkeypatch
+):
+    alone = {"onnxruntime": files["onnxruntime"]}
+    left_out = {"openvino:nncf": "skipped: NNCF is not installed", **WITHOUT_TORCH}
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    heat = bakeoff.heat(
+        variant, alone, context=context(variant, tmp_path), folder=tmp_path, left_out=left_out
+    )
+    table = bakeoff.rows(heat.timings, {}, best="onnxruntime", problems=heat.problems, refused={})
+    outcomes = {row.name: row.outcome for row in table}
+    assert left_out.items() <= outcomes.items()
+    assert outcomes["openvino"] == "openvino is not installed"
+    assert outcomes["onnxruntime"] == "served"
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_beside_a_quantised_variant_there_are_the_floats_it_was_made_from(variant, files, tmp_path):
+    quantized = replace(variant, precision="int8")
+    more = candidates.written(quantized, files, tmp_path, in_floats=variant)
+    assert {"openvino:fp32", "onnxruntime:fp32", "eager:fp32", "eager_channels_last:fp32"} <= set(more.files)
+    assert "needs a C++ compiler" in more.problems["inductor:fp32"]
+    assert more.problems["eager"] == candidates.NO_INT8
+    prepared = runtimes.prepare(more.files["openvino:fp32"], "openvino", threads=1)
+    assert (prepared.precision, prepared.input_format) == ("fp32", runtimes.PIXELS)
+    if not environment.has_bf16_instructions():
+        assert more.problems["openvino:bf16"] == candidates.NO_BF16
+    assert not any(bakeoff.form_of(name) for name in candidates.written(quantized, files, tmp_path).files)
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_floats_that_are_faster_than_the_integers_take_part_in_the_final_measurement(tmp_path):
+    """The export is that of a network many times as large."""
+    small, large = sized(4), sized(512)
+    slow = {"openvino": runtimes.write(large, "openvino", tmp_path / "large")}
+    quantized = replace(small, precision="int8", details={"input_format": runtimes.PLANES})
+    heat = bakeoff.heat(quantized, slow, context=context(small, tmp_path), folder=tmp_path, in_floats=small)
+    assert {"openvino:fp32", "onnxruntime:fp32"} <= set(heat.files)
+    assert heat.timings["openvino:fp32"].latency.n == bakeoff.SAMPLES
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_what_is_far_behind_is_out_after_a_few_calls(tmp_path):
+    """Floats of a network many times as large as the export."""
+    small, large = sized(4), sized(512)
+    fast = {"openvino": runtimes.write(small, "openvino", tmp_path / "small")}
+    quantized = replace(small, precision="int8")
+    heat = bakeoff.heat(quantized, fast, context=context(small, tmp_path), folder=tmp_path, in_floats=large)
+    for name in ("openvino:fp32", "eager:fp32"):
+        assert heat.timings[name].latency.n == bakeoff.FIRST_SAMPLES
+        assert heat.problems[name].endswith("× the time of openvino in a first round of 6 calls")
+    assert "openvino" in heat.files
+    assert not any(bakeoff.form_of(name) == "fp32" for name in heat.files)
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_what_answers_otherwise_is_out_however_fast_it_is(variant, tmp_path):
+    """The floats that the quantised variant is said to come from are another network's."""
     other = replace(variant, model=capture.copy(variant.model))
     with torch.no_grad():
         next(iter(other.model.parameters())).mul_(2)
-    checkpoint = runtimes.write(other, "eager", tmp_path / "other")
-    more = {"eager": checkpoint}
-    monkeypatch.setattr(bakeoff, "_written", lambda *_: (more, {}))
-    heat = bakeoff.heat(variant, files, context=context(variant, tmp_path), folder=tmp_path)
+    heat = bakeoff.Heat(timings={"eager": timing(1.0)})
+    pixels = parity.pictures(variant, context(variant, tmp_path))
+    questions = bakeoff._Questions(pixels, tmp_path / "pictures.npy")
+    answers = parity.expected(other, pixels)
+    heat.timings["eager"] = replace(heat.timings["eager"], outputs=answers)
+    bakeoff._judge_answers(heat, "eager", other, questions)
+    assert heat.problems == {}
+    bakeoff._judge_answers(heat, "eager", variant, questions)
     assert "answers otherwise" in heat.problems["eager"]
-    assert "eager" not in heat.files
 
 
 def timing(call_ms, *, precision="fp32"):
@@ -90,10 +172,10 @@ def timing(call_ms, *, precision="fp32"):
 
 def test_rows_say_what_became_of_each_the_fastest_first():
     ran = {"openvino": timing(2.0), "aotinductor": timing(1.0), "eager": timing(8.0), "inductor": timing(3.0)}
-    heat = bakeoff.Heat({}, ran, {"eager_channels_last": "died", "inductor": "answers otherwise"})
+    problems = {"eager_channels_last": "died", "inductor": "answers otherwise"}
     refused = {"aotinductor": "machine code"}
     final = {"openvino": timing(2.0), "aotinductor": timing(1.5)}
-    table = list(bakeoff.rows(heat, final, best="openvino", refused=refused))
+    table = list(bakeoff.rows(ran, final, best="openvino", problems=problems, refused=refused))
     assert [(row.name, row.p50_ms, row.outcome) for row in table] == [
         ("aotinductor", 1.5, "machine code (0.750× the time of openvino)"),
         ("openvino", 2.0, "served"),
@@ -101,3 +183,42 @@ def test_rows_say_what_became_of_each_the_fastest_first():
         ("eager", 8.0, "4.00× the time of openvino"),
         ("eager_channels_last", None, "died"),
     ]
+
+
+def test_floats_are_compiled_only_where_another_runtime_with_them_is_in_the_race(variant):
+    """The export is in 8 bits; the first round found the floats of the same network in two runtimes."""
+    path = "model.pt2"
+
+    def problems(floats_ms):
+        first = {"openvino": timing(1.0), "openvino:fp32": timing(floats_ms), "onnxruntime:fp32": timing(3.0)}
+        names = ("inductor", "inductor:fp32", "openvino:fp32", "onnxruntime:fp32")
+        variants = dict.fromkeys(names, variant) | {"inductor": replace(variant, precision="int8")}
+        more = candidates.Candidates(dict.fromkeys(names, path), variants)
+        heat = bakeoff.Heat()
+        bakeoff._drop_the_hopeless(heat, {"openvino": path}, more, first)
+        return heat.problems
+
+    behind = "3.00× the time of openvino in a first round of 6 calls"
+    hopeless = "not compiled: with these floats the fastest runtime takes 2.00× the time of openvino"
+    assert problems(1.4) == {"onnxruntime:fp32": behind}
+    assert problems(2.0) == {
+        "onnxruntime:fp32": behind,
+        "openvino:fp32": behind.replace("3.00", "2.00"),
+        "inductor:fp32": hopeless,
+    }
+
+
+def compiled_after(call_ms, variant, tmp_path):
+    """What the heat makes of machine code where Inductor took `call_ms` and the export 1 ms."""
+    heat = bakeoff.Heat(timings={"inductor": timing(call_ms), "openvino": timing(1.0)})
+    questions = bakeoff._Questions(np.zeros((0,)), tmp_path / "pictures.npy")
+    rival = {"openvino": tmp_path / "model.xml"}
+    bakeoff._try_machine_code(heat, variant, rival, context=context(variant, tmp_path), questions=questions)
+    return heat.problems["aotinductor"]
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_machine_code_is_compiled_only_where_inductor_is_in_the_race(variant, tmp_path):
+    behind = compiled_after(2.0, variant, tmp_path)
+    assert behind == "not compiled: inductor, which makes the same kernels, takes 2.00× the time of openvino"
+    assert "needs a C++ compiler" in compiled_after(1.2, variant, tmp_path)

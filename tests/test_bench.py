@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,14 @@ from PIL import Image
 from torch import nn
 
 from slimcv import bench, cli, runtimes
+from slimcv import data as datasets
 from slimcv.errors import SlimcvError
+from slimcv.measure import latency, throughput
+from slimcv.measure.threads import available
 from slimcv.models import capture
+from slimcv.report import figures
+from slimcv.report.bench import render_bench
+from slimcv.results import Paired
 from slimcv.step import InputSpec, Variant
 
 INPUT = InputSpec(3, 16, 12)
@@ -24,6 +31,12 @@ def network():
 @pytest.fixture
 def variant():
     return Variant(capture.capture(network(), INPUT), INPUT)
+
+
+@pytest.fixture
+def data(tmp_path, write_noise):
+    write_noise(tmp_path, size=16, each=20)
+    return datasets.load(str(tmp_path / "pictures"), cache=tmp_path / "cache")
 
 
 def call(monkeypatch, capsys, *words):
@@ -61,6 +74,92 @@ def test_rows_come_for_every_thread_count_and_batch_against_the_first(variant, t
     assert rows[0].ratio.value == pytest.approx(1.0)
     assert all(row.p50_ms > 0 and row.throughput_ips > 0 and row.size_bytes > 0 for row in rows)
     assert {row.p99_ms for row in rows} == {None}, "twenty samples have no 99th percentile"
+
+
+def test_a_hundred_calls_have_a_99th_percentile_and_each_row_has_its_start_and_memory(variant, tmp_path):
+    found = [bench.Target("network", runtimes.write(variant, "openvino", tmp_path), "openvino", INPUT)]
+    (row,) = bench.compare(found, threads=[1], batches=[1])
+    assert row.samples == bench.SAMPLES == 100
+    assert row.p50_ms <= row.p90_ms <= row.p99_ms
+    assert row.spread > 0
+    assert row.load_seconds > 0
+    assert row.first_call_ms > 0
+    assert row.model_bytes >= 0
+    assert (row.throughput_spread, row.throughput_ratio) == (None, None)
+
+
+def test_throughput_is_measured_in_rounds_and_compared_with_an_interval(variant, tmp_path):
+    """The second target has two hundred times the work, in a call that takes as long to begin."""
+    layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 256, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    wide = Variant(capture.capture(nn.Sequential(*layers), INPUT), INPUT)
+    found = [
+        bench.Target(name, runtimes.write(each, "openvino", tmp_path / name), "openvino", INPUT)
+        for name, each in (("small", variant), ("large", wide))
+    ]
+    small, large = bench.compare(found, threads=[1], batches=[2], streams=2, quick=True)
+    assert small.throughput_ratio == bench.Ratio(1.0, 1.0, 1.0)
+    ratio = large.throughput_ratio
+    assert ratio.value == pytest.approx(large.throughput_ips / small.throughput_ips)
+    assert ratio.low <= ratio.value <= ratio.high < 1
+    assert ratio.value != large.ratio.value, "the ratio of latencies is another one"
+    assert large.throughput_spread >= 0
+
+
+def test_rounds_of_throughput_are_in_turns(monkeypatch, variant, tmp_path):
+    """Who has a turn is seen where the processes are asked."""
+    path = runtimes.write(variant, "openvino", tmp_path)
+    contender = latency.Contender(path, "openvino", 1, INPUT)
+    turns = []
+    take_turn = throughput._Crew.take_turn
+    monkeypatch.setattr(
+        throughput._Crew,
+        "take_turn",
+        lambda crew: (turns.append(crew._workers[0].name), take_turn(crew))[1],
+    )
+    found = throughput.side_by_side({"a": contender, "b": contender}, streams=1, quick=True)
+    assert turns == ["a", "b", "b", "a", "a", "b", "b", "a", "a", "b"]
+    assert all(len(each.rounds_ips) == throughput.QUICK_ROUNDS for each in found.values())
+
+
+def test_a_spread_is_half_the_interquartile_range_over_the_median():
+    found = throughput.Throughput(2, (80.0, 90.0, 100.0, 110.0, 120.0))
+    assert (found.ips, found.spread) == (100.0, pytest.approx(0.1))
+
+
+def test_top1_is_compared_picture_by_picture_with_the_first(variant, data, tmp_path):
+    """The other network has the first one's two outputs swapped: it is right wherever that one is wrong."""
+    swapped = capture.copy(variant.model)
+    with torch.no_grad():
+        for parameter in list(swapped.parameters())[-2:]:
+            parameter.copy_(parameter.flip(0))
+    networks = {"first": variant, "same": variant, "swapped": replace(variant, model=swapped)}
+    found = [
+        bench.Target(name, runtimes.write(each, "onnxruntime", tmp_path / name), "onnxruntime", INPUT)
+        for name, each in networks.items()
+    ]
+    rows = list(bench.compare(found, threads=[1], batches=[1], split=data.val, quick=True))
+    first, same, other = rows
+    pictures = len(data.val)
+    assert first.paired is None
+    assert same.paired == Paired.counted(0, 0, pictures)
+    right = round(first.top1 * pictures / 100)
+    assert other.paired == Paired.counted(right, pictures - right, pictures)
+    document = bench.Comparison("latency", tuple(rows)).as_json()
+    change = figures.points(other.paired.difference)
+    for format in ("text", "markdown"):
+        text = render_bench(document, format)
+        assert change in text
+        assert "McNemar" in " ".join(text.split())
+
+
+def test_threads_are_by_default_those_allowed_and_stand_in_the_row(variant, tmp_path, monkeypatch, capsys):
+    allowed = available()
+    path = runtimes.write(variant, "onnxruntime", tmp_path)
+    code, out, _ = call(monkeypatch, capsys, path, "--quick", "--format", "json")
+    assert code == 0
+    document = json.loads(out)
+    assert [row["threads"] for row in document["rows"]] == [allowed]
+    assert document["environment"]["threads_allowed"] == allowed
 
 
 def test_a_target_that_cannot_run_stays_with_its_reason(variant, tmp_path):

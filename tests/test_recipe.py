@@ -5,8 +5,12 @@ import sys
 
 import pytest
 
-from slimcv import recipe
+from slimcv import recipe, runtimes
+from slimcv.bakeoff.candidates import FROM_CHECKPOINT, IN_FLOATS
 from slimcv.errors import SlimcvError
+from slimcv.instruments import yardstick
+from slimcv.measure import environment
+from slimcv.recipe import forced
 from slimcv.step import Stage
 
 
@@ -181,6 +185,44 @@ def test_a_recipe_is_made_for_one_runtime_alone():
     with pytest.raises(SlimcvError, match="unknown runtime 'opnvino'") as caught:
         plan.with_runtime("opnvino")
     assert "openvino" in caught.value.hint
+
+
+def test_a_recipe_is_made_for_one_form_of_a_runtime_alone(monkeypatch):
+    plan = recipe.load("cpu_int8")
+    monkeypatch.setattr(environment, "has_bf16_instructions", lambda: True)
+    for name, steps in (
+        ("openvino:nncf", ["fuse_conv_bn", "export_openvino", "export_nncf"]),
+        ("onnxruntime:qdq", ["fuse_conv_bn", "export_onnx", "export_onnx_int8"]),
+        ("openvino:fp32", ["fuse_conv_bn", "export_openvino"]),
+        ("inductor:bf16", ["fuse_conv_bn", "compile"]),
+        ("eager_channels_last", ["fuse_conv_bn", "quantize_int8"]),
+        ("eager_channels_last:bf16", ["fuse_conv_bn"]),
+        ("inductor_unfrozen", ["fuse_conv_bn"]),
+        ("aotinductor", ["fuse_conv_bn", "quantize_int8", "export_aotinductor"]),
+    ):
+        made = plan.with_runtime(name)
+        assert (made.runtime, [entry.name for entry in made.entries]) == (name, steps)
+        assert f"runtime {name}" in made.plan(), "another runtime is another run"
+    assert plan.with_runtime("openvino:fp32").entries[-1].step.precision == "f32"
+    assert plan.with_runtime("inductor:bf16").entries[-1].step.precision == "bf16"
+    assert yardstick(plan.with_runtime("openvino:nncf")) == "openvino"
+    assert yardstick(plan.with_runtime("eager_channels_last:bf16")) == "eager_channels_last"
+
+
+def test_a_form_that_is_not_or_that_this_cpu_does_not_compute_in_is_refused(monkeypatch):
+    plan = recipe.load("cpu_int8")
+    with pytest.raises(SlimcvError, match="unknown runtime 'openvino:nncv'") as caught:
+        plan.with_runtime("openvino:nncv")
+    assert "openvino:nncf" in caught.value.hint
+    monkeypatch.setattr(environment, "has_bf16_instructions", lambda: False)
+    with pytest.raises(SlimcvError, match="no bfloat16 instructions"):
+        plan.with_runtime("inductor:bf16")
+
+
+def test_every_name_of_the_table_can_be_asked_for():
+    candidates = {f"{runtime}:{form}" for form, names in IN_FLOATS.items() for runtime in names}
+    candidates |= {f"{runtime}:bf16" for runtime in FROM_CHECKPOINT}
+    assert set(forced.NAMES) == {*runtimes.NAMES, *candidates, "openvino:nncf", "onnxruntime:qdq"}
 
 
 def test_parameters_reach_every_step_that_has_them_and_unknown_ones_are_told():

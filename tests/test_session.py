@@ -23,6 +23,8 @@ from slimcv.results import Measurement, Record
 from slimcv.run import Run
 from slimcv.step import Context, InputSpec, Stage, Step, Variant
 from slimcv.steps.depthwise_separable import DepthwiseSeparable
+from slimcv.steps.export_nncf import ExportNncf
+from slimcv.steps.export_onnx_int8 import ExportOnnxInt8
 from slimcv.steps.finetune import Finetune
 from slimcv.steps.global_average_pool import GlobalAveragePool
 from slimcv.steps.prune_channels import PruneChannels
@@ -151,6 +153,14 @@ def bench(tmp_path):
         yield Workbench(load(str(tmp_path / "mine.yaml")), context, run)
 
 
+def test_a_form_that_is_asked_for_by_name_needs_no_gain(bench):
+    nncf, qdq = Entry("export_nncf", ExportNncf()), Entry("export_onnx_int8", ExportOnnxInt8())
+    assert not bench._is_forced(nncf)
+    bench.recipe = replace(bench.recipe, runtime="openvino:nncf")
+    assert bench._is_forced(nncf)
+    assert not bench._is_forced(qdq)
+
+
 def test_pooling_that_is_no_faster_is_kept_because_a_smaller_input_needs_it(bench):
     pool, shrink, _ = (entry.step for entry in bench.recipe.entries)
     variant = bench.context.teacher
@@ -223,7 +233,7 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     shipped = records[-1].details
     ways = {row["name"]: row for row in shipped["bake_off"]}
     assert {row["runtime"] for row in ways.values()} == set(runtimes.NAMES)
-    served = ":".join(filter(None, (shipped["serve"], shipped["quantizer"])))
+    served = ":".join(filter(None, (shipped["serve"], shipped["form"])))
     assert [name for name, row in ways.items() if row["outcome"] == "served"] == [served]
     faster = [name for name, ms in shipped["candidates"].items() if ms < shipped["candidates"][served]]
     assert all(ways[name]["outcome"].startswith(("machine code", "its accuracy")) for name in faster)

@@ -1,10 +1,133 @@
 """What of all files is shipped."""
 
-from slimcv.shipping.placing import one_a_runtime
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from slimcv import data as datasets
+from slimcv import runtimes
+from slimcv.gate import Gate
+from slimcv.measure.variant import Answers, measurement
+from slimcv.models import capture
+from slimcv.run import Run
+from slimcv.shipping import answering, contenders, placing
+from slimcv.shipping.evaluating import Evaluations
+from slimcv.shipping.placing import one_a_place
+from slimcv.step import Context, InputSpec, Variant
+
+INPUT = InputSpec(3, 16, 16)
+
+
+@pytest.fixture
+def variant():
+    layers = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    return Variant(capture.capture(nn.Sequential(*layers).eval(), INPUT), INPUT)
+
+
+def context(variant, folder):
+    return Context(variant, None, folder, threads=1, train_threads=1)
 
 
 def test_the_best_is_shipped_and_the_variants_own_graph_for_every_other_runtime():
     names = ["onnxruntime", "openvino", "openvino:nncf", "onnxruntime:qdq"]
-    assert one_a_runtime(names, "openvino") == ["openvino", "onnxruntime"]
-    assert one_a_runtime(names, "openvino:nncf") == ["openvino:nncf", "onnxruntime"]
-    assert one_a_runtime(["openvino:nncf"], "openvino:nncf") == ["openvino:nncf"]
+    assert one_a_place(names, "openvino") == ["openvino", "onnxruntime"]
+    assert one_a_place(names, "openvino:nncf") == ["openvino:nncf", "onnxruntime"]
+    assert one_a_place(["openvino:nncf"], "openvino:nncf") == ["openvino:nncf"]
+
+
+def test_no_other_file_takes_the_place_of_the_best():
+    names = ["inductor:bf16", "onnxruntime", "eager_channels_last", "inductor"]
+    assert one_a_place(names, "inductor:bf16") == ["inductor:bf16", "onnxruntime"]
+    assert one_a_place(names, "onnxruntime") == ["onnxruntime", "eager_channels_last"]
+    assert one_a_place(["openvino:fp32", "openvino", "onnxruntime"], "openvino:fp32") == [
+        "openvino:fp32", "onnxruntime"
+    ]  # fmt: skip
+
+
+def test_what_is_forced_is_the_only_file_and_has_its_precision(variant, tmp_path):
+    with Run.open(tmp_path / "out", identity={}) as run:
+        surroundings = context(variant, run.workdir)
+
+        def files(forced, of=variant):
+            return contenders.files_of(of, surroundings, run, 1, forced=forced)
+
+        assert list(files(None)) == ["eager"]
+        assert list(files("eager_channels_last")) == ["eager_channels_last"]
+        assert list(files("eager_channels_last:fp32")) == ["eager_channels_last"]
+        (half,) = files("eager:bf16").values()
+        assert runtimes.prepare(half, "eager", threads=1).precision == "bf16"
+        exported = replace(variant, artifacts={"openvino": half, "openvino:nncf": half})
+        assert list(files("openvino:nncf", exported)) == ["openvino:nncf"]
+        assert list(files("openvino", exported)) == ["openvino", "openvino:nncf"]
+
+
+def test_files_that_the_recipe_does_not_export_are_fed_pixels(variant):
+    assert placing.fed(variant, ["eager"]) == runtimes.PLANES
+    assert placing.fed(variant, ["onnxruntime", "eager"]) == runtimes.PIXELS
+    as_asked = replace(variant, details={"input_format": runtimes.PLANES})
+    assert placing.fed(as_asked, ["onnxruntime"]) == runtimes.PLANES
+
+
+def test_the_fastest_that_is_right_itself_goes_before_a_faster_one_of_the_same_form(
+    variant, write_noise, tmp_path
+):
+    """Of three pictures two show the class that one network always names, and the other never."""
+    write_noise(tmp_path, size=16, each=20, classes=("one",))
+    write_noise(tmp_path, size=16, each=10, classes=("two",))
+    pictures = datasets.load(str(tmp_path / "pictures"), cache=tmp_path / "cache")
+    other = capture.copy(variant.model)
+    with torch.no_grad():
+        for model, bias in ((variant.model, (9.0, -9.0)), (other, (-9.0, 9.0))):
+            list(model.parameters())[-1].copy_(torch.tensor(bias))
+    surroundings = replace(context(variant, tmp_path), data=pictures)
+    right, wrong = "openvino", "onnxruntime"
+    files = {
+        name: runtimes.write(each, name, tmp_path / name)
+        for name, each in ((right, variant), (wrong, replace(variant, model=other)))
+    }
+    said = answering.answers_of(files[right], right, variant, surroundings)
+    evaluations = Evaluations(
+        variant,
+        None,
+        context=surroundings,
+        gate=Gate(max_drop=1),
+        original=measurement(variant, runtime=right, size_bytes=1, threads=1, given=said),
+        original_answers=said,
+        macs=1,
+    )
+    assert evaluations.missing_before_the_first_right([wrong, right], files) == [wrong]
+    assert evaluations.missing_before_the_first_right([right, wrong], files) == []
+    assert evaluations.missing_before_the_first_right([wrong], files) == []
+
+
+def test_floats_have_the_figures_of_the_network_before_its_integers(variant):
+    quantized = replace(variant, precision="int8")
+    evaluations = Evaluations(
+        quantized,
+        variant,
+        context=context(variant, None),
+        gate=Gate(),
+        original=measurement(variant, runtime="eager", size_bytes=1, threads=1),
+        original_answers=Answers(np.zeros(1, np.int64)),
+        macs=1,
+    )
+    assert evaluations.variant_of("openvino:fp32") is variant
+    assert evaluations.variant_of("openvino") is evaluations.variant_of("openvino:nncf") is quantized
+
+
+@pytest.mark.slow
+def test_a_candidate_that_dies_in_the_final_measurement_is_told_with_its_reason(variant, tmp_path):
+    with Run.open(tmp_path / "out", identity={}) as run:
+        run.save_checkpoint(0, "original", variant)
+        broken = tmp_path / "broken.onnx"
+        broken.write_bytes(b"no model")
+        files = {"eager": contenders.original_file(run), "onnxruntime": broken}
+        timings, died = contenders.timed_together(
+            context(variant, run.workdir), run, variant, files=files, unmodified={}, quick=True
+        )
+    assert "eager" in timings
+    assert "onnxruntime" not in timings
+    assert "ONNX Runtime does not load" in died["onnxruntime"]

@@ -22,6 +22,13 @@ def runtimes(incomplete: str) -> list[str]:
     return _beginning(["eager", *recipe.EXPORTS], incomplete)
 
 
+def forced(incomplete: str) -> list[str]:
+    """Runtimes and their forms that a model can be optimised for alone."""
+    from slimcv.recipe.forced import NAMES
+
+    return _beginning(NAMES, incomplete)
+
+
 def benched(incomplete: str) -> list[str]:
     """Everything that can run a model, and all of it."""
     from slimcv.runtimes import NAMES

@@ -98,9 +98,9 @@ def optimize(
     runtime: Annotated[
         str | None,
         typer.Option(
-            help="Optimise for eager, inductor, aotinductor, onnxruntime or openvino alone. Default: "
-            "whatever is fastest is served.",
-            autocompletion=completion.runtimes,
+            help="Optimise for one runtime, such as openvino, or one form of it, such as openvino:nncf or "
+            "inductor:bf16, alone. Default: whatever is fastest is served.",
+            autocompletion=completion.forced,
         ),
     ] = None,
     quick: Annotated[

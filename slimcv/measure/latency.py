@@ -17,7 +17,10 @@ from slimcv.measure.memory import Memory
 from slimcv.measure.process import PATIENCE_SECONDS, Contender, ContenderFailed, WorkerProcess
 from slimcv.results import Latency
 
-__all__ = ["Contender", "ContenderFailed", "Ratio", "Timing", "faster", "interleaved", "ratio", "summarise"]
+__all__ = [
+    "Contender", "ContenderFailed", "Ratio", "Timing", "faster", "interleaved", "ratio", "ratio_of_medians",
+    "summarise",
+]  # fmt: skip
 
 _ROUNDS = 10
 _FEWEST_CALLS = 10
@@ -145,23 +148,28 @@ def peak_memory(
 
 
 def ratio(before: Timing, after: Timing, *, seed: int = 0, confidence: float = 0.95) -> Ratio:
-    """The ratio of median latencies, above 1 where `after` is faster.
+    """The ratio of median latencies, above 1 where `after` is faster (see `ratio_of_medians`)."""
+    rounds = _matrix(before.rounds_ms), _matrix(after.rounds_ms)
+    return ratio_of_medians(*rounds, seed=seed, confidence=confidence)
+
+
+def ratio_of_medians(
+    before: NDArray[np.float64], after: NDArray[np.float64], *, seed: int = 0, confidence: float = 0.95
+) -> Ratio:
+    """The ratio of the medians of times (rounds, calls).
 
     The interval is a bootstrap over whole rounds (Künsch 1989), the same rounds for both, because
     neighbouring calls resemble each other and drift that meets both cancels.
     """
     random = np.random.default_rng(seed)
-    first, second = _matrix(before.rounds_ms), _matrix(after.rounds_ms)
-    picks = random.integers(0, len(first), (_RESAMPLES, len(first)))
-    paired = (
-        picks if len(first) == len(second) else random.integers(0, len(second), (_RESAMPLES, len(second)))
-    )
+    picks = random.integers(0, len(before), (_RESAMPLES, len(before)))
+    paired = picks if len(before) == len(after) else random.integers(0, len(after), (_RESAMPLES, len(after)))
     medians = [
         np.median(rounds[chosen].reshape(_RESAMPLES, -1), axis=1)
-        for rounds, chosen in ((first, picks), (second, paired))
+        for rounds, chosen in ((before, picks), (after, paired))
     ]
     low, high = np.quantile(medians[0] / medians[1], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Ratio(before.latency.p50 / after.latency.p50, float(low), float(high))
+    return Ratio(float(np.median(before) / np.median(after)), float(low), float(high))
 
 
 def faster(before: Timing, after: Timing) -> bool:

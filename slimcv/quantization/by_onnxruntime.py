@@ -10,9 +10,10 @@ import numpy as np
 
 from slimcv import runtimes
 from slimcv.data.normalisation import normalised
-from slimcv.errors import Rejected
+from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.quantization.compressor import quiet
 from slimcv.runtimes import onnxruntime as onnx_file
+from slimcv.runtimes.libraries import required
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,11 +27,16 @@ def quantize(
     """A QDQ `.onnx` in `folder`: u8 activations, s8 weights with one scale a channel.
 
     `pixels` (n, height, width, channels) are what it is calibrated on; with `takes_pixels` it is fed such
-    ones and normalises them itself. Raises Rejected where ONNX Runtime cannot quantise the network.
+    ones and normalises them itself. Raises NotApplicable where ONNX Runtime is not installed, Rejected where
+    it cannot quantise the network.
     """
-    import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    try:
+        with required("ONNX Runtime's form"):
+            import onnx
+            from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+            from onnxruntime.quantization.shape_inference import quant_pre_process
+    except SlimcvError as error:
+        raise NotApplicable(error.message, error.hint) from error
 
     planes = {key: value for key, value in variant.details.items() if key != "input_format"}
     source = runtimes.write(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slimcv import runtimes
-from slimcv.errors import NotApplicable, Rejected
+from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.quantization.compressor import quiet
 from slimcv.runtimes import openvino as openvino_runtime
+from slimcv.runtimes.libraries import required
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,14 +24,15 @@ def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path) -> P
     """An `.xml` with its `.bin` in `folder`, quantised with NNCF's own defaults.
 
     `pictures` are as the file is fed (see slimcv.runtimes.prepared), one after the other. Raises
-    NotApplicable where NNCF is not installed, Rejected where it cannot quantise the network.
+    NotApplicable where NNCF or OpenVINO is not installed, Rejected where it cannot quantise the network.
     """
     try:
-        with quiet():
+        with quiet(), required("NNCF's form"):
             import nncf
-    except ImportError as error:
-        raise NotApplicable("NNCF is not installed", "pip install 'slimcv[nncf]'") from error
-    openvino = openvino_runtime.import_library()
+        with required("NNCF's form"):
+            openvino = openvino_runtime.import_library()
+    except SlimcvError as error:
+        raise NotApplicable(error.message, error.hint) from error
     source = runtimes.write(replace(variant, artifacts={}), "openvino", folder, name="float")
     path = folder / "model.xml"
     samples = [np.ascontiguousarray(picture[np.newaxis]) for picture in pictures]

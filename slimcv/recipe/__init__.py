@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from slimcv import paired
 from slimcv.errors import SlimcvError, nearest
 from slimcv.gate import Gate
-from slimcv.recipe import order
+from slimcv.recipe import forced, order
 from slimcv.recipe.checking import changed, checked
+from slimcv.recipe.forced import EXPORTS
 from slimcv.recipe.raw import find, folder, names, overridden, parse, placed, read, step_key
 from slimcv.recipe.registry import step_class, step_names, step_summary
 from slimcv.recipe.roads import Road
@@ -35,14 +36,6 @@ __all__ = [
 ]
 
 _RECIPE_KEYS = ("description", "gate", "name", "objective", "steps")
-
-EXPORTS = {
-    "openvino": "export_openvino",
-    "onnxruntime": "export_onnx",
-    "inductor": "compile",
-    "aotinductor": "export_aotinductor",
-}
-"""The step that makes a variant ready for each runtime; eager PyTorch needs none."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ class Recipe:
     """A named list of entries, the contract for what comes out, and the text it was read from.
 
     `objective` says what counts as a gain: with `latency` only time, with `size` also bytes on disk.
-    `runtime` is the only one that may serve the result, None where measurement decides.
+    `runtime` is the only one that may serve the result, or one of its forms; None where measurement decides.
     """
 
     name: str
@@ -106,6 +99,8 @@ class Recipe:
             if entry.road is not None:
                 line += f"  either, {entry.road}"
             lines.append(line)
+        if self.runtime is not None:
+            lines.append(f"runtime {self.runtime}")
         return [*lines, "gate {" + _gate_text(self.gate) + "}  objective " + self.objective]
 
     def roads(self, fork: int) -> list[list[tuple[int, Entry]]]:
@@ -165,23 +160,11 @@ class Recipe:
         ]
 
     def with_runtime(self, runtime: str) -> Recipe:
-        """The same recipe for one runtime alone: its exports, as the recipe has them or a plain one.
+        """The same recipe for one runtime or one form of it alone (see slimcv.recipe.forced).
 
-        Raises SlimcvError for a runtime that slimcv does not have.
+        Raises SlimcvError for one that slimcv or this CPU does not have.
         """
-        from slimcv.step import Stage
-
-        if runtime not in ("eager", *EXPORTS):
-            raise SlimcvError(f"unknown runtime '{runtime}'", nearest(runtime, ("eager", *EXPORTS)))
-        export = EXPORTS.get(runtime)
-        kept = [
-            entry
-            for entry in self.entries
-            if entry.step.stage < Stage.EXPORT or entry.step.artifact.partition(":")[0] == runtime
-        ]
-        if export is not None and export not in {entry.name for entry in kept}:
-            kept.append(Entry(export, step_class(export)()))
-        return replace(self, entries=tuple(kept), runtime=runtime)
+        return replace(self, entries=forced.entries_for(runtime, self.entries), runtime=runtime)
 
 
 def load(source: str, *, overrides: tuple[str, ...] = ()) -> Recipe:

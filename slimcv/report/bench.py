@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _HEADINGS = (
-    "target", "runs in", "threads", "batch", "p50", "p90", "p99", "against the first", "images/s", "load",
-    "first call", "memory", "size", "top-1",
+    "target", "runs in", "threads", "batch", "p50", "p90", "p99", "spread", "calls", "images/s",
+    "spread of images/s", "against the first", "load", "first call", "memory", "size", "top-1", "change",
+    "95 % interval", "p",
 )  # fmt: skip
-
 
 _SETTING = ("threads", "batch")
 _TIMES = ("p50", "p90", "images/s", "against the first")
-_COSTS = ("load", "first call", "memory", "size", "top-1")
-"""What stands on a terminal, in two tables; `p99` has no room there."""
+_SPREADS = ("p99", "spread", "calls", "spread of images/s")
+_COSTS = ("load", "first call", "memory", "size")
+_ACCURACY = ("top-1", "change", "95 % interval", "p")
+"""What stands on a terminal, in tables that fit it; a column without any figure is left out there."""
+
+_NOTHING = f"{figures.NOT_MEASURED} "
 
 ONE_CALL = 0.1
 """How sure a time is that was taken once, as a spread: two digits."""
@@ -41,7 +45,11 @@ def render_bench(found: Mapping[str, Any], format: str, *, colour: bool = False)
 
     rows = [dict(zip(_HEADINGS, map(one_line, line), strict=True)) for line in lines]
     setting = [heading for heading in _SETTING if len({row[heading] for row in rows}) > 1]
-    tables = [_columns(found["rows"], rows, ("target", *setting, *columns)) for columns in (_TIMES, _COSTS)]
+    tables = [
+        _columns(found["rows"], rows, ("target", *setting, *known))
+        for columns in (_TIMES, _SPREADS, _COSTS, _ACCURACY)
+        if (known := [each for each in columns if any(row[each].strip(_NOTHING) for row in rows)])
+    ]
     runs = dict.fromkeys(
         (row["target"], row["runs in"], one_line(each["problem"] or ""))
         for row, each in zip(rows, found["rows"], strict=True)
@@ -70,10 +78,9 @@ def _columns(
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     head = (row["name"], f"{row['runtime']} {row['precision'] or ''}".strip())
     if row["problem"] is not None:
-        return (*head, str(row["threads"]), str(row["batch"]), row["problem"], *[""] * 9)
-    ratio = row["ratio"]
+        setting = (str(row["threads"]), str(row["batch"]), row["problem"])
+        return (*head, *setting, *[""] * (len(_HEADINGS) - len(head) - len(setting)))
     spread = row["spread"]
-    against = figures.between(ratio["value"], ratio["low"], ratio["high"]) if ratio else ""
     load = row["load_seconds"]
     return (
         *head,
@@ -82,13 +89,40 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         figures.milliseconds(row["p50_ms"], spread=spread),
         figures.milliseconds(row["p90_ms"], spread=spread),
         figures.milliseconds(row["p99_ms"], spread=spread),
-        against,
-        figures.rounded(row["throughput_ips"], row["throughput_ips"] * (spread or 0.0)),
+        figures.spread(spread),
+        str(row["samples"]),
+        rate(row),
+        figures.spread(row.get("throughput_spread")),
+        against_the_first(row),
         figures.duration(load) if load is not None else "",
         figures.milliseconds(row["first_call_ms"], spread=ONE_CALL),
         figures.size(row["model_bytes"]),
         figures.size(row["size_bytes"]),
         figures.percent(row["top1"]),
+        *_paired(row.get("paired")),
+    )
+
+
+def rate(row: Mapping[str, Any]) -> str:
+    """Images a second with the digits that the spread of the rounds or of the calls leaves."""
+    spread = row.get("throughput_spread") or row["spread"] or 0.0
+    return figures.rounded(row["throughput_ips"], row["throughput_ips"] * spread)
+
+
+def against_the_first(row: Mapping[str, Any]) -> str:
+    """The ratio with its interval: of images a second in throughput mode, else of latencies."""
+    ratio = row.get("throughput_ratio") or row["ratio"]
+    return figures.between(ratio["value"], ratio["low"], ratio["high"]) if ratio else ""
+
+
+def _paired(found: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """Top-1 against the first target's on the same pictures: the difference, its bounds, McNemar's p."""
+    if found is None:
+        return ("", "", "")
+    return (
+        figures.points(found["difference"]),
+        figures.points_between(found["low"], found["high"]),
+        figures.probability(found["p_value"]),
     )
 
 
@@ -97,8 +131,13 @@ def _note(found: Mapping[str, Any]) -> str:
     counted = f"{min(samples)}–{max(samples)}" if len(samples) > 1 else str(next(iter(samples), 0))
     streams = max((row["streams"] for row in found["rows"]), default=1)
     how = "one prediction at a time" if found["mode"] == "latency" else f"images/s of {streams} side by side"
-    return (
+    note = (
         f"{found['mode']} mode: {how}; interleaved, {counted} calls each, "
         f"{figures.allocator(found.get('environment') or {})}; "
-        "in brackets the 95 % interval; memory over the runtime's own."
+        "in brackets the 95 % interval; spread: half the interquartile range over the median; "
+        "memory over the runtime's own"
     )
+    pictures = {row["paired"]["pictures"] for row in found["rows"] if row.get("paired")}
+    if pictures:
+        note += f"; top-1 against the first on the same {max(pictures):,} pictures, p by McNemar's test"
+    return f"{note}."

@@ -109,7 +109,7 @@ def bake_off(report: Mapping[str, Any]) -> list[Way]:
     rows = steps[-1]["details"].get("bake_off") or [] if steps else []
     return [
         Way(
-            row["name"].replace("_", " ").replace(":", ", "),
+            row["name"],
             row["precision"] or figures.NOT_MEASURED,
             row["p50_ms"],
             row["outcome"],

@@ -10,7 +10,7 @@ from slimcv.rounding import digits, meaningful, rounded, significant
 __all__ = [
     "NOT_MEASURED", "between", "count", "digits", "duration", "factor", "meaningful", "milliseconds",
     "percent", "points", "points_between", "probability", "reduction", "rounded", "share", "significant",
-    "size", "times",
+    "size", "spread", "times",
 ]  # fmt: skip
 
 NOT_MEASURED = "–"
@@ -43,6 +43,11 @@ def size(value: float | None) -> str:
 def milliseconds(value: float | None, *, spread: float | None = None) -> str:
     """A latency with the digits that its relative spread leaves it."""
     return NOT_MEASURED if value is None else f"{rounded(value, value * (spread or 0.0))} ms"
+
+
+def spread(value: float | None) -> str:
+    """A relative spread (0 to 1 and more) as a percentage with two digits."""
+    return NOT_MEASURED if value is None else f"{significant(100 * value, 2)} %"
 
 
 def duration(seconds: float | None) -> str:

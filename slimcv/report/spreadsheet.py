@@ -15,6 +15,14 @@ _MEASURED = (
     "int8_mac_share",
 )  # fmt: skip
 _LATENCY = ("p50", "p90", "p99", "n", "spread")
+_BOUNDS = ("value", "low", "high")
+_OF_BENCH = {
+    "ratio": _BOUNDS,
+    "throughput_ratio": _BOUNDS,
+    "paired": ("pictures", "lost", "gained", "difference", "low", "high", "p_value"),
+}
+"""What a row of a comparison holds in parts, a column each: `paired_p_value`."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -52,11 +60,10 @@ def _lines(found: Finished) -> Iterator[dict[str, Any]]:
             }
     elif found.kind == "bench":
         for row in document["rows"]:
-            ratio = row["ratio"] or {}
-            yield {
-                **{key: value for key, value in row.items() if key != "ratio"},
-                **{f"ratio_{key}": ratio.get(key) for key in ("value", "low", "high")},
+            nested = {
+                f"{of}_{key}": (row.get(of) or {}).get(key) for of, keys in _OF_BENCH.items() for key in keys
             }
+            yield {**{key: value for key, value in row.items() if key not in _OF_BENCH}, **nested}
     elif found.kind == "profile":
         for layer in document["layers"]:
             yield {**layer, "output": "x".join(map(str, layer["output"] or ()))}

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from slimcv.errors import SlimcvError, nearest
+from slimcv.runtimes.libraries import required
 from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat, Prepared, answer
 
 if TYPE_CHECKING:
@@ -58,10 +59,12 @@ def write(variant: Variant, runtime: str, folder: Path, *, name: str = "model") 
     A checkpoint `.pt2` for eager and inductor, a package `.pt2` of machine code for aotinductor, one `.onnx`
     for onnxruntime, `.xml` with a `.bin` beside it for openvino. ONNX and OpenVINO files are fed normalised
     planes, or pixels where `variant.details["input_format"]` says "uint8-nhwc". The file appears under its
-    name only when it is complete. Raises SlimcvError where the model cannot be written.
+    name only when it is complete. Raises SlimcvError where the model cannot be written or a library is
+    missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path: Path = _module(runtime).write(variant, folder, name=name)
+    with required(runtime):
+        path: Path = _module(runtime).write(variant, folder, name=name)
     return path
 
 
@@ -76,7 +79,8 @@ def prepare(path: Path, runtime: str, *, threads: int) -> Prepared:
         raise SlimcvError(
             f"there is no file {path} for {runtime} to load", "write it first with slimcv optimize"
         )
-    prepared: Prepared = _module(runtime).prepare(path, threads=threads)
+    with required(runtime):
+        prepared: Prepared = _module(runtime).prepare(path, threads=threads)
     return prepared
 
 
@@ -88,10 +92,12 @@ def prepare_onnx(
     `inference_precision` is what OpenVINO is to compute floats in, by default what the CPU does best.
     """
     prepared: Prepared
-    if runtime == "openvino":
-        prepared = _module(runtime).prepare(model, threads=threads, inference_precision=inference_precision)
-    else:
-        prepared = _module(runtime).prepare(model, threads=threads)
+    module = _module(runtime)
+    with required(runtime):
+        if runtime == "openvino":
+            prepared = module.prepare(model, threads=threads, inference_precision=inference_precision)
+        else:
+            prepared = module.prepare(model, threads=threads)
     return prepared
 
 
@@ -116,13 +122,16 @@ def fed(path: Path | bytes, runtime: str) -> tuple[tuple[int | None, ...], Input
 
     Raises SlimcvError.
     """
-    found: tuple[tuple[int | None, ...], InputFormat] = _module(runtime).input_shape(path)
+    found: tuple[tuple[int | None, ...], InputFormat]
+    with required(runtime):
+        found = _module(runtime).input_shape(path)
     return found
 
 
 def import_library(runtime: str) -> None:
-    """Import what the runtime needs, which for PyTorch takes a second or more."""
-    _module(runtime).import_library()
+    """Import what the runtime needs, which for PyTorch takes a second or more. Raises SlimcvError."""
+    with required(runtime):
+        _module(runtime).import_library()
 
 
 def load_libraries(runtime: str, *, threads: int) -> None:

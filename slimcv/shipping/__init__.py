@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from slimcv import bakeoff, paired, runtimes
-from slimcv.bakeoff import form_of, runtime_of
+from slimcv import bakeoff, paired
+from slimcv.bakeoff import FLOATS, form_of
 from slimcv.gate import Gate, judge
 from slimcv.measure import environment, latency, layers, size
-from slimcv.measure.variant import Answers, measurement
-from slimcv.results import Measurement, Record
+from slimcv.measure.variant import measurement
+from slimcv.results import Record
 from slimcv.shipping import answering, contenders, figures, judging, placing
 from slimcv.shipping.answering import ORIGINAL_ANSWERS, SHIPPED_ANSWERS
+from slimcv.shipping.evaluating import Evaluations
 from slimcv.shipping.judging import SHIP
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ def ship(
     gate: Gate,
     last_resort: bool,
     macs: tuple[int, int],
+    in_floats: Variant | None = None,
+    left_out: Mapping[str, str] | None = None,
+    forced: str | None = None,
     bake_off: bool = True,
     quick: bool = False,
 ) -> Record:
@@ -39,11 +44,13 @@ def ship(
     The artifact is evaluated on val/ through the runtime that will serve it. Where that misses the gate's
     accuracy, the verdict falls before anything is timed, unless this is the `last_resort`: that variant is
     shipped even when it misses the gate, and `details["gate_met"]` says so. All are timed interleaved. With
-    `bake_off` whatever else can run the variant here is tried beforehand (see slimcv.bakeoff); `quick` takes
-    fewer calls. The record's `measurement` is the optimised variant's, `before` the original's; `details`
-    hold what the report adds to them. `macs` are the original's and the variant's.
+    `bake_off` whatever else can run the variant here is tried beforehand (see slimcv.bakeoff), of a quantised
+    one `in_floats`, what it was made from, too; `left_out` says of candidates why they are none. `forced` is
+    the only candidate that may serve. `quick` takes fewer calls. The record's `measurement` is the optimised
+    variant's, `before` the original's; `details` hold what the report adds to them. `macs` are the original's
+    and the variant's.
     """
-    files = contenders.files_of(variant, run, number)
+    files = contenders.files_of(variant, context, run, number, forced=forced)
     original_answers = answering.original_answers(context, run)
     original = measurement(
         context.teacher,
@@ -54,55 +61,47 @@ def ship(
         given=original_answers,
     )
     accuracy_gate = gate.model_copy(update={"min_speedup": None, "max_size": None})
-    evaluated: dict[str, Measurement] = {}
-    said: dict[str, Answers] = {}
-
-    def evaluate(name: str) -> Measurement:
-        if name not in evaluated:
-            runtime = runtime_of(name)
-            said[name] = answering.answers_of(files[name], runtime, variant, context)
-            found = measurement(
-                variant,
-                runtime=runtime,
-                size_bytes=size.artifact_bytes(files[name]),
-                threads=context.threads,
-                macs=macs[1],
-                given=said[name],
-                original=original_answers,
-            )
-            evaluated[name] = replace(found, int8_mac_share=None) if form_of(name) else found
-        return evaluated[name]
-
-    def accurate_forms() -> set[str]:
-        """Files of one form answer alike, which was proved when they were made: one speaks for all."""
-        spoken = {form_of(name): name for name in (*reversed(files), *evaluated, meant)}
-        return {
-            form
-            for form, name in spoken.items()
-            if judge(accuracy_gate, candidate=evaluate(name), original=original).accepted
-        }
-
+    evaluations = Evaluations(
+        variant,
+        in_floats,
+        context=context,
+        gate=accuracy_gate,
+        original=original,
+        original_answers=original_answers,
+        macs=macs[1],
+    )
     meant = variant.runtime if variant.runtime in files else next(iter(files))
-    if not (accurate_forms() or last_resort):
-        accuracy = judge(accuracy_gate, candidate=evaluate(meant), original=original)
+    if not (evaluations.accurate_forms(files, meant=meant) or last_resort):
+        missing = evaluations.of(meant, files[meant])
+        accuracy = judge(accuracy_gate, candidate=missing, original=original)
         missed = {"gate_met": False, "accuracy_met": False}
-        return judging.record(number, original, evaluate(meant), verdict=accuracy, details=missed)
+        return judging.record(number, original, missing, verdict=accuracy, details=missed)
     heat = None
     if bake_off:
         folder = run.workdir / f"{number:03d}-bake-off"
-        heat = bakeoff.heat(variant, files, context=context, folder=folder)
+        heat = bakeoff.heat(
+            variant, files, context=context, folder=folder, in_floats=in_floats, left_out=left_out
+        )
         files = heat.files
     unmodified = contenders.unmodified_files(context, run)
-    timings = contenders.timed_together(
+    timings, died = contenders.timed_together(
         context, run, variant, files=files, unmodified=unmodified, quick=quick
     )
     files = {name: path for name, path in files.items() if name in timings}
-    refused = judging.refused(files, accurate_forms())
-    allowed = [name for name in files if name not in refused] or list(files)
-    best = min(allowed, key=lambda name: timings[name].latency.p50)
-    optimized = figures.timed(evaluate(best), timings[best])
-    run.remember(answering.SHIPPED_ANSWERS, {"predictions": said[best].predictions.tolist()})
-    shipped = placing.one_a_runtime(allowed, best)
+    accurate = evaluations.accurate_forms(files, meant=meant)
+    refused = judging.refused(files, accurate)
+    allowed = sorted(
+        (name for name in files if name not in refused or len(refused) == len(files)),
+        key=lambda name: timings[name].latency.p50,
+    )
+    wrong = evaluations.missing_before_the_first_right(allowed, files) if accurate else []
+    refused |= dict.fromkeys(wrong, judging.INACCURATE)
+    allowed = [name for name in allowed if name not in wrong]
+    best = allowed[0]
+    optimized = figures.timed(evaluations.of(best, files[best]), timings[best])
+    run.remember(answering.SHIPPED_ANSWERS, {"predictions": evaluations.said[best].predictions.tolist()})
+    shipped = placing.one_a_place(allowed, best)
+    served = evaluations.variant_of(best)
     original = figures.timed(original, timings[contenders.ORIGINAL])
     if "finetune" in variant.details:
         original = replace(original, train_seconds_per_epoch=answering.original_pace(context, run))
@@ -111,7 +110,13 @@ def ship(
     )
     verdict = judge(gate, candidate=optimized, original=original, speed=speed)
     accuracy = judge(accuracy_gate, candidate=optimized, original=original)
-    table = [] if heat is None else bakeoff.rows(heat, timings, best=best, refused=refused)
+    table = (
+        []
+        if heat is None
+        else bakeoff.rows(
+            heat.timings, timings, best=best, problems={**heat.problems, **died}, refused=refused
+        )
+    )
     details = {
         "gate_met": verdict.accepted,
         "gate_decided": verdict.decided,
@@ -119,11 +124,12 @@ def ship(
         "pictures_needed": verdict.pictures_needed,
         "accuracy_met": accuracy.accepted,
         "serve": optimized.runtime,
-        "quantizer": form_of(best) or None,
+        "form": form_of(best) or None,
+        "quantizer": form_of(best) if form_of(best) not in ("", *FLOATS) else None,
         "candidates": {name: timings[name].latency.p50 for name in files},
         "bake_off": [asdict(row) for row in table],
         "input": asdict(variant.input),
-        "input_format": variant.details.get("input_format", runtimes.PLANES),
+        "input_format": placing.fed(variant, shipped),
         "original_default_allocator": figures.retimed(
             original, timings.get(contenders.DEFAULT_ALLOCATOR, timings[contenders.ORIGINAL])
         ).as_json(),
@@ -132,7 +138,7 @@ def ship(
         "intervals": contenders.intervals(timings, unmodified, best),
         "layers": {
             key: [asdict(cost) for cost in layers.costs(each.model, each.input)]
-            for key, each in (("original", context.teacher), ("optimized", variant))
+            for key, each in (("original", context.teacher), ("optimized", served))
         },
         "best_unmodified": figures.best_unmodified(original, unmodified, timings, run).as_json(),
         "artifacts": [

@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimcv import runtimes
-from slimcv.bakeoff import runtime_of
+from slimcv import parity, runtimes
+from slimcv.bakeoff import TOLERANCE, form_of, runtime_of
+from slimcv.bakeoff.candidates import FROM_CHECKPOINT
 from slimcv.errors import SlimcvError
 from slimcv.measure import latency
 
@@ -29,15 +30,25 @@ THROUGHPUT_BATCH = 32
 log = logging.getLogger("slimcv")
 
 
-def files_of(variant: Variant, run: Run, number: int) -> dict[str, Path]:
-    """The artifacts to choose from, by runtime.
+def files_of(
+    variant: Variant, context: Context, run: Run, number: int, *, forced: str | None
+) -> dict[str, Path]:
+    """The artifacts to choose from, by name; where `forced` names the form of one, that alone.
 
-    A recipe without exports ships the checkpoint for eager PyTorch.
+    A recipe without exports ships the checkpoint for eager PyTorch, or for the `forced` one of the runtimes
+    that read it. Raises SlimcvError where that runtime does not run the network or answers otherwise.
     """
-    files = dict(variant.artifacts)
-    if not files:
-        files["eager"] = runtimes.write(variant, "eager", run.workdir / f"{number:03d}-ship")
-    return files
+    if forced is not None and form_of(forced) and forced in variant.artifacts:
+        return {forced: variant.artifacts[forced]}
+    if variant.artifacts:
+        return dict(variant.artifacts)
+    folder = run.workdir / f"{number:03d}-ship"
+    if forced is None or runtime_of(forced) not in FROM_CHECKPOINT:
+        return {"eager": runtimes.write(variant, "eager", folder)}
+    half = form_of(forced) == "bf16" and variant.precision == "fp32"
+    path = runtimes.write(replace(variant, precision="bf16") if half else variant, "eager", folder)
+    parity.prove(variant, path, runtime_of(forced), context=context, tolerance=TOLERANCE)
+    return {forced if half else runtime_of(forced): path}
 
 
 def original_file(run: Run) -> Path:
@@ -77,8 +88,12 @@ def timed_together(
     files: dict[str, Path],
     unmodified: dict[str, Path],
     quick: bool,
-) -> dict[str, latency.Timing]:
-    """All timed interleaved; a contender that fails is left out, unless nothing is left without it."""
+) -> tuple[dict[str, latency.Timing], dict[str, str]]:
+    """All timed interleaved, and why others were not.
+
+    A contender that fails is left out, unless nothing is left without it: then ContenderFailed is raised.
+    """
+    died: dict[str, str] = {}
     threads, eager = context.threads, original_file(run)
     spec = context.teacher.input
     contenders = {
@@ -92,7 +107,7 @@ def timed_together(
     }
     while True:
         try:
-            return latency.interleaved(
+            timings = latency.interleaved(
                 contenders,
                 samples=QUICK_SAMPLES if quick else SAMPLES,
                 memory=True,
@@ -103,6 +118,9 @@ def timed_together(
             if error.contender == ORIGINAL or not set(files) & set(contenders):
                 raise
             log.warning("left out of the final measurement: %s", error.message)
+            died[error.contender] = error.message
+        else:
+            return timings, died
 
 
 def fastest_unmodified(unmodified: dict[str, Path], timings: dict[str, latency.Timing]) -> str:

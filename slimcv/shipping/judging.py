@@ -13,6 +13,8 @@ from slimcv.measure import latency
 from slimcv.results import Measurement, Record
 from slimcv.rounding import rounded
 
+INACCURATE = "its accuracy misses the gate"
+
 SHIP = "ship"
 """The name of the record that says what was shipped."""
 
@@ -56,7 +58,7 @@ def refused(files: Iterable[str], accurate: Collection[str]) -> dict[str, str]:
     refused = {}
     for name in files:
         if accurate and form_of(name) not in accurate:
-            refused[name] = "its accuracy misses the gate"
+            refused[name] = INACCURATE
         elif runtime_of(name) == runtimes.NATIVE and {*map(runtime_of, files)} != {runtimes.NATIVE}:
             refused[name] = "machine code, served only with --runtime aotinductor"
     return refused

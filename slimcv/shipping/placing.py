@@ -16,9 +16,25 @@ if TYPE_CHECKING:
     from slimcv.step import Variant
 
 
-def one_a_runtime(names: Sequence[str], best: str) -> list[str]:
-    """What is shipped: the best one, and for every other runtime that of the variant's own graph."""
-    return [best, *(name for name in names if not form_of(name) and name != runtime_of(best))]
+def one_a_place(names: Sequence[str], best: str) -> list[str]:
+    """What is shipped, the best one first: for every other place in the bundle the first of `names` there.
+
+    Only the variant's own graph stands beside the best; a place is a file, which several runtimes may read.
+    """
+    chosen = {bundle.PLACES[runtime_of(best)]: best}
+    for name in names:
+        if not form_of(name):
+            chosen.setdefault(bundle.PLACES[runtime_of(name)], name)
+    return list(chosen.values())
+
+
+def fed(variant: Variant, names: Sequence[str]) -> runtimes.InputFormat:
+    """What the ONNX and OpenVINO files among those shipped are fed: as the recipe says, else pixels."""
+    written = {runtime_of(name) for name in names} & {"onnxruntime", "openvino"}
+    found: runtimes.InputFormat = variant.details.get(
+        "input_format", runtimes.PIXELS if written else runtimes.PLANES
+    )
+    return found
 
 
 def placed(

@@ -49,7 +49,10 @@ def test_a_path_is_left_to_the_shell():
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("slimcv optimize m.pt --runtime o", ["onnxruntime", "openvino"]),
+        (
+            "slimcv optimize m.pt --runtime op",
+            ["openvino", "openvino:bf16", "openvino:fp32", "openvino:nncf"],
+        ),
         ("slimcv bench m.pt --runtime ea", ["eager", "eager_channels_last"]),
         ("slimcv bench m.pt --runtime al", ["all"]),
         ("slimcv profile m.pt --runtime i", ["inductor"]),

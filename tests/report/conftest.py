@@ -286,6 +286,7 @@ def _ladder():
 
 def _bench():
     from slimcv.bench import Comparison, Ratio, Row
+    from slimcv.results import Paired
 
     first = Row(
         HOSTILE, "eager", "fp32", 1, 1, 1, size_bytes=10_000, p50_ms=10.0, p90_ms=11.0, p99_ms=12.0,
@@ -295,7 +296,7 @@ def _bench():
     )  # fmt: skip
     second = dataclasses.replace(
         first, name="other.onnx", runtime="onnxruntime", p50_ms=2.0, ratio=Ratio(5.0, 4.8, 5.2),
-        throughput_ips=500.0, top1=89.0,
+        throughput_ips=500.0, top1=89.0, paired=Paired.counted(7, 5, 200),
     )  # fmt: skip
     broken = Row("broken.onnx", "onnxruntime", None, 1, 1, 1, problem="cannot be loaded")
     return Comparison("latency", (first, second, broken)).as_json()

@@ -41,6 +41,31 @@ def test_a_comparison_of_long_names_with_every_setting(document):
     assert "runs/" in text
 
 
+def test_a_comparison_says_spread_p99_and_what_the_accuracy_is_worth(document):
+    found = document("bench")
+    text = fits(render_bench(found, "text"))
+    for figure in ("12.0 ms", "1.0 %", "−1.0 points", "−4.9 to +2.7 points", "0.58", "same 200 pictures"):
+        assert figure in " ".join(text.split()), figure
+    for figure in ("12.0 ms", "1.0 %", "−4.9 to +2.7 points", "0.58", "| spread |"):
+        assert figure in render_bench(found, "markdown"), figure
+    for row in found["rows"]:
+        row["p99_ms"] = row["paired"] = None
+    quick = render_bench(found, "text")
+    assert "p99" not in quick
+    assert "McNemar" not in quick
+
+
+def test_a_ratio_of_images_a_second_stands_for_that_of_latencies(document):
+    found = document("bench")
+    other = found["rows"][1]
+    other |= {"throughput_ratio": {"value": 7.0, "low": 6.5, "high": 7.5}, "throughput_spread": 0.021}
+    found["mode"] = "throughput"
+    text = fits(render_bench(found, "text"))
+    assert "7.0× (6.5–7.5)" in text
+    assert "5.0× (4.8–5.2)" not in text
+    assert "2.1 %" in text
+
+
 def test_a_setting_that_all_rows_share_is_said_once(document):
     text = fits(render_bench(document("bench"), "text"))
     assert "threads 1, batch 1; latency mode" in text

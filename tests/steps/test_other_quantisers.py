@@ -1,5 +1,6 @@
 """8-bit files of the runtimes' own quantisers: each loads, takes pixels, and answers like the network."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from slimcv import runtimes
 from slimcv.data.normalisation import normalised
 from slimcv.errors import NotApplicable
 from slimcv.models import capture
+from slimcv.results import Record
+from slimcv.shipping.left_out import LeftOut
 from slimcv.step import Context, InputSpec, Stage, Variant
 from slimcv.steps.export_nncf import ExportNncf
 from slimcv.steps.export_onnx_int8 import ExportOnnxInt8
@@ -65,6 +68,36 @@ def test_it_needs_pictures_and_a_network_in_floats(data, tmp_path, kind):
         kind().apply(replace(variant(), precision="int8"), context)
     with pytest.raises(NotApplicable, match="needs data"):
         kind().apply(variant(), replace(context, data=None))
+
+
+@pytest.mark.parametrize(
+    ("kind", "library"),
+    [(ExportNncf, "nncf"), (ExportNncf, "openvino"), (ExportOnnxInt8, "onnxruntime.quantization")],
+)
+def test_without_its_library_it_is_not_applicable(data, tmp_path, monkeypatch, kind, library):
+    context = Context(variant(), data, tmp_path, threads=1, train_threads=1)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(NotApplicable, match=f"needs {library.partition('.')[0]}") as caught:
+        kind(calibration_images=2).apply(variant(), context)
+    assert caught.value.hint.startswith("pip install")
+
+
+def test_why_a_form_is_missing_stands_until_it_is_made():
+    left_out = LeftOut()
+    skipped = Record(5, 4, "export_nncf", "skipped", "NNCF's form needs nncf, which is not installed", 0.0)
+    slower = Record(6, 5, "export_onnx_int8", "rejected", "no gain: 0.87× the speed before", 0.0)
+    left_out.by_step(ExportNncf(), skipped)
+    left_out.by_step(ExportOnnxInt8(), slower)
+    assert left_out.reasons == {
+        "openvino:nncf": "skipped: NNCF's form needs nncf, which is not installed",
+        "onnxruntime:qdq": "rejected: no gain: 0.87× the speed before",
+    }
+    left_out.by_step(ExportOnnxInt8(), replace(slower, outcome="accepted"))
+    assert list(left_out.reasons) == ["openvino:nncf"]
+    both = replace(variant(), artifacts={"openvino": "model.xml", "onnxruntime:qdq": "model.onnx"})
+    missed = Record(7, -1, "ship", "rejected", "gate missed", 0.0, details={"accuracy_met": False})
+    left_out.by_gate(both, missed)
+    assert left_out.reasons["onnxruntime:qdq"] == "its accuracy missed the gate on val/"
 
 
 @BOTH

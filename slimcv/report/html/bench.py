@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimcv.report import figures
-from slimcv.report.bench import ONE_CALL
+from slimcv.report.bench import ONE_CALL, against_the_first, rate
 from slimcv.report.charts.plane import Point
 from slimcv.report.html import accuracy
 from slimcv.report.html.ladder import bars
@@ -37,11 +37,10 @@ def page(found: Finished) -> Page:
 
 
 def _tiles(timed: list[_Row]) -> tuple[Tile, ...]:
-    known = [row for row in timed[1:] if row["ratio"]]
+    known = [(ratio, row) for row in timed[1:] if (ratio := _ratio(row))]
     if not known:
         return ()
-    best = max(known, key=lambda row: row["ratio"]["value"])
-    ratio = best["ratio"]
+    ratio, best = max(known, key=lambda each: float(each[0]["value"]))
     told = figures.factor(ratio["value"], ratio["low"], ratio["high"], "faster", "slower")
     faster, _, bounds = told.partition(" (")
     return (Tile(faster, best["name"], f"95 % interval {bounds.rstrip(')')}×"),)
@@ -53,16 +52,14 @@ def _name(row: _Row) -> str:
 
 def _table(rows: list[_Row]) -> Table:
     headings = (
-        "target", "runs in", "threads", "batch", "p50", "p90", "p99", "against the first", "images/s", "load",
-        "first call", "memory", "size", "top-1", "problem",
+        "target", "runs in", "threads", "batch", "p50", "p90", "p99", "spread", "against the first",
+        "images/s", "spread of images/s", "load", "first call", "memory", "size", "top-1",
+        "top-1 against the first", "problem",
     )  # fmt: skip
     lines = []
     for row in rows:
-        ratio = row["ratio"]
-        against = figures.NOT_MEASURED
-        if ratio:
-            against = figures.between(ratio["value"], ratio["low"], ratio["high"])
-        speed, spread = row["throughput_ips"], row["spread"]
+        ratio = _ratio(row)
+        speed, spread, rates = row["throughput_ips"], row["spread"], row.get("throughput_spread")
         lines.append(
             (
                 Cell(row["name"]),
@@ -73,25 +70,28 @@ def _table(rows: list[_Row]) -> Table:
                     Cell(figures.milliseconds(row[key], spread=spread), row[key])
                     for key in ("p50_ms", "p90_ms", "p99_ms")
                 ),
-                Cell(against, ratio["value"] if ratio else None),
-                Cell(figures.NOT_MEASURED if speed is None else _rate(row), speed),
+                Cell(figures.spread(spread), spread),
+                Cell(against_the_first(row) or figures.NOT_MEASURED, ratio["value"] if ratio else None),
+                Cell(figures.NOT_MEASURED if speed is None else rate(row), speed),
+                Cell(figures.spread(rates), rates),
                 Cell(figures.duration(row["load_seconds"]), row["load_seconds"]),
                 Cell(figures.milliseconds(row["first_call_ms"], spread=ONE_CALL), row["first_call_ms"]),
                 Cell(figures.size(row["model_bytes"]), row["model_bytes"]),
                 Cell(figures.size(row["size_bytes"]), row["size_bytes"]),
                 Cell(figures.percent(row["top1"]), row["top1"]),
+                _paired(row.get("paired")),
                 Cell(row["problem"] or ""),
             )
         )
     caption = "What was timed; memory is that over the runtime's own"
-    return Table(caption, headings, tuple(lines), frozenset({0, 1, 14}))
+    return Table(caption, headings, tuple(lines), frozenset({0, 1, len(headings) - 1}))
 
 
 def _speed(timed: list[_Row]) -> list[Block]:
     if len(timed) < 2:
         return []
     latencies = [(_name(row), float(row["p50_ms"]), _p50(row)) for row in timed]
-    speeds = [(_name(row), float(row["throughput_ips"]), _rate(row)) for row in timed]
+    speeds = [(_name(row), float(row["throughput_ips"]), rate(row)) for row in timed]
     return [
         bars("Latency of a call", "latency p50", latencies, form=figures.milliseconds, first="target"),
         bars("Throughput", "images/s", speeds, form=figures.significant, first="target"),
@@ -102,9 +102,18 @@ def _p50(row: _Row) -> str:
     return figures.milliseconds(row["p50_ms"], spread=row["spread"])
 
 
-def _rate(row: _Row) -> str:
-    """Images a second with the digits that the spread of the calls leaves."""
-    return figures.rounded(row["throughput_ips"], row["throughput_ips"] * (row["spread"] or 0.0))
+def _ratio(row: _Row) -> Mapping[str, Any] | None:
+    """Of images a second in throughput mode, else of latencies."""
+    found: Mapping[str, Any] | None = row.get("throughput_ratio") or row["ratio"]
+    return found
+
+
+def _paired(found: Mapping[str, Any] | None) -> Cell:
+    if found is None:
+        return Cell(figures.NOT_MEASURED)
+    bounds = figures.points_between(found["low"], found["high"])
+    told = f"{figures.points(found['difference'])} ({bounds}), p = {figures.probability(found['p_value'])}"
+    return Cell(told, found["difference"])
 
 
 def _accuracy(timed: list[_Row]) -> list[Block]:

@@ -144,7 +144,9 @@ def _latencies(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:
     for name, one in zip(names, found, strict=True):
         report = one.document
         details = shipped(report)
-        serve = ":".join(filter(None, (details.get("serve"), details.get("quantizer"))))
+        serve = ":".join(
+            filter(None, (details.get("serve"), details.get("form") or details.get("quantizer")))
+        )
         kept = (details.get("samples_ms") or {}).get(serve)
         if kept and len(kept) > 1:
             samples[name] = kept
