@@ -33,6 +33,7 @@ class Workbench:
         self.context = context
         self.run = run
         self.count = 0
+        self._made: dict[int, Variant] = {}
         self.instruments = Instruments(recipe, context, run, quick=quick)
         self.teacher = self.instruments.teacher
 
@@ -94,6 +95,8 @@ class Workbench:
                 before=figures_before,
                 details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
+            if verdict.repairable and not recovers:
+                self._made[before.number] = candidate.variant  # Its training begins where it ends.
             if foretold is not None:
                 record = replace(
                     record,
@@ -205,7 +208,7 @@ class Workbench:
         return variant
 
     def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
-        context = replace(self.context, runtime=self.instruments.yardstick)
+        context = replace(self.context, runtime=self.instruments.yardstick, gate=self._gate(entry))
         can_be_judged = entry.step.lossless or entry.step.data_free
         if context.data is None and (entry.step.needs_data or entry.trains or not can_be_judged):
             raise NotApplicable("needs data")
@@ -213,9 +216,10 @@ class Workbench:
             raise NotApplicable("the run's time budget is used up")
         if entry.step.quantizes and entry.step.stage == Stage.EXPORT:
             return self._other_form(entry.step, before)
-        variant = replace(before.variant, model=capture.copy(before.variant.model))
+        made = self._made.pop(before.number, None) if entry.step.stage == Stage.QUANTIZE else None
+        variant = made or replace(before.variant, model=capture.copy(before.variant.model))
         try:
-            variant = entry.step.apply(variant, context)
+            variant = made or entry.step.apply(variant, context)
         except NotApplicable as error:
             if not (repairs and entry.recover):
                 raise
@@ -234,11 +238,12 @@ class Workbench:
         """The variant with one more file, which another quantiser made of what it was in floats."""
         source = before.in_floats or before.variant
         made = step.apply(replace(source, model=capture.copy(source.model), artifacts={}), self.context)
+        told = {key: made.details[key] for key in ("input_format", step.artifact) if key in made.details}
         return replace(
             before.variant,
             runtime=made.runtime,
             artifacts={**before.variant.artifacts, **made.artifacts},
-            details={**before.variant.details, "input_format": made.details["input_format"]},
+            details={**before.variant.details, **told},
         )
 
     def _refuse_without_gain(self, before: Held, variant: Variant) -> None:

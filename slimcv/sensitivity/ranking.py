@@ -36,12 +36,18 @@ class Sensitivity:
 
 @torch.no_grad()
 def rank(
-    model: fx.GraphModule, pictures: Tensor, input: InputSpec, *, treatment: Treatment, seed: int = 0
+    model: fx.GraphModule,
+    pictures: Tensor,
+    input: InputSpec,
+    *,
+    treatment: Treatment,
+    seed: int = 0,
+    each: Callable[[], None] = lambda: None,
 ) -> list[Sensitivity]:
     """The layers of a lifted graph in eval mode that `treatment` applies to, the most sensitive first.
 
     `pictures` are normalised (n, channels, height, width); what the treatment fits, it fits on them too.
-    `model` is left as it is.
+    `model` is left as it is. `each` is called before every layer, and ends the ranking by what it raises.
     """
     costs = {macs.layer_name(node): cost for node, cost in macs.by_node(model, input).items()}
     whole = max(1, sum(costs.values()))
@@ -50,6 +56,7 @@ def rank(
     weights = max(1, sum(layer.weight.numel() for _, layer in walk.layers))
     found = []
     for node, layer in walk.layers:
+        each()
         try:
             changed = treatment.change(walk, node, layer, seed=seed)
         except NotApplicable:

@@ -46,14 +46,24 @@ class Golden:
 
 
 def made(
-    path: Path, runtime: str, input: InputSpec, *, split: Split | None, threads: int, seed: int
+    path: Path,
+    runtime: str,
+    input: InputSpec,
+    *,
+    split: Split | None,
+    threads: int,
+    seed: int,
+    exact: bool = False,
 ) -> Golden:
-    """The first pictures of a split, or synthetic ones, and what a file says to them."""
+    """The first pictures of a split, or synthetic ones, and what a file says to them.
+
+    `exact` is that of `slimcv.runtimes.prepare`.
+    """
     if split is None:
         pixels = synthetic.pictures(COUNT, input, seed=seed)
     else:
         pixels = np.asarray(split.pixels(input.height, input.width, input.channels)[:COUNT])
-    prepared = runtimes.prepare(path, runtime, threads=threads)
+    prepared = runtimes.prepare(path, runtime, threads=threads, exact=exact)
     return Golden(pixels, runtimes.answer(prepared, pixels, input))
 
 

@@ -63,7 +63,7 @@ _Size = Annotated[
 ]
 """How durations and sizes are written, which is what the schema of recipes says of them."""
 
-_Seconds = Annotated[
+Seconds = Annotated[
     float,
     BeforeValidator(_parsed, json_schema_input_type=_Positive | _Duration),
     Field(gt=0, allow_inf_nan=False),
@@ -77,7 +77,7 @@ class FinetuneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(12, ge=1, le=10_000, description="rounds through the training pictures, 1 or more")
-    budget: _Seconds | None = Field(
+    budget: Seconds | None = Field(
         None,
         description="wall time for teacher and training together, such as 90s, 10m or 1h30m; null for none",
     )
@@ -137,7 +137,7 @@ class FinetuneSettings(BaseModel):
         description="cached asks once about whole pictures, live about every picture as it was changed; "
         "auto is live where crop, shift or colour is on and the teacher is fast enough",
     )
-    checkpoint_every: _Seconds = Field(
+    checkpoint_every: Seconds = Field(
         60.0, description="time between two states on disk, which a killed training goes on from"
     )
     flip: bool = Field(True, description="half of the pictures are mirrored left to right")

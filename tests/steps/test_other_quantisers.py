@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from slimcv import runtimes
 from slimcv.data.normalisation import normalised
 from slimcv.errors import NotApplicable
 from slimcv.models import capture
+from slimcv.runtimes import openvino
 from slimcv.step import Context, InputSpec, Stage, Variant
 from slimcv.steps.export_nncf import ExportNncf
 from slimcv.steps.export_onnx_int8 import ExportOnnxInt8
@@ -62,6 +64,33 @@ def test_it_needs_pictures_and_a_network_in_floats(data, tmp_path, kind):
         kind().apply(replace(variant(), precision="int8"), context)
     with pytest.raises(NotApplicable, match="needs data"):
         kind().apply(variant(), replace(context, data=None))
+
+
+@BOTH
+@pytest.mark.parametrize(("target", "bits"), [("avx2", 7), ("avx512", 7), ("avx512_vnni", 8), ("amx", 8)])
+def test_weights_are_made_for_the_cpu_that_will_serve(data, tmp_path, kind, target, bits):
+    if kind is ExportNncf:
+        pytest.importorskip("nncf")
+    context = Context(variant(), data, tmp_path, threads=1, train_threads=1)
+    made = kind(calibration_images=8, target_isa=target).apply(variant(), context)
+    assert made.details[kind.artifact]["reduce_range"] is (bits == 7)
+    largest = max(map(_largest, _integers(made.artifacts[kind.artifact])))
+    assert largest <= 64 if bits == 7 else largest >= 126
+
+
+def _largest(weights):
+    return int(np.abs(weights.astype(int)).max())
+
+
+def _integers(path):
+    """The weights of all layers as the file keeps them."""
+    if path.suffix == ".onnx":
+        stored = onnx.load(path).graph.initializer
+        found = [onnx.numpy_helper.to_array(one) for one in stored if one.data_type == onnx.TensorProto.INT8]
+        return [weights for weights in found if weights.ndim > 1]
+    constants = openvino.import_library().Core().read_model(path).get_ops()
+    found = [node.data for node in constants if node.get_type_name() == "Constant"]
+    return [weights for weights in found if weights.dtype == np.int8 and weights.ndim > 1]
 
 
 @BOTH
