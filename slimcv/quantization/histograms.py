@@ -83,7 +83,7 @@ def unwatch(prepared: fx.GraphModule, watched: dict[str, Watched]) -> dict[Range
 def rescaled(quantized: fx.GraphModule, scales: Scales) -> fx.GraphModule:
     """A copy of an INT8 graph that rounds its maps at these scales."""
     model = capture.copy(quantized)
-    for node in model.graph.nodes:
+    for node in list(model.graph.nodes):
         if ".quantize_per_tensor" in f".{node.target}" and node.args[0].name in scales:
             chosen = scales[node.args[0].name]
             for each in (node, *node.users):

@@ -21,7 +21,7 @@ def quantized(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def rows(step: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row a rung, as `HEADINGS` says; training is the last one, where there was any."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for rung in _details(step)["rungs"]:
         found.append(
             (
