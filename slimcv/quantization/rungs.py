@@ -46,7 +46,8 @@ class OutOfTimeError(NotApplicable):
 class Plan:
     """What the rungs may do. `batches` gives normalised calibration pictures, so many of them.
 
-    `until` is a reading of `time.perf_counter`: later rungs than the first end there.
+    Later rungs than the first end after `budget` seconds of their own, and at `until`, a reading of
+    `time.perf_counter`.
     """
 
     rungs: tuple[RungName, ...]
@@ -59,7 +60,14 @@ class Plan:
     seed: int
     preserve: Collection[Gain] = ()
     mantissa_bits: int | None = None
+    budget: float | None = None
     until: float | None = None
+
+    def begun(self) -> Plan:
+        """The same plan, its budget running from now."""
+        ends = [] if self.until is None else [self.until]
+        ends += [] if self.budget is None else [time.perf_counter() + self.budget]
+        return replace(self, until=min(ends, default=None))
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ def climb(model: fx.GraphModule, plan: Plan, judge: Judge | None) -> Climbed:
         rung = Rung("plain", True, True, "not judged", time.perf_counter() - begun)
         return Climbed(best, (rung,))
     figures = judge.figures(best.graph)
-    rungs = [_rung("plain", best, figures, begun, plan, taken=True, reason=_words(figures, judge))]
+    rungs = [_rung("plain", best, figures, begun, plan, taken=True, reason=_words(figures))]
+    plan = plan.begun()
     for name in plan.rungs[1:]:
         if figures.met:
             break
@@ -127,7 +136,7 @@ def climb(model: fx.GraphModule, plan: Plan, judge: Judge | None) -> Climbed:
             rungs.append(Rung(name, False, False, error.message, time.perf_counter() - begun))
             continue
         better = seen.rank < figures.rank
-        reason = f"{said}: {_words(seen, judge)}" + ("" if better else "; not better than what was there")
+        reason = f"{said}: {_words(seen)}" + ("" if better else "; not better than what was there")
         rungs.append(_rung(name, found, seen, begun, plan, taken=better, reason=reason))
         if better:
             best, figures = found, seen
@@ -229,7 +238,7 @@ def _rung(
     return Rung(name, taken, figures.met, reason, seconds, figures.error, figures.top1, share)
 
 
-def _words(figures: Figures, judge: Judge) -> str:
+def _words(figures: Figures) -> str:
     verdict = "gate met" if figures.met else "gate missed"
-    top1 = "" if figures.top1 is None else f", top-1 {figures.top1:.1f} %"
-    return f"{verdict}: outputs move by {100 * figures.error:.1f} %{top1} on {judge.pictures} pictures"
+    asked = f"top-1 {figures.top1:.1f} % on {figures.pictures} pictures"
+    return f"{verdict}: outputs move by {100 * figures.error:.1f} %, {asked}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -56,7 +55,7 @@ class QuantizeInt8(Step):
     )
     budget: Seconds | None = Field(
         default=180.0,
-        description="wall time after which no further rung is tried, such as 90s or 3m; null for none",
+        description="wall time for the rungs after the first, such as 90s or 3m; null for none",
     )
     judged_images: int = Field(
         default=128, ge=1, description="pictures of the tuning split that rungs are judged on"
@@ -163,8 +162,6 @@ class QuantizeInt8(Step):
         from slimcv.models import capture
         from slimcv.quantization import judging, rungs
 
-        ends = [context.deadline] if context.deadline is not None else []
-        ends += [time.perf_counter() + self.budget] if self.budget is not None else []
         tried = [name for name in self.rungs if name != "bias" or self.correct_bias]
 
         def pictures(most: int | None) -> Iterator[Tensor]:
@@ -183,7 +180,8 @@ class QuantizeInt8(Step):
             seed=context.seed,
             preserve=self.preserve,
             mantissa_bits=self.scale_bits,
-            until=min(ends, default=None),
+            budget=self.budget,
+            until=context.deadline,
         )
         model = capture.copy(variant.model)
         capture.set_training(model, False)

@@ -57,6 +57,13 @@ def test_the_first_rung_is_enough_where_accuracy_keeps_the_gate(handwriting, tmp
     assert not made.details["quantize_int8"]["correct_bias"]
 
 
+def test_few_pictures_are_asked_where_outputs_hardly_move(handwriting, tmp_path):
+    made = applied(handwriting, tmp_path, gate=Gate(max_step_drop=1.0), max_error=10.0)
+    (plain,) = rungs(made)
+    assert plain["met"]
+    assert "on 32 pictures" in plain["reason"]
+
+
 def test_a_drop_below_the_original_counts_too(handwriting, tmp_path):
     gate = Gate(max_drop=20.0)
     assert len(rungs(applied(handwriting, tmp_path, gate=gate, max_error=UNREACHABLE))) == 1
