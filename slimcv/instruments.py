@@ -12,7 +12,7 @@ from slimcv import runtimes
 from slimcv.bakeoff import FLOATS, runtime_of
 from slimcv.errors import Rejected, SlimcvError
 from slimcv.measure import latency, macs, size
-from slimcv.measure.variant import Answers, answers, measurement
+from slimcv.measure.variant import Answers, answers, computed_exactly, measurement
 from slimcv.recipe import EXPORTS, Entry, Recipe
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
@@ -178,12 +178,14 @@ class Instruments:
     def _answers(self, held: Held, file: Path | None, runtime: str) -> Answers:
         key = (held.number, runtime)
         if key not in self._known:
+            asked = file or self.file(held)
             self._known[key] = answers(
-                file or self.file(held),
+                asked,
                 runtime,
                 held.variant.input,
                 split=self.split,
                 threads=self.context.train_threads,
                 seed=self.context.seed,
+                exact=computed_exactly(held.variant, asked),
             )
         return self._known[key]

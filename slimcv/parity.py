@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 from slimcv import runtimes
 from slimcv.data import normalisation, synthetic
 from slimcv.errors import Rejected, SlimcvError
+from slimcv.measure.variant import computed_exactly
 from slimcv.models import capture
 from slimcv.runtimes import PLANES, InputFormat, answer, eager
 from slimcv.step import Context, Variant
@@ -47,7 +48,8 @@ class Parity:
 
     `max_abs_diff` is in units of the outputs, `scale` the largest output; `relative_error` is the norm of the
     difference over the norm of the outputs. `agreement` is the percentage of pictures given the same class,
-    where classes closer than the tolerance count as the same.
+    where classes closer than the tolerance count as the same. `computed_exactly` says that an 8-bit graph was
+    asked without integer kernels.
     """
 
     precision: str
@@ -57,6 +59,7 @@ class Parity:
     relative_error: float
     agreement: float
     input_format: InputFormat = PLANES
+    computed_exactly: bool = False
 
 
 def prove(
@@ -66,10 +69,20 @@ def prove(
 
     A network in fp32 must agree within `tolerance` times the largest output; one a runtime computes in bf16,
     or an INT8 graph, within the looser bounds of this file. Raises Rejected where it does not.
+
+    A graph for CPUs whose 8-bit sums do not overflow, as they do here, is asked without integer kernels; a
+    runtime that has no such way is believed.
     """
-    prepared = runtimes.prepare(path, runtime, threads=context.train_threads)
+    exactly = computed_exactly(variant, path)
+    prepared = runtimes.prepare(path, runtime, threads=context.train_threads, exact=exactly)
     found = compare(variant, prepared, pictures(variant, context), tolerance=tolerance)
+    found = replace(found, computed_exactly=exactly and runtime in runtimes.EXACT)
+    if found.computed_exactly:
+        found = replace(found, precision=variant.precision)
     reason = objection(found, tolerance=tolerance, int8=variant.precision == "int8")
+    if reason is not None and exactly and not found.computed_exactly:
+        log.warning("%s is not proved: 8-bit sums overflow on this CPU (%s)", runtime, reason)
+        return asdict(found)
     if reason is not None:
         raise Rejected(f"{runtime} answers otherwise than the network it was given: {reason}")
     log.info("%s agrees: largest difference %.2g on %d pictures", runtime, found.max_abs_diff, found.pictures)

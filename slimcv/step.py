@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from slimcv.data import Dataset
+    from slimcv.gate import Gate
     from slimcv.train.processes.group import Processes
 
 Gain = Literal["sparsity", "clusters"]
@@ -81,6 +82,7 @@ class Context:
     `threads` is the deployment's thread count, used for every measurement; `train_threads` is what training
     may use. `runtime` is the one that variants are compared in. `deadline` is a `time.perf_counter` reading
     after which work should end, or None. `processes` are those that train together, None for this one alone.
+    `gate` is what the step's result will be judged by, None where nobody knows.
     """
 
     teacher: Variant
@@ -92,6 +94,7 @@ class Context:
     runtime: str = "eager"
     deadline: float | None = None
     processes: Processes | None = None
+    gate: Gate | None = None
 
 
 class Step(BaseModel, ABC):

@@ -37,6 +37,7 @@ class Workbench:
         self.context = context
         self.run = run
         self.count = 0
+        self._made: dict[int, Variant] = {}
         self.instruments = Instruments(recipe, context, run, quick=quick)
         self.teacher = self.instruments.teacher
         self._left_out = LeftOut()
@@ -100,6 +101,8 @@ class Workbench:
                 before=figures_before,
                 details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
+            if verdict.repairable and not recovers:
+                self._made[before.number] = candidate.variant  # Its training begins where it ends.
             left_out = candidate.variant.details.get(_LEFT_OUT)
             if left_out is not None:
                 record = replace(record, reason=f"{record.reason}; trained without {entry.name}: {left_out}")
@@ -221,7 +224,7 @@ class Workbench:
         return variant
 
     def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
-        context = replace(self.context, runtime=self.instruments.yardstick)
+        context = replace(self.context, runtime=self.instruments.yardstick, gate=self._gate(entry))
         can_be_judged = entry.step.lossless or entry.step.data_free
         if context.data is None and (entry.step.needs_data or entry.trains or not can_be_judged):
             raise NotApplicable("needs data")
@@ -231,8 +234,9 @@ class Workbench:
             return self._other_form(entry.step, before)
         details = {key: value for key, value in before.variant.details.items() if key != _LEFT_OUT}
         given = replace(before.variant, details=details)
+        made = self._made.pop(before.number, None) if entry.step.stage == Stage.QUANTIZE else None
         try:
-            variant = self._changed(entry, before, given, context)
+            variant = made or self._changed(entry, before, given, context)
         except (NotApplicable, Rejected) as error:
             if not (repairs and entry.recover):
                 raise
@@ -262,11 +266,12 @@ class Workbench:
         """The variant with one more file, which another quantiser made of what it was in floats."""
         source = before.in_floats or before.variant
         made = step.apply(replace(source, model=capture.copy(source.model), artifacts={}), self.context)
+        told = {key: made.details[key] for key in ("input_format", step.artifact) if key in made.details}
         return replace(
             before.variant,
             runtime=made.runtime,
             artifacts={**before.variant.artifacts, **made.artifacts},
-            details={**before.variant.details, "input_format": made.details["input_format"]},
+            details={**before.variant.details, **told},
         )
 
     def _is_forced(self, entry: Entry) -> bool:

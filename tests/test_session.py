@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from slimcv import bundle, cli, data, models, runtimes, session
+from slimcv import bundle, cli, data, models, parity, runtimes, session
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.instruments import Held
-from slimcv.measure import accuracy, latency
+from slimcv.measure import accuracy, environment, latency
 from slimcv.models import capture
 from slimcv.recipe import Entry, load
 from slimcv.report.outcome import from_records
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
+from slimcv.serving import golden as samples
 from slimcv.step import Context, InputSpec, Stage, Step, Variant
 from slimcv.steps.depthwise_separable import DepthwiseSeparable
 from slimcv.steps.export_nncf import ExportNncf
@@ -273,6 +274,36 @@ def test_quantisation_is_trained_only_where_it_misses_its_gate_without(task, tmp
     assert [record.outcome for record in records] == ["rejected", "rejected"]
     assert ("finetune_int8" in plain, trained["finetune_int8"]["epochs"]) == (False, 1)
     assert records[1].measurement.top1 > 90
+    assert plain["quantize_int8"] == trained["quantize_int8"], "what was made is trained, not made anew"
+
+
+@pytest.mark.slow
+def test_int8_for_a_cpu_that_does_not_overflow_is_judged_by_what_that_one_answers(
+    task, tmp_path, monkeypatch
+):
+    (tmp_path / "mine.yaml").write_text(
+        "objective: size\ngate: {max_drop: 5}\nsteps:\n"
+        "- quantize_int8: {calibration_images: 32, rungs: []}\n- export_openvino\n"
+    )
+    given = ["optimize", task / "model.pt", "--recipe", tmp_path / "mine.yaml", "--out", tmp_path / "out"]
+    given += ["--data", task / "pictures", "--input", f"3x{SIZE}x{SIZE}", "--cache", task / "cache"]
+    given += ["--target-isa", "avx512_vnni", "--quick", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["slimcv", *map(str, given)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    steps = json.loads((tmp_path / "out" / "report.json").read_text())["steps"]
+    made = {step["name"]: step for step in steps}
+    assert made["export_openvino"]["outcome"] == "accepted"
+    details = made["export_openvino"]["details"]["variant"]
+    exact = details["quantize_int8"]["computed_exactly"]
+    assert exact == details["openvino"]["computed_exactly"] == environment.saturates("host")
+    assert details["openvino"]["relative_error"] < 0.02
+    golden = samples.read(tmp_path / "out" / bundle.GOLDEN)
+    quantized = models.load(str(tmp_path / "out" / "model.pt2"))
+    assert quantized.precision == "int8"
+    assert golden.difference(parity.expected(quantized, golden.pixels)) < 0.02
+    assert ("computed exactly" in (tmp_path / "out" / "report.md").read_text()) == exact
 
 
 @pytest.mark.slow

@@ -130,6 +130,14 @@ def saturates(target_isa: str) -> bool:
     return not has_int8_instructions() if target_isa == "host" else target_isa in ("avx2", "avx512")
 
 
+def overflows_here_alone(target_isa: str, *, reduce_range: bool) -> bool:
+    """Whether 8-bit sums overflow on this machine and not on the one that is to serve.
+
+    What the network answers there must then be computed exactly here, without integer kernels.
+    """
+    return not reduce_range and saturates("host") and not saturates(target_isa)
+
+
 def has_bf16_instructions(cpuinfo: Path = _CPUINFO) -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; elsewhere it is emulated and slower than float32."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(isa(cpuinfo)))

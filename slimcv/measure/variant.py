@@ -49,11 +49,32 @@ class Answers:
         return Paired.counted(lost, gained, len(self.right))
 
 
+def computed_exactly(variant: Variant, path: Path) -> bool:
+    """Whether a file of `variant` must not be asked on this CPU's integer kernels, whose sums overflow.
+
+    The step that made the integers says so where the CPU that is to serve has no such kernels.
+    """
+    form = next((name for name, file in variant.artifacts.items() if file == path and ":" in name), None)
+    own = "quantize_int8" if variant.precision == "int8" else None
+    made = variant.details.get(form or own or "") or {}
+    return bool(made.get("computed_exactly"))
+
+
 def answers(
-    path: Path, runtime: str, input: InputSpec, *, split: Split | None, threads: int, seed: int
+    path: Path,
+    runtime: str,
+    input: InputSpec,
+    *,
+    split: Split | None,
+    threads: int,
+    seed: int,
+    exact: bool = False,
 ) -> Answers:
-    """Run the file through its own runtime over `split`, or over synthetic pictures where there is none."""
-    prepared = runtimes.prepare(path, runtime, threads=threads)
+    """Run the file through its own runtime over `split`, or over synthetic pictures where there is none.
+
+    `exact` is that of `slimcv.runtimes.prepare`.
+    """
+    prepared = runtimes.prepare(path, runtime, threads=threads, exact=exact)
     if split is None:
         pixels = synthetic.pictures(SYNTHETIC_PICTURES, input, seed=seed)
         return Answers(accuracy.predict_pixels(prepared, pixels, input).argmax(axis=1))

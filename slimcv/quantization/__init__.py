@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,11 +29,50 @@ from slimcv.quantization.graph import (
     veil,
     weight_names,
 )
+from slimcv.quantization.histograms import Ranges, Scales, rescaled, unwatch, watch
 from slimcv.quantization.mantissa import shorten_biases, shorten_scales
 from slimcv.quantization.shared import scale_alike
 from slimcv.step import Gain, InputSpec
 
-__all__ = ["FULL", "REDUCED", "calibration_speed", "dequantizes", "layers_in_float", "quantize", "quiet"]
+__all__ = [
+    "FULL",
+    "REDUCED",
+    "Calibrated",
+    "calibrated",
+    "calibration_speed",
+    "dequantizes",
+    "layers_in_float",
+    "quantize",
+    "quiet",
+]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """An INT8 graph as calibration left it, and what is needed to make it better.
+
+    `pictures` (n, channels, height, width) and `means`, the channel means of every layer in float on them
+    by node, are what biases are corrected with. `narrowed` holds other scales of the maps, by how they are
+    found.
+    """
+
+    graph: fx.GraphModule
+    pictures: Tensor
+    means: dict[str, Tensor]
+    mantissa_bits: int | None = None
+    narrowed: dict[Ranges, Scales] = field(default_factory=dict)
+
+    def with_ranges(self, ranges: Ranges) -> fx.GraphModule:
+        """A copy of the graph whose maps have these ranges."""
+        return rescaled(self.graph, {} if ranges == "extremes" else self.narrowed[ranges])
+
+    def corrected(self, graph: fx.GraphModule) -> fx.GraphModule:
+        """A copy of `graph`, which is this one or one with other ranges, with corrected biases."""
+        model = capture.copy(graph)
+        correct_biases(model, self.pictures, self.means)
+        if self.mantissa_bits is not None:
+            shorten_biases(model, self.mantissa_bits)
+        return model
 
 
 def quantize(
@@ -57,6 +97,33 @@ def quantize(
 
     Raises NotApplicable where Neural Compressor finds nothing to quantise, or no picture was given.
     """
+    found = calibrated(
+        model,
+        batches,
+        input=input,
+        reduce_range=reduce_range,
+        in_float=in_float,
+        preserve=preserve,
+        mantissa_bits=mantissa_bits,
+    )
+    return found.corrected(found.graph) if correct_bias else found.graph
+
+
+def calibrated(
+    model: fx.GraphModule,
+    batches: Iterable[Tensor],
+    *,
+    input: InputSpec,
+    reduce_range: bool,
+    in_float: Collection[str] = (),
+    preserve: Collection[Gain] = (),
+    mantissa_bits: int | None = None,
+    histograms: bool = False,
+) -> Calibrated:
+    """As `quantize`, before biases are corrected; with `histograms`, which take time, ranges can be narrowed.
+
+    Raises NotApplicable as it does.
+    """
     quantizer = neural_compressor()
     program = capture.exported(capture.deterministic(model), input)
     graph_module: Any = program.module(check_guards=False)
@@ -74,7 +141,9 @@ def quantize(
         for observer in observers(prepared, torch.int8):
             observer.quant_min, observer.quant_max = REDUCED
     weights = weight_names(prepared.graph)
+    watched = watch(prepared) if histograms else {}
     pictures, means = calibrate(prepared, batches)
+    narrowed = unwatch(prepared, watched) if histograms else {}
     if "clusters" in preserve:
         scale_alike(prepared)
     if mantissa_bits is not None:
@@ -85,11 +154,9 @@ def quantize(
     if converted is None or not any(map(dequantizes, converted.graph.nodes)):
         raise NotApplicable("Neural Compressor found nothing to quantise in this network")
     rebuilt = lifted(converted, weights)
-    if correct_bias:
-        correct_biases(rebuilt, pictures, means)
     if mantissa_bits is not None:
         shorten_biases(rebuilt, mantissa_bits)
-    return rebuilt
+    return Calibrated(rebuilt, pictures, means, mantissa_bits, narrowed)
 
 
 def layers_in_float(model: fx.GraphModule, input: InputSpec) -> dict[str, int]:

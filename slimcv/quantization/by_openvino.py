@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from slimcv.step import Variant
 
 
-def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path) -> Path:
-    """An `.xml` with its `.bin` in `folder`, quantised with NNCF's own defaults.
+def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path, *, reduce_range: bool) -> Path:
+    """An `.xml` with its `.bin` in `folder`, quantised with NNCF's own defaults but for the weights' range.
 
-    `pictures` are as the file is fed (see slimcv.runtimes.prepared), one after the other. Raises
+    `pictures` are as the file is fed (see slimcv.runtimes.prepared), one after the other. With `reduce_range`
+    all weights keep to half of it, without none does; NNCF by itself does so to the first layer. Raises
     NotApplicable where NNCF or OpenVINO is not installed, Rejected where it cannot quantise the network.
     """
     try:
         with quiet(), required("NNCF's form"):
             import nncf
+            from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
         with required("NNCF's form"):
             openvino = openvino_runtime.import_library()
     except SlimcvError as error:
@@ -39,7 +41,12 @@ def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path) -> P
     try:
         with quiet():
             quantized = nncf.quantize(
-                openvino.Core().read_model(source), nncf.Dataset(samples), subset_size=len(samples)
+                openvino.Core().read_model(source),
+                nncf.Dataset(samples),
+                subset_size=len(samples),
+                advanced_parameters=AdvancedQuantizationParameters(
+                    overflow_fix=OverflowFix.ENABLE if reduce_range else OverflowFix.DISABLE
+                ),
             )
             openvino.save_model(quantized, path, compress_to_fp16=False)
     except (RuntimeError, ValueError) as error:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slimcv.report import comparison, figures, foretold, packing, sentences, trainings
+from slimcv.report import comparison, figures, foretold, packing, rungs, sentences, trainings
 from slimcv.report.quoting import cell, fenced
 from slimcv.report.text import difference
 
@@ -31,6 +31,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         *ways(report),
         "## Steps",
         _steps(report["steps"]),
+        *_rungs(report),
         *_foretold(report),
         *_trainings(report),
         "## Files",
@@ -52,6 +53,14 @@ def ways(report: Mapping[str, Any]) -> list[str]:
     rows = [(way.name, way.precision, way.latency, way.outcome) for way in comparison.bake_off(report)]
     headings = ("the optimised network in", "precision", "latency p50", "")
     return ["## Every way to run it", grid(headings, rows, left=2)] if rows else []
+
+
+def _rungs(report: Mapping[str, Any]) -> list[str]:
+    found = ["## INT8, rung by rung"]
+    for step in rungs.quantized(report):
+        told = cell(f"{rungs.title(step)}: {rungs.sentence(step)}.")
+        found += [told, grid(rungs.HEADINGS, rungs.rows(step), left=2)]
+    return found if len(found) > 1 else []
 
 
 def _foretold(report: Mapping[str, Any]) -> list[str]:

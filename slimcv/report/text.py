@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from slimcv.report import comparison, figures, foretold, packing, sentences, trainings
+from slimcv.report import comparison, figures, foretold, packing, rungs, sentences, trainings
 from slimcv.report.document import step_entry
 from slimcv.report.quoting import one_line
 from slimcv.report.terminal import WIDTH, draw, is_terminal, shortened, table
@@ -111,6 +111,7 @@ def _closing(report: Mapping[str, Any]) -> list[str]:
         )
     if report["data"] is None:
         lines.append(sentences.no_data(report))
+    lines += [one_line(rungs.line(report))] if rungs.line(report) else []
     lines += [foretold.sentence(report)] if foretold.sentence(report) else []
     lines += [one_line(line) for line in trainings.lines(report)]
     lines.append(f"{figures.NOT_MEASURED} stands for not measured")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPILED",
+    "EXACT",
     "NAMES",
     "NATIVE",
     "PIXELS",
@@ -49,6 +50,9 @@ COMPILED = ("inductor", "inductor_unfrozen")
 PYTORCH = NAMES[:5]
 """Those that are PyTorch, to whose speed the allocator matters."""
 
+EXACT = ("onnxruntime", "openvino")
+"""Those that can compute an 8-bit graph as it is written; eager PyTorch always does."""
+
 NATIVE = "aotinductor"
 """Its files are machine code: they are served only to whoever asks for them by name."""
 
@@ -68,10 +72,12 @@ def write(variant: Variant, runtime: str, folder: Path, *, name: str = "model") 
     return path
 
 
-def prepare(path: Path, runtime: str, *, threads: int) -> Prepared:
+def prepare(path: Path, runtime: str, *, threads: int, exact: bool = False) -> Prepared:
     """Load a file written by `write`. Raises SlimcvError for a file that is missing or that the runtime
     refuses.
 
+    With `exact`, onnxruntime and openvino compute an 8-bit graph as it is written, in floats between its
+    roundings: slower, and without the 16-bit sums that overflow on CPUs without VNNI.
     Neither onnxruntime nor openvino imports torch. Eager and inductor set torch's thread count for the whole
     process.
     """
@@ -79,8 +85,9 @@ def prepare(path: Path, runtime: str, *, threads: int) -> Prepared:
         raise SlimcvError(
             f"there is no file {path} for {runtime} to load", "write it first with slimcv optimize"
         )
+    chosen = {"exact": True} if exact and runtime in EXACT else {}
     with required(runtime):
-        prepared: Prepared = _module(runtime).prepare(path, threads=threads)
+        prepared: Prepared = _module(runtime).prepare(path, threads=threads, **chosen)
     return prepared
 
 

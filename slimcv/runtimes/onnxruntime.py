@@ -72,8 +72,8 @@ def save(model: Any, path: Path, *, precision: str, takes: InputSpec | None) -> 
     return path
 
 
-def prepare(path: Path | bytes, *, threads: int) -> OnnxModel:
-    """Load an `.onnx` file, or its bytes."""
+def prepare(path: Path | bytes, *, threads: int, exact: bool = False) -> OnnxModel:
+    """Load an `.onnx` file, or its bytes; `exact` leaves its graph as it is written."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     refusals = (
@@ -84,7 +84,8 @@ def prepare(path: Path | bytes, *, threads: int) -> OnnxModel:
         state.NotImplemented,
     )
     try:
-        loaded = session(path if isinstance(path, bytes) else os.fspath(path), options(threads))
+        chosen = options(threads, optimized=not exact)
+        loaded = session(path if isinstance(path, bytes) else os.fspath(path), chosen)
     except refusals as error:
         reason = str(error).strip().splitlines()[0]
         named = "the model" if isinstance(path, bytes) else path
@@ -155,14 +156,18 @@ def session(model: str | bytes, chosen: Any) -> Any:
         return onnxruntime.InferenceSession(model, chosen, providers=["CPUExecutionProvider"])
 
 
-def options(threads: int) -> Any:
-    """How sessions are made: so many threads, denormal numbers as zero."""
+def options(threads: int, *, optimized: bool = True) -> Any:
+    """How sessions are made: so many threads, denormal numbers as zero.
+
+    Where the graph is not `optimized`, floats between roundings stay floats instead of becoming integers.
+    """
     import onnxruntime
 
     chosen = onnxruntime.SessionOptions()
     chosen.intra_op_num_threads = threads
     chosen.inter_op_num_threads = 1
-    chosen.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    chosen.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     chosen.log_severity_level = 3
     chosen.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Threads that keep spinning after a call take the cores from whatever is measured next.

@@ -28,6 +28,9 @@ _PRECISION = ["slimcv", "inference_precision"]
 
 _INTEGERS = ("u8", "i8")
 
+_IN_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}
+"""The plug-in's own switch for its low-precision transformations, which put integers in place of floats."""
+
 
 def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     """The `.xml`, with its `.bin` beside it; made from the variant's `.onnx`, which is written first if
@@ -60,13 +63,19 @@ def _known(variant: Variant) -> Path | None:
     return path if path is not None and path.is_file() and same else None
 
 
-def prepare(path: Path | bytes, *, threads: int, inference_precision: str | None = None) -> OpenvinoModel:
+def prepare(
+    path: Path | bytes, *, threads: int, inference_precision: str | None = None, exact: bool = False
+) -> OpenvinoModel:
     """Load an `.xml` with its `.bin` (or an `.onnx`, or the bytes of one) for one request at a time.
 
-    `inference_precision` stands for what an `.xml` may say itself.
+    `inference_precision` stands for what an `.xml` may say itself. With `exact` no layer is computed on
+    integers.
     """
     openvino = import_library()
     settings = settings_for(threads)
+    if exact:
+        settings |= _IN_FLOATS
+        inference_precision = "f32"
     try:
         model = openvino.Core().read_model(_source(path))
         if inference_precision is not None:

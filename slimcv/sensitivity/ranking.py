@@ -36,11 +36,18 @@ class Sensitivity:
 
 @torch.no_grad()
 def rank(
-    model: fx.GraphModule, pictures: Sample, input: InputSpec, *, treatment: Treatment, seed: int = 0
+    model: fx.GraphModule,
+    pictures: Sample,
+    input: InputSpec,
+    *,
+    treatment: Treatment,
+    seed: int = 0,
+    each: Callable[[], None] = lambda: None,
 ) -> list[Sensitivity]:
     """The layers of a network as it is deployed that `treatment` applies to, the most sensitive first.
 
-    `model` is left as it is. Where outputs are no numbers any more, the error is infinite.
+    `model` is left as it is. Where outputs are no numbers any more, the error is infinite. `each` is called
+    before every layer, and ends the ranking by what it raises.
     """
     costs = {macs.layer_name(node): cost for node, cost in macs.by_node(model, input).items()}
     whole = max(1, sum(costs.values()))
@@ -48,6 +55,7 @@ def rank(
     weights = max(1, sum(layer.weight.numel() for _, layer in walk.layers))
     found = []
     for node, layer in walk.layers:
+        each()
         try:
             _, made = measured(walk, node, layer, treatment, labels=None, seed=seed)
         except NotApplicable:

@@ -46,14 +46,24 @@ class Golden:
 
 
 def made(
-    path: Path, runtime: str, input: InputSpec, *, split: Split | None, threads: int, seed: int
+    path: Path,
+    runtime: str,
+    input: InputSpec,
+    *,
+    split: Split | None,
+    threads: int,
+    seed: int,
+    exact: bool = False,
 ) -> Golden:
-    """The first pictures of a split, synthetic ones where it has too few, and what a file says to them."""
+    """The first pictures of a split, synthetic ones where it has too few, and what a file says to them.
+
+    `exact` is that of `slimcv.runtimes.prepare`.
+    """
     pixels = np.empty((0, input.height, input.width, input.channels), np.uint8)
     if split is not None:
         pixels = np.asarray(split.pixels(input.height, input.width, input.channels)[:COUNT])
     pixels = np.concatenate([pixels, synthetic.pictures(COUNT - len(pixels), input, seed=seed)])
-    prepared = runtimes.prepare(path, runtime, threads=threads)
+    prepared = runtimes.prepare(path, runtime, threads=threads, exact=exact)
     return Golden(pixels, runtimes.answer(prepared, pixels, input))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slimcv.measure.variant import Answers, answers
+from slimcv.measure.variant import Answers, answers, computed_exactly
 from slimcv.shipping.contenders import original_file
 from slimcv.train.pace import plain_seconds_per_epoch
 
@@ -48,5 +48,11 @@ def answers_of(path: Path, runtime: str, variant: Variant, context: Context) -> 
     """What a file answers to val/, or to noise where there are no pictures."""
     split = None if context.data is None else context.data.val
     return answers(
-        path, runtime, variant.input, split=split, threads=context.train_threads, seed=context.seed
+        path,
+        runtime,
+        variant.input,
+        split=split,
+        threads=context.train_threads,
+        seed=context.seed,
+        exact=computed_exactly(variant, path),
     )

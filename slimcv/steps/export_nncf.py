@@ -13,7 +13,7 @@ from slimcv.step import Context, Gain, Stage, Step, Variant
 
 
 class ExportNncf(Step):
-    """Made by NNCF with its own defaults from the network in floats.
+    """Made by NNCF from the network in floats, with its own defaults but for the weights' range.
 
     Raises NotApplicable where NNCF is not installed, Rejected where it cannot quantise the network.
     """
@@ -25,6 +25,13 @@ class ExportNncf(Step):
 
     calibration_images: int = Field(
         default=300, ge=1, description="training pictures that set the ranges of the activations"
+    )
+    reduce_range: Literal["auto"] | bool = Field(
+        default="auto",
+        description="weights of 7 bits, for CPUs whose 8-bit sums saturate; auto: where there is no VNNI",
+    )
+    target_isa: Literal["host", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"] = Field(
+        default="host", description="what the CPU has that will serve the result; host: what this one has"
     )
     input_format: Literal["uint8-nhwc", "float-nchw"] = Field(
         default="uint8-nhwc",
@@ -40,14 +47,23 @@ class ExportNncf(Step):
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The same network with one more file among the artifacts."""
         from slimcv.data.normalisation import normalised
+        from slimcv.measure import environment
         from slimcv.quantization import by_openvino, calibration
         from slimcv.runtimes import PIXELS
 
         pixels = calibration.pixels(variant, context, self.calibration_images)
         folder = Path(tempfile.mkdtemp(prefix="nncf-", dir=context.workdir))
-        details = {**variant.details, "input_format": self.input_format}
+        reduce_range = (
+            environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
+        )
+        made = {
+            "reduce_range": reduce_range,
+            "target_isa": self.target_isa,
+            "computed_exactly": environment.overflows_here_alone(self.target_isa, reduce_range=reduce_range),
+        }
+        details = {**variant.details, "input_format": self.input_format, self.artifact: made}
         fed = pixels if self.input_format == PIXELS else normalised(pixels, variant.input)
-        path = by_openvino.quantize(replace(variant, details=details), fed, folder)
+        path = by_openvino.quantize(replace(variant, details=details), fed, folder, reduce_range=reduce_range)
         return replace(
             variant,
             runtime="openvino",

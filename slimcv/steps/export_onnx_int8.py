@@ -52,10 +52,15 @@ class ExportOnnxInt8(Step):
 
         pixels = calibration.pixels(variant, context, self.calibration_images)
         folder = Path(tempfile.mkdtemp(prefix="qdq-", dir=context.workdir))
-        details = {**variant.details, "input_format": self.input_format}
         reduce_range = (
             environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
         )
+        made = {
+            "reduce_range": reduce_range,
+            "target_isa": self.target_isa,
+            "computed_exactly": environment.overflows_here_alone(self.target_isa, reduce_range=reduce_range),
+        }
+        details = {**variant.details, "input_format": self.input_format, self.artifact: made}
         path = by_onnxruntime.quantize(
             variant,
             pixels,

@@ -10,25 +10,23 @@ from pydantic import Field
 
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.step import Context, Gain, InputSpec, Stage, Step, Variant
+from slimcv.train.settings import Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from torch import Tensor
-    from torch.fx import GraphModule
 
     from slimcv.data import Split
+    from slimcv.quantization.rungs import Climbed
 
 _NAMED = 5
-
-_FEW, _SAMPLE = 64, 32
-"""Pictures that channels are compared on, and those that outputs are."""
 
 log = logging.getLogger("slimcv")
 
 
 class QuantizeInt8(Step):
-    """One graph for Inductor, ONNX Runtime and OpenVINO (see slimcv.quantization).
+    """One graph for Inductor, ONNX Runtime and OpenVINO (see slimcv.quantization), by a ladder of rungs.
 
     Raises NotApplicable where there is nothing to quantise, Rejected where too much stays in float.
     """
@@ -42,7 +40,7 @@ class QuantizeInt8(Step):
     )
     batch_size: int = Field(default=16, ge=1, description="pictures whose extremes are averaged as one")
     min_int8_share: float = Field(
-        default=0.9, ge=0, le=1, description="share of the MACs that must be done on integers"
+        default=0.95, ge=0, le=1, description="share of the MACs that must be done on integers"
     )
     reduce_range: Literal["auto"] | bool = Field(
         default="auto",
@@ -51,16 +49,29 @@ class QuantizeInt8(Step):
     target_isa: Literal["host", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"] = Field(
         default="host", description="what the CPU has that will serve the result; host: what this one has"
     )
+    rungs: tuple[Literal["ranges", "bias", "mixed"], ...] = Field(
+        default=("ranges", "bias", "mixed"),
+        description="what is tried, in this order, where the gate is missed without",
+    )
+    budget: Seconds | None = Field(
+        default=180.0,
+        description="wall time for the rungs after the first, such as 90s or 3m; null for none",
+    )
+    judged_images: int = Field(
+        default=128, ge=1, description="pictures of the tuning split that rungs are judged on"
+    )
     correct_bias: bool = Field(
-        default=True, description="take out of each bias what quantisation shifts the layer's mean by"
+        default=True,
+        description="the rung bias takes out of each bias what quantisation shifts the means by",
     )
     equalize: bool = Field(
-        default=True, description="bring the channels between two layers to like size first, which is exact"
+        default=True,
+        description="the rung ranges brings channels between two layers to like size, which is exact",
     )
     max_error: float = Field(
         default=0.1,
         gt=0,
-        description="where outputs move by more than this share of their norm, layers stay in float",
+        description="share of their norm that outputs may move by, where pictures are too few for the gate",
     )
 
     preserve: tuple[Gain, ...] = Field(
@@ -84,9 +95,8 @@ class QuantizeInt8(Step):
         return "trained with its rounding, weights that are zero move" if recovers else None
 
     def draft(self) -> QuantizeInt8:
-        """A few pictures set the ranges, and every layer is taken whatever its error."""
-        untuned = {"correct_bias": False, "equalize": False, "max_error": float("inf")}
-        return self.model_copy(update={"calibration_images": self.batch_size, **untuned})
+        """A few pictures set the ranges, and no rung is tried whatever the error."""
+        return self.model_copy(update={"calibration_images": self.batch_size, "rungs": ()})
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """The INT8 graph; artifacts made of the float one are dropped."""
@@ -100,6 +110,13 @@ class QuantizeInt8(Step):
         reduce_range = (
             environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
         )
+        exactly = environment.overflows_here_alone(self.target_isa, reduce_range=reduce_range)
+        if exactly:
+            log.info(
+                "quantize_int8: 8-bit sums overflow on this CPU, not on those with %s: answers are computed "
+                "exactly, not by this CPU's integer kernels",
+                self.target_isa,
+            )
         count = min(self.calibration_images, len(train))
         log.info(
             "quantize_int8: calibrating on %d pictures, weights of %d bits for %s",
@@ -108,9 +125,10 @@ class QuantizeInt8(Step):
             "this CPU" if self.target_isa == "host" else f"CPUs with {self.target_isa}, timed on this one",
         )
         with quantization.calibration_speed(context.train_threads):
-            model, left = self._quantized(variant, train, reduce_range, seed=context.seed)
-        share = macs.int8_share(model, variant.input)
-        in_float = quantization.layers_in_float(model, variant.input)
+            climbed = self._climbed(variant, train, context, reduce_range=reduce_range)
+        best = climbed.best
+        share = macs.int8_share(best.graph, variant.input)
+        in_float = quantization.layers_in_float(best.graph, variant.input)
         if share < self.min_int8_share:
             raise Rejected(
                 f"only {share:.1%} of the MACs are INT8, asked for {self.min_int8_share:.0%}; "
@@ -120,81 +138,68 @@ class QuantizeInt8(Step):
             "calibration_images": count,
             "reduce_range": reduce_range,
             "target_isa": self.target_isa,
-            "correct_bias": self.correct_bias,
-            "equalize": self._equalizes,
+            "computed_exactly": exactly,
+            "correct_bias": best.corrected,
+            "equalize": best.equalized,
+            "ranges": best.ranges,
             "preserve": list(self.preserve),
             "scale_bits": self.scale_bits,
             "layers_in_float": list(in_float),
-            "layers_left_in_float": left,
+            "layers_left_in_float": list(best.left),
+            "rungs": [rung.as_json() for rung in climbed.rungs],
         }
         return replace(
             variant,
-            model=model,
+            model=best.graph,
             precision="int8",
             int8_mac_share=share,
             artifacts={},
             details={**variant.details, "quantize_int8": details},
         )
 
-    def _quantized(
-        self, variant: Variant, train: Split, reduce_range: bool, *, seed: int
-    ) -> tuple[GraphModule, list[str]]:
-        """The INT8 graph, and the layers that were left in float because they bear 8 bits worst."""
-        import torch
-
-        from slimcv import quantization, sensitivity, surgery
+    def _climbed(self, variant: Variant, train: Split, context: Context, *, reduce_range: bool) -> Climbed:
+        """The best graph that the rungs give in their time, and what each of them came to."""
+        from slimcv import sensitivity
         from slimcv.models import capture
+        from slimcv.quantization import judging, rungs
 
-        def quantized(in_float: Sequence[str]) -> GraphModule:
-            return quantization.quantize(
-                model,
-                self._batches(train, variant.input, seed=seed),
-                input=variant.input,
-                reduce_range=reduce_range,
-                correct_bias=self.correct_bias,
-                in_float=in_float,
-                preserve=self.preserve,
-                mantissa_bits=self.scale_bits,
-            )
+        tried = [name for name in self.rungs if name != "bias" or self.correct_bias]
 
-        few = self.model_copy(update={"calibration_images": min(self.calibration_images, _FEW)})
-        pictures = list(few._batches(train, variant.input, seed=seed))
+        def pictures(most: int | None) -> Iterator[Tensor]:
+            count = self.calibration_images if most is None else min(most, self.calibration_images)
+            return self._batches(train, variant.input, count=count, seed=context.seed)
+
+        plan = rungs.Plan(
+            rungs=("plain", *tried),
+            input=variant.input,
+            batches=pictures,
+            sample=lambda model: sensitivity.sample(model, variant.input, train=train, seed=context.seed),
+            reduce_range=reduce_range,
+            # Multiplying each channel by a number of its own would pull shared values apart.
+            equalize=self.equalize and "clusters" not in self.preserve,
+            min_int8_share=self.min_int8_share,
+            max_error=self.max_error,
+            seed=context.seed,
+            preserve=self.preserve,
+            mantissa_bits=self.scale_bits,
+            budget=self.budget,
+            until=context.deadline,
+        )
         model = capture.copy(variant.model)
         capture.set_training(model, False)
-        if self._equalizes:
-            surgery.equalize(model, pictures)
-        found = quantized(())
-        sample = torch.cat(pictures)[:_SAMPLE]
-        with torch.no_grad():
-            expected = variant.model(sample)
-            error = sensitivity.relative_error(found(sample), expected)
-            if error <= self.max_error:
-                return found, []
-            levels = (quantization.REDUCED if reduce_range else quantization.FULL)[1]
-            treatment = sensitivity.int8(levels)
-            deployed = sensitivity.as_deployed(model, variant.input)
-            apart = sensitivity.sample(deployed, variant.input, train=train, seed=seed)
-            ranked = sensitivity.rank(deployed, apart, variant.input, treatment=treatment, seed=seed)
-            allowed = 1.0 - self.min_int8_share
-            left = sensitivity.to_leave(ranked, error=self.max_error, mac_share=allowed)
-            if not left:
-                return found, []
-            log.info("quantize_int8: outputs move by %.0f %%; %s left in float", 100 * error, ", ".join(left))
-            gentler = quantized(left)
-            better = sensitivity.relative_error(gentler(sample), expected) < error
-        return (gentler, left) if better else (found, [])
+        if not tried:
+            return rungs.climb(model, plan, None)
+        judge = judging.Judge(
+            replace(variant, model=model), context, count=self.judged_images, max_error=self.max_error
+        )
+        return rungs.climb(model, plan, judge)
 
-    @property
-    def _equalizes(self) -> bool:
-        """Multiplying each channel by a number of its own would pull shared values apart."""
-        return self.equalize and "clusters" not in self.preserve
-
-    def _batches(self, train: Split, input: InputSpec, *, seed: int) -> Iterator[Tensor]:
+    def _batches(self, train: Split, input: InputSpec, *, count: int, seed: int) -> Iterator[Tensor]:
         """Calibration pictures: a seeded sample of the training pictures, normalised."""
         from slimcv.data.batches import batches
         from slimcv.quantization import calibration
 
-        order = calibration.sample(train, self.calibration_images, seed)
+        order = calibration.sample(train, count, seed)
         pixels = train.pixels(input.height, input.width, input.channels)
         for x, _, _ in batches(pixels, train.labels, input, batch_size=self.batch_size, order=order):
             yield x

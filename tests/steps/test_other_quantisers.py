@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from slimcv.data.normalisation import normalised
 from slimcv.errors import NotApplicable
 from slimcv.models import capture
 from slimcv.results import Record
+from slimcv.runtimes import openvino
 from slimcv.shipping.left_out import LeftOut
 from slimcv.step import Context, InputSpec, Stage, Variant
 from slimcv.steps.export_nncf import ExportNncf
@@ -98,6 +100,33 @@ def test_why_a_form_is_missing_stands_until_it_is_made():
     missed = Record(7, -1, "ship", "rejected", "gate missed", 0.0, details={"accuracy_met": False})
     left_out.by_gate(both, missed)
     assert left_out.reasons["onnxruntime:qdq"] == "its accuracy missed the gate on val/"
+
+
+@BOTH
+@pytest.mark.parametrize(("target", "bits"), [("avx2", 7), ("avx512", 7), ("avx512_vnni", 8), ("amx", 8)])
+def test_weights_are_made_for_the_cpu_that_will_serve(data, tmp_path, kind, target, bits):
+    if kind is ExportNncf:
+        pytest.importorskip("nncf")
+    context = Context(variant(), data, tmp_path, threads=1, train_threads=1)
+    made = kind(calibration_images=8, target_isa=target).apply(variant(), context)
+    assert made.details[kind.artifact]["reduce_range"] is (bits == 7)
+    largest = max(map(_largest, _integers(made.artifacts[kind.artifact])))
+    assert largest <= 64 if bits == 7 else largest >= 126
+
+
+def _largest(weights):
+    return int(np.abs(weights.astype(int)).max())
+
+
+def _integers(path):
+    """The weights of all layers as the file keeps them."""
+    if path.suffix == ".onnx":
+        stored = onnx.load(path).graph.initializer
+        found = [onnx.numpy_helper.to_array(one) for one in stored if one.data_type == onnx.TensorProto.INT8]
+        return [weights for weights in found if weights.ndim > 1]
+    constants = openvino.import_library().Core().read_model(path).get_ops()
+    found = [node.data for node in constants if node.get_type_name() == "Constant"]
+    return [weights for weights in found if weights.dtype == np.int8 and weights.ndim > 1]
 
 
 @BOTH

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from slimcv.report import comparison, figures, sentences
+from slimcv.report import comparison, figures, rungs, sentences
 from slimcv.report.html import accuracy, classes, costs, foretold, latency, times, training, way
 from slimcv.report.html.parts import Block, Cell, Code, Facts, Note, Page, Sections, Table, Tile, plain
 from slimcv.report.markdown import typed_command
@@ -20,6 +20,7 @@ def page(found: Finished) -> Page:
     sections = Sections()
     sections.add("before-after", "Before and after", _before_after(report))
     sections.add("steps", "What each step gave and cost", way.blocks(report))
+    sections.add("int8", "INT8, rung by rung", _rungs(report))
     sections.add("foretold", "What was foretold", foretold.of_run(report))
     sections.add("accuracy", "Accuracy against latency", accuracy.blocks(report))
     sections.add("classes", "Accuracy class by class", classes.blocks(found.predictions))
@@ -149,6 +150,16 @@ def _before_after(report: Mapping[str, Any]) -> list[Block]:
     )
     sentence = comparison.beyond_runtime(report)
     return [*blocks, alone, *([Note(sentence)] if sentence else [])]
+
+
+def _rungs(report: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for step in rungs.quantized(report):
+        blocks.append(Note(f"{rungs.title(step)}: {rungs.sentence(step)}.", "quiet"))
+        rows = tuple(tuple(map(Cell, row)) for row in rungs.rows(step))
+        caption = f"The rungs of step {step['number']} in the order in which they were tried"
+        blocks.append(Table(caption, rungs.HEADINGS, rows, frozenset({0, 1, 6}), sortable=False))
+    return blocks
 
 
 def repeat(report: Mapping[str, Any]) -> list[Block]:
