@@ -14,7 +14,7 @@ from slimcv import recipe
 from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
-from slimcv.profile import profile
+from slimcv.profile import gathering, profile
 from slimcv.profile.prediction import Network, beforehand, packed, predict, predict_all
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
@@ -108,6 +108,52 @@ def test_pruning_keeps_about_the_share_of_the_macs_that_is_asked_for(gated, netw
     assert (dense.inputs, dense.outputs) == (8, 8)
     assert change.pieces["stem"][0].inputs == 3
     assert macs_after("prune_channels", network, macs=0.25) < 0.6 * whole
+
+
+class Norms(nn.Module):
+    """Norms behind their convolution, behind an activation and a pooling, and one that must stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.wide, self.behind = nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+        self.last, self.stays = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8 * 4 * 4, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.first(self.stem(x)))
+        y = self.behind(torch.relu(self.wide(x)))
+        x = self.stays(torch.relu(x)).mean((2, 3)).sum(1)
+        return self.head(nn.functional.adaptive_avg_pool2d(y, 4).flatten(1)) + torch.sigmoid(x)[:, None]
+
+
+def test_norms_are_foretold_to_go_where_the_step_folds_them():
+    torch.manual_seed(0)
+    net = Norms().eval()
+    for norm in (net.first, net.behind, net.stays):
+        norm.running_mean.uniform_(-1, 1)
+    input = InputSpec(3, 16, 16)
+    variant = Variant(capture.capture(net, input), input)
+    network = network_of(variant)
+    kept = {name: tensor.clone() for name, tensor in variant.model.state_dict().items()}
+    change = change_of("fuse_conv_bn", step("fuse_conv_bn"), network)
+    left = {node.name for node in made("fuse_conv_bn", variant).model.graph.nodes}
+    norms = {name for name, layer in network.layers.items() if layer.kind == "batch norm"}
+    assert set(change.scales) == norms - left
+    assert len(change.scales) == 2
+    assert change.weight_bytes == gathering.weight_bytes(made("fuse_conv_bn", variant).model)
+    for name, tensor in variant.model.state_dict().items():
+        assert torch.equal(tensor, kept[name])
+
+
+def test_a_norm_behind_an_activation_is_foretold_to_be_folded_forwards():
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Flatten())
+    input = InputSpec(3, 10, 10)
+    net = nn.Sequential(*layers, nn.Linear(8 * 16, 4)).eval()
+    network = network_of(Variant(capture.capture(net, input), input))
+    found = predict("fuse_conv_bn", step("fuse_conv_bn"), network, ByMacs())
+    assert (found.problem, found.note) == (None, "exact, no training")
+    assert found.before_ms - found.after_ms == pytest.approx(0.1)
 
 
 def test_time_bytes_and_training_follow_from_the_pieces(network):

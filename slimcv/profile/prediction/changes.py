@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copying
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from torch import fx, nn
 from slimcv import surgery
 from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.models import capture
-from slimcv.profile import kinds
+from slimcv.profile import gathering
 from slimcv.profile.layers import Layer
 from slimcv.profile.prediction.pieces import Piece, piece_of
 from slimcv.runtimes.inductor import require_compiler
@@ -206,17 +207,21 @@ def _global_average_pool(step: Any, network: Network) -> Change:
     return Change(pieces, scales, note="makes smaller pictures possible")
 
 
-def _fuse_conv_bn(step: Any, network: Network) -> Change:  # noqa: ARG001
-    gone = {}
-    for node in network.model.graph.nodes:
-        layer = network.layers.get(node.name)
-        before = node.all_input_nodes[0] if node.all_input_nodes else None
-        is_norm = layer is not None and layer.kind == kinds.BATCH_NORM
-        if is_norm and before is not None and before.name in network.pieces and len(before.users) == 1:
-            gone[node.name] = 0.0
-    if not gone:
-        raise NotApplicable("no BatchNorm stands right behind a convolution or a linear layer")
-    return Change(scales=gone, note="exact, no training")
+def _fuse_conv_bn(step: Any, network: Network) -> Change:
+    """The step itself on a copy of the graph: norms are folded forwards and backwards, and by their values."""
+    model = _sharing_copy(network.model)
+    before = list(model.graph.nodes)
+    step.apply(replace(network.variant, model=model), _no_context(network.variant))
+    left = set(model.graph.nodes)
+    gone = {node.name: 0.0 for node in before if node not in left and node.name in network.layers}
+    exact = "exact, no training" if step.lossless else "inexact at the border: training follows"
+    return Change(scales=gone, weight_bytes=gathering.weight_bytes(model), note=exact)
+
+
+def _sharing_copy(model: fx.GraphModule) -> fx.GraphModule:
+    """A graph with modules of its own that hold the same tensors, which must be replaced and not written to."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copying.deepcopy(model, shared)
 
 
 def _int8(runtime: str | None) -> Callable[[Any, Network], Change]:
