@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slimcv.report import figures, predictions, reach
+from slimcv.report import figures, pasting, predictions, reach
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PREDICTED = "What each step would give, one at a time"
+
+FOR_SPEED, FOR_SIZE = "for a recipe, to save time", "for a recipe, to save bytes"
 
 _WORTH_A_ROW = 0.001
 """A layer with less than a thousandth of the time and of the parameters gets no row in a drawn table."""
@@ -93,8 +95,8 @@ def _predictions_text(profile: Mapping[str, Any]) -> list[RenderableType]:
         *(Padding(Text(f"{line[0]}: {one_line(line[-1])}"), (0, 0, 0, 2)) for line in lines if line[-1]),
     ]
     parts += [Text(f"not foretold: {predictions.left_out(profile)}")] if predictions.left_out(profile) else []
-    if predictions.recipe(profile):
-        parts += ["", Text("for a recipe:"), Text(predictions.recipe(profile))]
+    for title, pasted in _recipes(profile):
+        parts += ["", Text(f"{title}:"), Text(pasted)]
     return [*parts, ""]
 
 
@@ -102,13 +104,18 @@ def _predictions_markdown(profile: Mapping[str, Any]) -> list[str]:
     lines, left_out = predictions.rows(profile), predictions.left_out(profile)
     if not lines:
         return []
-    pasted = predictions.recipe(profile)
     return [
         f"## {PREDICTED}",
         grid(predictions.HEADINGS, lines, left=predictions.LEFT),
         cell(f"not foretold: {left_out}") if left_out else "",
-        f"```yaml\n{pasted}\n```" if pasted else "",
+        *(f"{title}:\n\n```yaml\n{pasted}\n```" for title, pasted in _recipes(profile)),
     ]
+
+
+def _recipes(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lines to paste, with what they are for."""
+    found = ((FOR_SPEED, pasting.for_speed(profile)), (FOR_SIZE, pasting.for_size(profile)))
+    return [(title, pasted) for title, pasted in found if pasted]
 
 
 def render_profile_markdown(profile: Mapping[str, Any]) -> str:

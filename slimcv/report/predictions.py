@@ -1,4 +1,4 @@
-"""What each step would save, as the rows of a table and as lines for a recipe."""
+"""What each step would save, as the rows of a table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from slimcv.report import figures
 
 HEADINGS = ("step", "ms", "", "weights", "training", "")
 LEFT = 1
-
-_WORTH = 1.05
-"""A smaller gain is none that a prediction can tell."""
 
 
 def rows(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -26,19 +23,6 @@ def left_out(profile: Mapping[str, Any]) -> str:
         if one["problem"] is not None:
             reasons.setdefault(one["problem"], []).append(one["step"])
     return "; ".join(f"{', '.join(steps)}: {reason}" for reason, steps in reasons.items())
-
-
-def recipe(profile: Mapping[str, Any]) -> str:
-    """Lines to paste: the steps that would save time, in a recipe's order."""
-    wanted = [one for one in profile["predictions"] if _saves(one)]
-    ordered = sorted(wanted, key=lambda one: one["stage"])
-    return "\n".join(["steps:", *(f"  {one['recipe']}" for one in ordered)]) if ordered else ""
-
-
-def _saves(one: Mapping[str, Any]) -> bool:
-    if one["problem"] is not None or one["after_ms"] is None:
-        return False
-    return bool(one["before_ms"] >= _WORTH * one["after_ms"])
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:

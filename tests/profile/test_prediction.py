@@ -19,9 +19,10 @@ from slimcv.profile.prediction import Network, beforehand, packed, predict, pred
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
 from slimcv.profile.prediction.pieces import Piece, piece_of, random_batch
+from slimcv.report import pasting
 from slimcv.report import predictions as drawn
 from slimcv.runtimes import prepare_onnx
-from slimcv.step import Context, InputSpec, Variant
+from slimcv.step import Context, InputSpec, Stage, Variant
 
 DENSE = Piece(16, 32, (16, 8, 8), kernel=(3, 3), padding=(1, 1))
 
@@ -295,20 +296,82 @@ def test_every_step_is_foretold_or_says_why_not(network):
     assert all(one.problem or one.after_bytes is not None for one in found)
 
 
-def test_the_lines_to_paste_are_a_recipe(network, tmp_path):
-    steps = [
-        ("reduce_resolution", step("reduce_resolution", scale=0.6)),
-        ("depthwise_separable", step("depthwise_separable")),
-    ]
-    found = [dataclasses.asdict(predict(*one, network, ByMacs())) for one in steps]
-    pasted = drawn.recipe({"predictions": found})
-    assert yaml.safe_load(pasted) == {"steps": [{"reduce_resolution": {"scale": 0.6}}, "depthwise_separable"]}
-    path = tmp_path / "pasted.yaml"
-    path.write_text(f"description: pasted\n{pasted}\n")
-    assert [entry.name for entry in recipe.load(str(path)).entries] == [
-        "reduce_resolution",
-        "depthwise_separable",
-    ]
+class Plain(nn.Module):
+    """Convolutions with norms and a large dense head on a flattened map: everything applies."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32)
+        self.second = nn.Conv2d(32, 64, 3, padding=1)
+        self.dense, self.head = nn.Linear(64 * 64, 128), nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        x = nn.functional.max_pool2d(torch.relu(self.second(x)), 2)
+        return self.head(torch.relu(self.dense(x.flatten(1))))
+
+
+def predicted(network):
+    """What a profile has of predictions, by a clock that knows MACs alone."""
+    found = [predict(name, step(name), network, ByMacs()) for name in recipe.step_names()]
+    totals = {"runtime": network.runtime}
+    return {"totals": totals, "predictions": [dataclasses.asdict(one) for one in found]}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    input = InputSpec(3, 16, 16)
+    return Variant(capture.capture(Plain().eval(), input), input)
+
+
+@pytest.mark.parametrize("runtime", ["eager", "openvino", "onnxruntime"])
+@pytest.mark.parametrize("which", ["gated", "plain"])
+def test_the_lines_to_paste_are_recipes_that_can_be_run(which, runtime, request, tmp_path):
+    found = predicted(network_of(request.getfixturevalue(which), runtime))
+    saving = {one["step"]: one for one in found["predictions"] if one["problem"] is None}
+    for objective, pasted in (("latency", pasting.for_speed(found)), ("size", pasting.for_size(found))):
+        path = tmp_path / f"{objective}.yaml"
+        path.write_text(f"description: pasted\n{pasted}\n")
+        plan = recipe.load(str(path))
+        names = [entry.name for entry in plan.entries]
+        assert plan.objective == objective
+        assert len(set(names)) == len(names)
+        changed = [at for at, entry in enumerate(plan.entries) if entry.step.stage < Stage.TRAIN]
+        assert changed == list(range(len(changed)))
+        assert plan.entries[changed[-1]].trains
+        assert sum(entry.step.quantizes for entry in plan.entries) == 1
+        assert sum(entry.step.stage == Stage.EXPORT for entry in plan.entries) <= 2
+        assert len({"depthwise_separable", "low_rank", "prune_channels"} & set(names)) <= 1
+        assert set(names) <= {*saving, *recipe.EXPORTS.values()}
+        if objective == "latency":
+            ways = {name: saving[name]["after_ms"] for name in pasting.INT8}
+            (chosen,) = set(ways) & set(names)
+            assert ways[chosen] == min(ways.values())
+            if chosen == "quantize_int8":
+                assert recipe.EXPORTS[saving[chosen]["runtime"]] in names
+        else:
+            assert {"prune_weights", "cluster_weights", "quantize_weights"} < set(names)
+
+
+def test_nothing_is_pasted_where_nothing_is_saved(network):
+    one = dataclasses.asdict(predict("depthwise_separable", step("depthwise_separable"), network, ByMacs()))
+    dearer = {**one, "after_ms": one["before_ms"], "after_bytes": one["before_bytes"]}
+    for told in ({"predictions": [dearer]}, {"predictions": []}, {"predictions": [{**one, "problem": "x"}]}):
+        assert pasting.for_speed(told) == pasting.for_size(told) == ""
+
+
+def test_the_settings_of_a_step_are_pasted_with_it(network):
+    small = predict("reduce_resolution", step("reduce_resolution", scale=0.6), network, ByMacs())
+    int4 = predict("quantize_weights", step("quantize_weights", bits=4), network, ByMacs())
+    pruned = predict("prune_weights", step("prune_weights"), network, ByMacs())
+    told = {"predictions": [dataclasses.asdict(one) for one in (small, int4, pruned)]}
+    assert yaml.safe_load(pasting.for_speed(told)) == {
+        "steps": [{"reduce_resolution": {"scale": 0.6}, "recover": {}}]
+    }
+    assert yaml.safe_load(pasting.for_size(told)) == {
+        "objective": "size",
+        "steps": ["prune_weights", {"quantize_weights": {"bits": 4, "preserve": ["sparsity"]}}],
+    }
 
 
 def test_steps_that_do_not_apply_say_why(network):

@@ -208,7 +208,7 @@ def _global_average_pool(step: Any, network: Network) -> Change:
 
 
 def _fuse_conv_bn(step: Any, network: Network) -> Change:
-    """The step itself on a copy of the graph: norms are folded forwards and backwards, and by their values."""
+    """What the step itself does to a copy of the graph: it depends on the values of the norms too."""
     model = _sharing_copy(network.model)
     before = list(model.graph.nodes)
     step.apply(replace(network.variant, model=model), _no_context(network.variant))
@@ -219,7 +219,7 @@ def _fuse_conv_bn(step: Any, network: Network) -> Change:
 
 
 def _sharing_copy(model: fx.GraphModule) -> fx.GraphModule:
-    """A graph with modules of its own that hold the same tensors, which must be replaced and not written to."""
+    """A graph with modules of its own that hold the same tensors, to be replaced and never written to."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copying.deepcopy(model, shared)
 

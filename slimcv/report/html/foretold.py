@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slimcv.report import figures, foretold, predictions
+from slimcv.report import figures, foretold, pasting, predictions
 from slimcv.report.charts import rows, scale
 from slimcv.report.html.parts import Block, Cell, Chart, Code, Note, Table
 
@@ -64,9 +64,12 @@ def of_profile(profile: Mapping[str, Any]) -> list[Block]:
         return []
     timed = [one for one in known if one["after_ms"] is not None]
     blocks: list[Block] = [_chart(profile, timed)] if timed else []
-    left_out, pasted = predictions.left_out(profile), predictions.recipe(profile)
-    if pasted:
-        blocks.append(Code("For a recipe: the steps that would save time", pasted))
+    left_out = predictions.left_out(profile)
+    for title, pasted in (
+        ("For a recipe: the steps that would save time", pasting.for_speed(profile)),
+        ("For a recipe: the steps that would save bytes", pasting.for_size(profile)),
+    ):
+        blocks += [Code(title, pasted)] if pasted else []
     if left_out:
         blocks.append(Note(f"Not foretold: {left_out}.", "quiet"))
     return blocks
