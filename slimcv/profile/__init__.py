@@ -124,7 +124,7 @@ def profile(
         lint=lint(Subject(model, picture, eager, timed.shapes, threads, whole, limits)) if extras else (),
         by_block=gather_blocks(layers, asked, limits),
         limits=asdict(limits),
-        predictions=tuple(asdict(one) for one in _predictions(network, threads)) if extras else (),
+        predictions=tuple(one.as_json() for one in _predictions(network, threads)) if extras else (),
     )
 
 

@@ -88,10 +88,11 @@ def _predictions_text(profile: Mapping[str, Any]) -> list[RenderableType]:
     lines = predictions.rows(profile)
     if not lines:
         return []
-    cells = [[one_line(text) for text in line[:-1]] for line in lines]
+    shown = [predictions.HEADINGS.index(heading) for heading in predictions.ON_A_TERMINAL]
+    cells = [[one_line(line[at]) for at in shown] for line in lines]
     parts: list[RenderableType] = [
         Text(PREDICTED, style="bold"),
-        table(predictions.HEADINGS[:-1], cells, right={1, 2, 3, 4}),
+        table(predictions.ON_A_TERMINAL, cells, right=range(1, len(shown))),
         *(Padding(Text(f"{line[0]}: {one_line(line[-1])}"), (0, 0, 0, 2)) for line in lines if line[-1]),
     ]
     parts += [Text(f"not foretold: {predictions.left_out(profile)}")] if predictions.left_out(profile) else []
@@ -107,6 +108,7 @@ def _predictions_markdown(profile: Mapping[str, Any]) -> list[str]:
     return [
         f"## {PREDICTED}",
         grid(predictions.HEADINGS, lines, left=predictions.LEFT),
+        f"an epoch is one of {predictions.PICTURES:,} pictures",
         cell(f"not foretold: {left_out}") if left_out else "",
         *(f"{title}:\n\n```yaml\n{pasted}\n```" for title, pasted in _recipes(profile)),
     ]

@@ -216,7 +216,31 @@ def test_training_is_told_for_the_whole_network_and_changes_nothing_else(network
     assert found.after_bytes == found.before_bytes
     assert found.note.startswith("no faster and no smaller: it repairs accuracy; at least ")
     assert "for 1,000 pictures" in found.note
-    assert drawn.rows({"predictions": [dataclasses.asdict(found)]})[0][4] == "unchanged"
+    (row,) = drawn.rows({"predictions": [found.as_json()]})
+    words = dict(zip(drawn.HEADINGS, row, strict=True))
+    assert (words["training"], words["epoch saved"], words["ms saved"]) == ("unchanged", "none", "none")
+    assert words["weights saved"] == "none"
+
+
+def test_savings_are_told_in_milliseconds_bytes_and_seconds_of_training(network):
+    found = predict("depthwise_separable", step("depthwise_separable"), network, ByMacs())
+    told = found.as_json()
+    assert told["saved_ms"] == found.before_ms - found.after_ms > 0
+    assert told["saved_bytes"] == found.before_bytes - found.after_bytes > 0
+    assert told["saved_training_ms"] == found.training_before_ms - found.training_after_ms > 0
+    fixed = {
+        **told, "before_ms": 9.0, "after_ms": 6.5, "before_bytes": 5_000_000, "after_bytes": 1_000_000,
+        "training_before_ms": 30.0, "training_after_ms": 20.0,
+    }  # fmt: skip
+    slower = {**fixed, "after_ms": 11.0, "after_bytes": 6_000_000, "training_after_ms": 42.0}
+    wanted = {
+        "ms": ("6.5", "11"), "ms saved": ("2.5", "−2.0"), "speed": ("1.4× faster", "1.2× slower"),
+        "weights saved": ("4.00 MB", "−1.00 MB"), "weights": ("−80.0 %", "+20.0 %"),
+        "epoch saved": ("10 s", "−12 s"), "training": ("1.5× faster", "1.4× slower"),
+    }  # fmt: skip
+    for at, one in enumerate((fixed, slower)):
+        words = dict(zip(drawn.HEADINGS, drawn.rows({"predictions": [one]})[0], strict=True))
+        assert {key: words[key] for key in wanted} == {key: value[at] for key, value in wanted.items()}
 
 
 def test_layers_without_time_for_training_are_taken_for_like_the_rest(network):

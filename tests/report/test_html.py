@@ -90,7 +90,7 @@ def test_a_profile_has_a_roofline_and_says_what_each_step_would_give(results):
     ]  # fmt: skip
     seen = text_of(page)
     assert "batch 1, eager PyTorch fp32, 1 thread" in seen
-    assert "depthwise_separable eager 3.0 2.0× faster −66.7 % 2.0× faster" in seen
+    assert "depthwise_separable eager 3.0 3.0 2.0× faster 8.00 kB −66.7 % 10 s 2.0× faster" in seen
     assert "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution" in seen
     assert "- depthwise_separable" in page
     assert "- quantize_int8" not in page

@@ -106,13 +106,17 @@ def _table(profile: Mapping[str, Any]) -> Table:
         sorts = (
             None,
             one["after_ms"],
+            predictions.saved(one, "ms"),
             one["before_ms"] / one["after_ms"] if one["after_ms"] else None,
+            predictions.saved(one, "bytes"),
             one["after_bytes"],
+            predictions.saved(one, "training_ms"),
             one["training_after_ms"],
             None,
         )
         where = Cell(str(one["runtime"]))
         cells = [Cell(text, sort) for text, sort in zip(words, sorts, strict=True)]
         lines.append((cells[0], where, *cells[1:]))
-    headings = ("step", "runs in", "ms", "speed", "weights", "training", "note")
-    return Table("What each step would save", headings, tuple(lines), frozenset({0, 1, 6}))
+    headings = (predictions.HEADINGS[0], "runs in", *predictions.HEADINGS[1:])
+    caption = f"What each step would save; an epoch is one of {predictions.PICTURES:,} pictures"
+    return Table(caption, headings, tuple(lines), frozenset({0, 1, len(headings) - 1}))
