@@ -107,6 +107,7 @@ def profile(
         shapes=timed.shapes,
         input=variant.input.shape,
         has_int8_instructions=environment.has_int8_instructions(),
+        quantized=variant.precision == "int8",
     )
     by_node = {layer.node: layer for layer in layers if layer.node}
     network = Network(variant, by_node, timed.shapes, runtime, weight_bytes)

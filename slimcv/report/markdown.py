@@ -110,9 +110,10 @@ def side_by_side(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
                 figures.points(report["ratios"]["top1"]),
                 figures.size(after["size_bytes"]),
                 figures.count(after["parameters"]),
+                sentences.verdict(report["gate"]),
             )
         )
-    headings = ("run", "runs in", "latency p50", "speed", "top-1", "change", "size", "parameters")
+    headings = ("run", "runs in", "latency p50", "speed", "top-1", "change", "size", "parameters", "gate")
     return f"# {len(lines)} runs side by side\n\n{grid(headings, lines, left=2)}\n"
 
 

@@ -62,6 +62,13 @@ def doubt(gate: Mapping[str, Any]) -> str:
     return doubted(gate["undecided"], pictures=gate["pictures"], needed=gate["pictures_needed"])
 
 
+def verdict(gate: Mapping[str, Any]) -> str:
+    """What became of a report's gate in a word or two, and why that is open where it is."""
+    words = {True: "met", False: "missed", None: "not judged"}[gate["met"]]
+    open_question = doubt(gate)
+    return f"{words}, {open_question}" if open_question else words
+
+
 def _paired_words(paired: Mapping[str, Any] | None) -> str:
     """How sure the difference of top-1 is, and what it comes from."""
     if paired is None:

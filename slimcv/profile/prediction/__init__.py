@@ -276,6 +276,7 @@ def _bytes(change: Change, network: Network) -> int:
     if change.weight_bytes is not None:
         return change.weight_bytes
     left = network.weight_bytes
-    for node, pieces in change.pieces.items():
-        left += FLOAT_BYTES * (sum(piece.weights for piece in pieces) - network.pieces[node].weights)
+    for node, piece in network.stored.items():
+        made = change.pieces.get(node, (piece,))
+        left += FLOAT_BYTES * (sum(each.weights for each in made) - piece.weights)
     return left

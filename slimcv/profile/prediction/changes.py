@@ -51,6 +51,13 @@ class Network:
         """The layers that multiply, by node."""
         return pieces_of(self.model, self.shapes)
 
+    @cached_property
+    def stored(self) -> dict[str, Piece]:
+        """The same, those that share a module once, at its first call: what is held and written to files."""
+        modules = {node.name: str(node.target) for node in self.model.graph.nodes}
+        first = {modules[name]: name for name in reversed(self.pieces)}
+        return {name: piece for name, piece in self.pieces.items() if first[modules[name]] == name}
+
 
 @dataclass(frozen=True)
 class Change:
@@ -228,7 +235,7 @@ def _int8(runtime: str | None) -> Callable[[Any, Network], Change]:
     def rule(step: Any, network: Network) -> Change:  # noqa: ARG001
         if not network.pieces:
             raise NotApplicable("there is nothing to quantise")
-        weights = sum(piece.weights for piece in network.pieces.values())
+        weights = sum(piece.weights for piece in network.stored.values())
         where = runtime or (network.runtime if network.runtime in _IN_INTEGERS else "openvino")
         left = network.weight_bytes - (FLOAT_BYTES - 1) * weights
         return Change(runtime=where, int8=True, weight_bytes=left, note="calibrated on pictures, no training")
@@ -273,7 +280,7 @@ def _stored(share: Callable[[Any], float], words: str) -> Callable[[Any, Network
     """A step that changes nothing but what the packed file takes: `share` of each weight's bytes."""
 
     def rule(step: Any, network: Network) -> Change:
-        weights = FLOAT_BYTES * sum(piece.weights for piece in network.pieces.values())
+        weights = FLOAT_BYTES * sum(piece.weights for piece in network.stored.values())
         left = round(network.weight_bytes - weights * (1 - share(step)))
         return Change(weight_bytes=left, note=words)
 
