@@ -64,7 +64,7 @@ def profile(
     `allocators` also times whole calls in a process of their own, with the default and with the tuned
     allocator (some seconds, and a temporary file as large as the model). `limits` are this machine's, by
     default those in the user's cache, or measured now. Without `extras` there is neither lint nor advice nor
-    prediction, which takes eight seconds at most. `name` is for the report. Raises SlimcvError where the
+    prediction, which takes some five seconds. `name` is for the report. Raises SlimcvError where the
     runtime does not take the network.
     """
     model = variant.model

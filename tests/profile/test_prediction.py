@@ -15,7 +15,7 @@ from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
 from slimcv.profile import gathering, profile
-from slimcv.profile.prediction import Network, beforehand, packed, predict, predict_all
+from slimcv.profile.prediction import Network, beforehand, changes, packed, predict, predict_all
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
 from slimcv.profile.prediction.pieces import Piece, piece_of, random_batch
@@ -93,6 +93,33 @@ def test_separable_convolutions_are_foretold_as_the_step_makes_them(gated, netwo
 def test_a_smaller_picture_is_foretold_as_the_step_makes_it(gated, network):
     found = made("reduce_resolution", gated, scale=0.5)
     assert macs_after("reduce_resolution", network, scale=0.5) == macs.count(found.model, found.input)
+
+
+def test_ranks_are_those_of_the_singular_values():
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 40)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(40, 24) @ torch.diag(0.8 ** torch.arange(24)))
+    squares = torch.linalg.svdvals(layer.weight.detach()).square()
+    for energy in (0.5, 0.9, 0.99):
+        kept = torch.cumsum(squares, 0) / squares.sum()
+        assert changes._rank(layer, energy) == int((kept < energy).sum()) + 1
+    conv = nn.Conv2d(40, 24, 1)
+    conv.weight = nn.Parameter(layer.weight.detach().t().reshape(24, 40, 1, 1).clone())
+    assert changes._rank(conv, 0.9) == changes._rank(layer, 0.9)
+
+
+def test_pictures_too_small_for_the_network_are_foretold_as_the_step_refuses_them():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1))
+    input = InputSpec(3, 16, 16)
+    small = nn.Sequential(*net, nn.Flatten(), nn.Linear(8, 4)).eval()
+    flat = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 14 * 14, 4)).eval()
+    for network, words in ((small, "would shrink to"), (flat, "does not run at 3x8x8")):
+        variant = Variant(capture.capture(network, input), input)
+        with pytest.raises(NotApplicable, match=words):
+            change_of("reduce_resolution", step("reduce_resolution"), network_of(variant))
+        with pytest.raises(NotApplicable, match=words):
+            made("reduce_resolution", variant)
 
 
 def test_pooling_takes_the_head_s_positions_away():

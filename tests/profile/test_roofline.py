@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import runpy
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_a_probe_finds_positive_limits_in_a_short_time():
     assert found.fp32_gflops > 0
     assert found.memory_gbytes > 0
     assert found.bf16_gflops is None or found.bf16_gflops > 0
+
+
+def test_a_probe_ends_in_ten_seconds():
+    constants = runpy.run_path(limiting.__file__)
+    assert constants["PARTS"] * constants["SECONDS"] <= constants["MOST_SECONDS"] / 2
+    assert constants["MOST_SECONDS"] <= 10
+
+
+@pytest.mark.parametrize(("deadline", "calls"), [(float("inf"), 4), (0.0, 2)])
+def test_a_slow_machine_is_read_less_often(deadline, calls):
+    made = []
+    assert limiting._rate(1, lambda: made.append(1), limiting.Clock(0.0, deadline)) > 0
+    assert len(made) == calls
 
 
 def test_limits_are_kept_for_each_number_of_threads_and_only_grow(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from slimcv import surgery
 from slimcv.errors import NotApplicable, SlimcvError
@@ -21,7 +21,7 @@ from slimcv.profile import gathering
 from slimcv.profile.layers import Layer
 from slimcv.profile.prediction.pieces import Piece, piece_of
 from slimcv.runtimes.inductor import require_compiler
-from slimcv.step import Context, Variant
+from slimcv.step import Context, InputSpec, Variant
 
 if TYPE_CHECKING:
     from slimcv.step import Step
@@ -144,8 +144,10 @@ def _low_rank(step: Any, network: Network) -> Change:
 
 
 def _rank(layer: nn.Module, energy: float) -> int:
+    """How many singular values hold so much of the squares' sum, from the smaller of the Gram matrices."""
     weight = layer.get_parameter("weight").detach().flatten(1)
-    squares = torch.linalg.svdvals(weight).square()
+    tall = weight if weight.shape[0] >= weight.shape[1] else weight.t()
+    squares = torch.linalg.eigvalsh(tall.t() @ tall).flip(0).clamp(min=0)
     kept = torch.cumsum(squares, 0) / squares.sum().clamp(min=1e-30)
     return int((kept < energy).sum()) + 1
 
@@ -176,8 +178,9 @@ def _prune_channels(step: Any, network: Network) -> Change:
 
 
 def _reduce_resolution(step: Any, network: Network) -> Change:
-    small = step.apply(network.variant, _no_context(network.variant)).input
-    shapes = capture.shapes(network.model, small, batch=1)
+    small = step.smaller(network.variant.input)
+    shapes = _shapes_at(network.model, small)
+    step.check_maps(network.shapes, shapes, input=small)
     pieces = {
         name: (piece,)
         for name, piece in pieces_of(network.model, shapes).items()
@@ -189,6 +192,25 @@ def _reduce_resolution(step: Any, network: Network) -> Change:
         if name not in network.pieces and name in shapes and name in network.shapes
     }
     return Change(pieces, others, note=f"pictures of {small}; training follows")
+
+
+def _shapes_at(model: fx.GraphModule, input: InputSpec) -> dict[str, tuple[int, ...]]:
+    """The shapes by node for one picture of that size: running it costs less than following shapes alone."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    class Shapes(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if isinstance(value, Tensor):
+                found[n.name] = tuple(value.shape)
+            return value
+
+    try:
+        with torch.inference_mode():
+            Shapes(model).run(torch.zeros(1, *input.shape))
+    except capture.FAULTS as error:
+        raise NotApplicable(f"the network does not run at {input}") from error
+    return found
 
 
 def _global_average_pool(step: Any, network: Network) -> Change:
