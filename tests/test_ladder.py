@@ -1,6 +1,7 @@
 """The ladder: rows are recipes on top of each other, each has its own process, an interrupted one goes on."""
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,11 +14,13 @@ from slimcv import cli, data, ladder, models, recipe
 from slimcv.errors import SlimcvError
 from slimcv.ladder import Pictures
 from slimcv.ladder.job import Job
+from slimcv.ladder.predicting import predict
 from slimcv.ladder.process import ask
 from slimcv.ladder.rows import AFTER_BF16, NAMES, NO_BF16, NO_COMPILER, chosen, plan
 from slimcv.ladder.training import ORIGINAL, READING_STEPS, train
 from slimcv.measure import macs, size
 from slimcv.models import capture, checkpoint
+from slimcv.results import Measurement
 from slimcv.run import Run
 from slimcv.step import Context, InputSpec, Stage, Variant
 from slimcv.train.settings import FinetuneSettings
@@ -202,6 +205,24 @@ def test_a_row_is_trained_by_its_recipe_and_keeps_the_form_for_the_next_ones(tmp
     assert "finetune" not in checkpoint.read(forms[0]).details, (
         "the next row does not start from a trained one"
     )
+
+
+def test_a_row_is_set_against_the_first_picture_by_picture(tmp_path, pictures, started):
+    started(network())
+    rows = plan(NAMES, epochs=1, compiler=False, bf16=False)
+    first = replace(job(tmp_path, pictures, "original", rows=rows, number=0), do="predict", network=ORIGINAL)
+    assert predict(first).measurement["paired"] is None
+    other = network()
+    with torch.no_grad():
+        other[-1].bias += torch.tensor([100.0, 0.0])
+    path = tmp_path / "run" / "checkpoints" / "other.pt2"
+    checkpoint.save(Variant(capture.capture(other, INPUT), INPUT, ("bright", "dark")), path)
+    second = replace(first, number=1, name="pooling", network=str(path.relative_to(tmp_path / "run")))
+    found = Measurement.from_json(predict(second).measurement)
+    before = Measurement.from_json(predict(first).measurement)
+    assert found.top1 == 50.0
+    assert found.paired.pictures == 16
+    assert found.paired.difference == pytest.approx(found.top1 - before.top1)
 
 
 def test_a_technique_without_anything_to_change_is_left_out_and_says_why(tmp_path, pictures, started):

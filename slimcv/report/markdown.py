@@ -128,7 +128,7 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> str:
                 step["name"],
                 step["outcome"],
                 "; ".join(words for words in reasons if words),
-                figures.percent(after.get("top1")),
+                sentences.top1(after),
                 comparison.latency_of(after),
                 comparison.changes_of(step),
                 figures.count(after.get("parameters")),
@@ -137,7 +137,10 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> str:
             )
         )
     headings = ("#", "step", "outcome", "reason", "top-1", "latency p50", "gain", "parameters", "MACs")
-    note = "Top-1 of a step is that of the tuning split, its gain the speed-up over what it was applied to."
+    note = (
+        "Top-1 of a step is that of the tuning split, in brackets the 95 % interval of its difference from "
+        "the original's; its gain is the speed-up over what it was applied to."
+    )
     return f"{grid((*headings, 'took'), lines, left=4)}\n\n{note}"
 
 

@@ -69,6 +69,14 @@ def verdict(gate: Mapping[str, Any]) -> str:
     return f"{words}, {open_question}" if open_question else words
 
 
+def top1(measured: Mapping[str, Any] | None) -> str:
+    """A top-1 and, where the answers to the same pictures are known, how sure its distance is."""
+    found = measured or {}
+    pair = found.get("paired")
+    between = f" ({figures.points_between(pair['low'], pair['high'])})" if pair else ""
+    return f"{figures.percent(found.get('top1'))}{between}"
+
+
 def _paired_words(paired: Mapping[str, Any] | None) -> str:
     """How sure the difference of top-1 is, and what it comes from."""
     if paired is None:

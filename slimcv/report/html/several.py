@@ -167,7 +167,7 @@ def _steps(found: Sequence[Finished], names: Sequence[str]) -> Table:
                     Cell(name),
                     Cell(outcome, mark=outcome if outcome in ("accepted", "rejected") else ""),
                     Cell(comparison.changes_of(step)),
-                    Cell(figures.percent((step["measurement"] or {}).get("top1"))),
+                    Cell(sentences.top1(step["measurement"])),
                     Cell(figures.duration(step["seconds"]), step["seconds"]),
                     Cell(step["reason"]),
                 )
