@@ -1,18 +1,18 @@
 """The examples in docs/commands run as they stand there, and print what stands below them.
 
 An example is a fenced block `console`: a line `$ slimcv …`, below it what stdout and stderr say and, where
-the exit code is not 0, `$ echo $?` with it. `...` stands for anything; measured times, ratios and shares may
-differ, every other word and number may not.
+the exit code is not 0, `$ echo $?` with it. `...` stands for anything, in a table for one or several cells of
+a row; measured times, ratios and shares may differ, every other word and number may not.
 """
 
 import contextlib
-import doctest
 import io
 import re
 import shlex
 import shutil
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,9 @@ COMMANDS = typer.main.get_command(cli.app).commands
 SLOW = ("doctor", "ladder", "optimize", "profile")
 """Pages whose commands measure for half a minute."""
 
+WHOLE = ("profile", "sensitivity")
+"""Pages that show every table of what their commands print."""
+
 COLOURS = {"healthy": (60, 150, 50), "rust": (170, 90, 40), "scab": (80, 70, 60)}
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -38,9 +41,13 @@ _MEASURED = (
     (re.compile(r"\d[\d,.]*×(?: \([\d,.]+–[\d,.]+\))?"), "#×"),
     (re.compile(r"\d[\d,.]* (images/s|GFLOP/s|GB/s)"), r"# \1"),
     (re.compile(r"(?:[+−<>] ?)?\d[\d,.]* (%|points\b)"), r"# \1"),
+    (re.compile(r"# % (?:memory|CPU)\b"), "# of limit"),
     (re.compile(r"(?<=  )(?:< )?\d+\.\d+(?= *$|  )", re.MULTILINE), "#"),
 )
 """What is measured: durations, ratios, rates, shares, decimals alone in a cell; and the width of a table."""
+
+_CELL, _ANY = re.compile(r"(?<=\S)  +\.\.\.(?=  |\s*$)"), "\0"
+"""`...` in place of cells, which does not go beyond the row."""
 
 
 @dataclass
@@ -79,8 +86,24 @@ def normal(text):
 
 
 def matches(shown, printed):
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    return doctest.OutputChecker().check_output(normal(shown) + "\n", normal(printed) + "\n", options)
+    """Whether what was printed is what is shown: each part between two `...` in its place, all in order."""
+    text = "\n".join(_CELL.sub(f"  {_ANY}", line) for line in normal(shown).splitlines())
+    parts = [part.split() for part in text.split("...")]
+    got, at = normal(printed), 0
+    for number, words in enumerate(parts):
+        pattern = r"\s+".join(r"[^\n]+?" if word == _ANY else re.escape(word) for word in words)
+        first, last = number == 0, number == len(parts) - 1
+        found = re.compile(rf"\s*{pattern}" + (r"\s*\Z" if last else ""))
+        hit = found.match(got, at) if first else found.search(got, at)
+        if hit is None:
+            return False
+        at = hit.end()
+    return True
+
+
+def headings(text):
+    """The heading of each table, which has a rule below it; the words alone."""
+    return [above.split() for above, below in pairwise(text.splitlines()) if re.fullmatch(r"\s*─+\s*", below)]
 
 
 class Both(io.StringIO):
@@ -183,6 +206,8 @@ def test_the_examples_of_a_page_print_what_stands_there(page, made, tmp_path, mo
         code, terminal, out = run(example.command, monkeypatch)
         assert code == example.code, f"{example.command}\n{terminal}"
         assert matches(example.output, terminal.strip("\n")), f"$ {example.command}\n{terminal}"
+        for heading in headings(terminal) if page.stem in WHOLE else ():
+            assert heading in headings(example.output), f"$ {example.command}\n{terminal}"
         assert "\x1b" not in terminal
         if not any(words in example.command for words in ("--format", "recipes show")):
             assert max(map(len, out.splitlines()), default=0) <= 80, out
@@ -233,6 +258,32 @@ def test_what_is_measured_may_differ():
 def test_anything_else_that_differs_is_found(there, instead):
     assert matches(PRINTED, PRINTED)
     assert not matches(PRINTED, PRINTED.replace(there, instead))
+
+
+TABLES = """\
+ layer       ms  kind
+ ────────────────────
+ stem      0.12  3×3
+ head      0.03  linear
+
+ layer  rate
+ ───────────
+ stem     12
+ head      3"""
+
+
+def test_anything_in_a_row_does_not_go_beyond_it():
+    shown = TABLES.replace("0.12  3×3", " ...").replace("head      3", "...")
+    assert matches(shown, TABLES)
+    assert matches(shown.replace("stem     12", "stem  ..."), TABLES)
+    gone = TABLES.replace(" head      0.03  linear\n", "")
+    assert matches(TABLES.replace(" head      0.03  linear\n", "...\n"), gone)
+    assert not matches(shown, gone)
+    assert not matches(shown, TABLES.replace("      ms  kind", "      ms"))
+
+
+def test_every_heading_is_known():
+    assert headings(TABLES) == [["layer", "ms", "kind"], ["layer", "rate"]]
 
 
 def test_an_exit_code_belongs_to_the_command_above_it():

@@ -22,6 +22,7 @@ from slimcv.ladder.rows import AFTER_BF16, NAMES, NO_BF16, NO_COMPILER, TECHNIQU
 from slimcv.ladder.training import ORIGINAL, READING_STEPS, context_of, train
 from slimcv.measure import environment, macs, size
 from slimcv.models import capture, checkpoint
+from slimcv.results import Measurement
 from slimcv.run import Run
 from slimcv.step import Context, InputSpec, Stage, Variant
 from slimcv.train.settings import FinetuneSettings
@@ -209,6 +210,24 @@ def test_a_row_is_trained_by_its_recipe_and_keeps_the_form_for_the_next_ones(tmp
     assert "finetune" not in checkpoint.read(forms[0]).details, (
         "the next row does not start from a trained one"
     )
+
+
+def test_a_row_is_set_against_the_first_picture_by_picture(tmp_path, pictures, started):
+    started(network())
+    rows = plan(NAMES, epochs=1, compiler=False, bf16=False)
+    first = replace(job(tmp_path, pictures, "original", rows=rows, number=0), do="predict", network=ORIGINAL)
+    assert predict(first).measurement["paired"] is None
+    other = network()
+    with torch.no_grad():
+        other[-1].bias += torch.tensor([100.0, 0.0])
+    path = tmp_path / "run" / "checkpoints" / "other.pt2"
+    checkpoint.save(Variant(capture.capture(other, INPUT), INPUT, ("bright", "dark")), path)
+    second = replace(first, number=1, name="pooling", network=str(path.relative_to(tmp_path / "run")))
+    found = Measurement.from_json(predict(second).measurement)
+    before = Measurement.from_json(predict(first).measurement)
+    assert found.top1 == 50.0
+    assert found.paired.pictures == 16
+    assert found.paired.difference == pytest.approx(found.top1 - before.top1)
 
 
 def test_a_technique_without_anything_to_change_is_left_out_and_says_why(tmp_path, pictures, started):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from slimcv import recipe, runtimes
 from slimcv.errors import NotApplicable, Rejected, SlimcvError
@@ -14,9 +17,14 @@ from slimcv.ladder.training import ORIGINAL, context_of
 from slimcv.measure import size
 from slimcv.measure.variant import Answers, answers, measurement
 from slimcv.models import capture, checkpoint
+from slimcv.results import Paired
 from slimcv.step import Context, Stage, Variant
+from slimcv.writing import write_text
 
 UNASKED = "top-1 not asked: emulated bfloat16 is slow, and the weights are those of the row above"
+
+_FIRST = "right.json"
+"""Which pictures of val/ the first row gets right, for the rows after it."""
 
 if TYPE_CHECKING:
     from slimcv.recipe import Entry
@@ -56,8 +64,22 @@ def predict(job: Job) -> Served:
         threads=job.threads,
         given=found,
     )
-    figures = replace(figures, precision=job.precision)
+    paired = None if found is None else _against_first(found, job, context.workdir / "rows" / _FIRST)
+    figures = replace(figures, precision=job.precision, paired=paired)
     return Served(str(path.relative_to(folder)), runtime, figures.as_json(), notes)
+
+
+def _against_first(found: Answers, job: Job, kept: Path) -> Paired | None:
+    """Top-1 against the first row's on the same pictures; `kept` has what that got right."""
+    if found.right is None:
+        return None
+    if job.number == 0:
+        write_text(kept, json.dumps([int(right) for right in found.right]))
+        return None
+    if not kept.is_file():
+        return None
+    first = np.array(json.loads(kept.read_text("utf-8")), bool)
+    return found.against(Answers(found.predictions, right=first)) if len(first) == len(found.right) else None
 
 
 def _finished(variant: Variant, context: Context, tail: Sequence[Entry]) -> tuple[Variant, list[str]]:

@@ -9,6 +9,7 @@ from slimcv.measure import environment, size
 from slimcv.models import capture
 from slimcv.profile import counters, gathering
 from slimcv.profile.advice import Findings, advise
+from slimcv.profile.groups import gather, gather_blocks
 from slimcv.profile.layers import (
     SCHEMA_VERSION,
     Advice,
@@ -17,8 +18,6 @@ from slimcv.profile.layers import (
     Layer,
     Profile,
     Totals,
-    gather,
-    gather_blocks,
 )
 from slimcv.profile.lint import Subject, lint
 from slimcv.profile.prediction import Network, Prediction, predict_all
@@ -65,7 +64,7 @@ def profile(
     `allocators` also times whole calls in a process of their own, with the default and with the tuned
     allocator (some seconds, and a temporary file as large as the model). `limits` are this machine's, by
     default those in the user's cache, or measured now. Without `extras` there is neither lint nor advice nor
-    prediction, which takes eight seconds at most. `name` is for the report. Raises SlimcvError where the
+    prediction, which takes some five seconds. `name` is for the report. Raises SlimcvError where the
     runtime does not take the network.
     """
     model = variant.model
@@ -78,7 +77,8 @@ def profile(
     layers = eager if ran is None else gathering.counted(eager, ran)
     precision = _precision(variant) if ran is None else ran.precision
     needs = gathering.demands(model, eager, timed)
-    layers = gathering.against_limits(layers, needs, limits, ran, precision=precision)
+    asked = gathering.loads(layers, needs, limits, ran, precision=precision)
+    layers = gathering.against_limits(layers, asked, limits)
     weight_bytes = gathering.weight_bytes(model)
     whole = compare_allocators(variant, threads=threads) if allocators else None
     totals = Totals(
@@ -107,6 +107,7 @@ def profile(
         shapes=timed.shapes,
         input=variant.input.shape,
         has_int8_instructions=environment.has_int8_instructions(),
+        quantized=variant.precision == "int8",
     )
     by_node = {layer.node: layer for layer in layers if layer.node}
     network = Network(variant, by_node, timed.shapes, runtime, weight_bytes)
@@ -119,12 +120,12 @@ def profile(
         },
         layers=layers,
         totals=totals,
-        by_kind=gather(layers),
+        by_kind=gather(layers, asked, limits),
         advice=advise(findings) if extras else (),
         lint=lint(Subject(model, picture, eager, timed.shapes, threads, whole, limits)) if extras else (),
-        by_block=gather_blocks(layers),
+        by_block=gather_blocks(layers, asked, limits),
         limits=asdict(limits),
-        predictions=tuple(asdict(one) for one in _predictions(network, threads)) if extras else (),
+        predictions=tuple(one.as_json() for one in _predictions(network, threads)) if extras else (),
     )
 
 

@@ -20,7 +20,10 @@ _LARGE_INPUT = 64
 
 @dataclass(frozen=True)
 class Findings:
-    """What the rules look at. `shapes` are those of the graph's tensors by node name, with the batch."""
+    """What the rules look at. `shapes` are those of the graph's tensors by node name, with the batch.
+
+    In an INT8 graph (`quantized`) nothing is changed any more.
+    """
 
     model: fx.GraphModule
     layers: Sequence[Layer]
@@ -28,6 +31,7 @@ class Findings:
     shapes: dict[str, tuple[int, ...]]
     input: tuple[int, int, int]
     has_int8_instructions: bool
+    quantized: bool = False
 
     def time(self, layers: Sequence[Layer]) -> float:
         """The fraction of the layers' time that these take."""
@@ -49,6 +53,8 @@ def advise(findings: Findings) -> tuple[Advice, ...]:
         *_passes_over_memory(findings),
         *_between_layers(findings),
     ]
+    if findings.quantized:
+        given = [advice for advice in given if advice.step is None or advice.step.startswith("export_")]
     return tuple(sorted(given, key=lambda advice: -advice.share))
 
 

@@ -13,7 +13,7 @@ from slimcv.measure import macs
 from slimcv.profile import kinds
 from slimcv.profile.counters import Executed, Ran, owner
 from slimcv.profile.layers import Layer
-from slimcv.profile.roofline import Demand, Limits, drawn_upon
+from slimcv.profile.roofline import Demand, Limits, Load, load, reached
 from slimcv.profile.timing import Timed
 from slimcv.step import Variant
 
@@ -79,16 +79,22 @@ def _counted(layer: Layer, nodes: Sequence[Executed], merged_into: str | None) -
     return replace(layer, ms=sum(node.ms for node in nodes), runs_as=slowest.kind)
 
 
-def against_limits(
+def loads(
     layers: Sequence[Layer], needs: Mapping[str, Demand], limits: Limits, ran: Ran | None, *, precision: str
-) -> tuple[Layer, ...]:
-    """The layers with what they reach of this machine's limits."""
+) -> dict[str, Load]:
+    """By node, what every layer asks of this machine in the precision that it was run in."""
     computed = _precisions(layers, ran) if ran is not None else {}
-    return tuple(
-        drawn_upon(layer, needs[layer.node], limits, precision=computed.get(layer.node, precision))
-        if layer.node in needs
-        else layer
+    return {
+        layer.node: load(needs[layer.node], limits, precision=computed.get(layer.node, precision))
         for layer in layers
+        if layer.node in needs
+    }
+
+
+def against_limits(layers: Sequence[Layer], asked: Mapping[str, Load], limits: Limits) -> tuple[Layer, ...]:
+    """The layers with what they reach of this machine's limits."""
+    return tuple(
+        reached(layer, asked[layer.node], limits) if layer.node in asked else layer for layer in layers
     )
 
 

@@ -46,7 +46,8 @@ def look(variant: Variant, *, runtime: str, threads: int, limits: Limits | None 
     precision = ran.precision if ran else "bf16" if variant.precision == "bf16" else "fp32"
     if limits is not None:
         needs = gathering.demands(model, eager, timed)
-        layers = gathering.against_limits(layers, needs, limits, ran, precision=precision)
+        asked = gathering.loads(layers, needs, limits, ran, precision=precision)
+        layers = gathering.against_limits(layers, asked, limits)
     return Inside(
         runtime=runtime,
         precision=precision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 DENSE_CONVOLUTION = "convolution"
+TRANSPOSED = f"transposed {DENSE_CONVOLUTION}"
 POINTWISE = "pointwise convolution"
 DEPTHWISE = "depthwise convolution"
 LINEAR = "linear"
@@ -52,6 +53,7 @@ _KIND_OF_FUNCTION = {name: kind for kind, names in _FUNCTIONS.items() for name i
 
 _MODULES: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.Linear,), LINEAR),
+    ((nn.modules.conv._ConvTransposeNd,), TRANSPOSED),
     ((nn.modules.batchnorm._BatchNorm,), BATCH_NORM),
     ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), NORMALISATION),
     ((nn.modules.dropout._DropoutNd,), DROPOUT),
@@ -69,7 +71,9 @@ def kind_of(node: fx.Node, shapes: dict[str, tuple[int, ...]]) -> str:
         )
         return _kind_of_module(module)
     name = function_name(node)
-    if name in ("conv2d", "convolution", "conv_transpose2d"):
+    if name == "conv_transpose2d" or (name == "convolution" and node.args[6] is True):
+        return TRANSPOSED
+    if name in ("conv2d", "convolution"):
         weight = shapes.get(getattr(node.args[1], "name", ""), ())
         groups = node.args[6 if name != "convolution" else 8 :]
         return kind_of_convolution(weight[2:], groups=_first_int(groups), channels=weight[0] if weight else 0)

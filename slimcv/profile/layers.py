@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -43,7 +42,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Kind:
-    """All layers of one kind together; `share` is their fraction of the layers' time."""
+    """All layers of one kind, or of one block, together; `share` is their fraction of the layers' time.
+
+    The last seven are those of a `Layer`, for all of the group: what it must read, write and compute in all,
+    without the maps between layers that the runtime merges.
+    """
 
     kind: str
     layers: int
@@ -51,6 +54,13 @@ class Kind:
     macs: int
     ms: float
     share: float
+    activation_bytes: int | None = None
+    weight_bytes: int | None = None
+    intensity: float | None = None
+    gflops: float | None = None
+    roofline_ms: float | None = None
+    roofline_share: float | None = None
+    bound: Literal["compute", "memory"] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,34 +157,6 @@ class Profile:
             "limits": self.limits,
             "predictions": list(self.predictions),
         }
-
-
-def gather(layers: Iterable[Layer]) -> tuple[Kind, ...]:
-    """The layers by kind, the slowest kind first."""
-    return tuple(sorted(_together(layers, lambda layer: layer.kind), key=lambda kind: -kind.ms))
-
-
-def gather_blocks(layers: Iterable[Layer]) -> tuple[Kind, ...]:
-    """The layers by the block they belong to, in the network's order; none where there is but one."""
-    blocks = _together(layers, lambda layer: layer.block)
-    return blocks if len(blocks) > 1 else ()
-
-
-def _together(layers: Iterable[Layer], of: Callable[[Layer], str]) -> tuple[Kind, ...]:
-    groups: dict[str, list[Layer]] = {}
-    for layer in layers:
-        groups.setdefault(of(layer), []).append(layer)
-    return tuple(
-        Kind(
-            kind=name,
-            layers=len(members),
-            parameters=sum(layer.parameters for layer in members),
-            macs=sum(layer.macs for layer in members),
-            ms=sum(layer.ms for layer in members),
-            share=sum(layer.share for layer in members),
-        )
-        for name, members in groups.items()
-    )
 
 
 def _listed(shape: tuple[int, ...] | None) -> list[int] | None:

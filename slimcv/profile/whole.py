@@ -12,7 +12,7 @@ from slimcv.measure.process import Contender, WorkerProcess
 from slimcv.step import Variant
 
 _CALLS = 10
-_SECONDS = 2.0
+_SECONDS = 0.8
 """What each allocator's calls may take together, if three of them take no longer."""
 
 

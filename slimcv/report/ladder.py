@@ -227,6 +227,10 @@ def _lines(
 def _told(row: _Row) -> tuple[str, str, str]:
     """What runs the row, what its training figures stand for, and all there is to say about it."""
     notes = list(row["notes"])
+    pair = (row["measurement"] or {}).get("paired")
+    if pair:
+        between = figures.points_between(pair["low"], pair["high"])
+        notes.insert(0, f"top-1 {between} against the first row (p = {figures.probability(pair['p_value'])})")
     if row["slower"]:
         notes.insert(0, f"slower than the row above: {', '.join(row['slower'])}")
     if row["measurement"] is None:
@@ -260,6 +264,10 @@ def method(ladder: Mapping[str, Any]) -> list[str]:
         f"Latency: batch 1, median of all rows in one interleaved measurement, {served}, "
         f"{tuned}; memory while predicting: a process of its own, allocator as it comes.",
     ]
+    if any((row["measurement"] or {}).get("paired") for row in ladder["rows"]):
+        lines.append(
+            "Intervals of top-1 are 95 % ones, from the pictures that only one of the two rows gets right."
+        )
     if any(row["training"]["read_steps"] for row in ladder["rows"]):
         lines.append(
             "Where training was only timed for a few steps, they stand for an epoch; the first row's top-1 "

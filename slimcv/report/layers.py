@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slimcv.report import figures, predictions
+from slimcv.report import figures, pasting, predictions, reach
 from slimcv.report.markdown import grid
 from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PREDICTED = "What each step would give, one at a time"
+
+FOR_SPEED, FOR_SIZE = "for a recipe, to save time", "for a recipe, to save bytes"
 
 _WORTH_A_ROW = 0.001
 """A layer with less than a thousandth of the time and of the parameters gets no row in a drawn table."""
@@ -27,8 +29,11 @@ RUNTIMES = {
 }
 """What people call the places where layers are timed."""
 
-_LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share", "of limit")
-_KIND_HEADINGS = ("kind", "layers", "parameters", "MACs", "ms", "share")
+_NETWORK = "(network)"
+"""What belongs to no block."""
+
+_LAYER_HEADINGS = ("layer", "kind", "output", "parameters", "MACs", "ms", "share", reach.OF_LIMIT)
+_KIND_HEADINGS = ("kind", "layers", "parameters", "MACs", "ms", "share", reach.OF_LIMIT)
 
 
 def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
@@ -38,11 +43,13 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
 
     own = {**profile, "layers": [layer for layer in profile["layers"] if not layer["merged_into"]]}
     parts: list[RenderableType] = [Text(_title(profile)), _layers_table(own)]
+    parts.append(_reach_table("layer", "name", _shown(own)))
     parts += [Text(line) for line in (_merged(profile), _left_out(own)) if line]
     for heading, groups in (("block", profile["by_block"]), ("kind", profile["by_kind"])):
         cells = [[one_line(text) for text in line] for line in _groups(groups)]
         headings = (heading, *_KIND_HEADINGS[1:])
         parts += [table(headings, cells, right=range(1, len(headings)))] if cells else []
+        parts += [_reach_table(heading, "kind", groups)] if groups else []
     parts += [*(Text(f"{label}: {value}") for label, value in totals(profile)), ""]
     parts += _predictions_text(profile)
     parts.append(Text("What dominates, and what to do about it", style="bold"))
@@ -67,6 +74,13 @@ def _layers_table(profile: Mapping[str, Any]) -> Table:
     return table(headings, cells, right=range(2, len(headings)))
 
 
+def _reach_table(heading: str, key: str, costs: Iterable[Mapping[str, Any]]) -> Table:
+    """What there is no room for beside the times."""
+    headings = (heading, *reach.HEADINGS)
+    cells = [(one_line(cost[key] or _NETWORK), *reach.cells(cost)) for cost in costs]
+    return table(headings, cells, right=range(1, len(headings)))
+
+
 def _predictions_text(profile: Mapping[str, Any]) -> list[RenderableType]:
     from rich.padding import Padding
     from rich.text import Text
@@ -74,15 +88,16 @@ def _predictions_text(profile: Mapping[str, Any]) -> list[RenderableType]:
     lines = predictions.rows(profile)
     if not lines:
         return []
-    cells = [[one_line(text) for text in line[:-1]] for line in lines]
+    shown = [predictions.HEADINGS.index(heading) for heading in predictions.ON_A_TERMINAL]
+    cells = [[one_line(line[at]) for at in shown] for line in lines]
     parts: list[RenderableType] = [
         Text(PREDICTED, style="bold"),
-        table(predictions.HEADINGS[:-1], cells, right={1, 2, 3, 4}),
+        table(predictions.ON_A_TERMINAL, cells, right=range(1, len(shown))),
         *(Padding(Text(f"{line[0]}: {one_line(line[-1])}"), (0, 0, 0, 2)) for line in lines if line[-1]),
     ]
     parts += [Text(f"not foretold: {predictions.left_out(profile)}")] if predictions.left_out(profile) else []
-    if predictions.recipe(profile):
-        parts += ["", Text("for a recipe:"), Text(predictions.recipe(profile))]
+    for title, pasted in _recipes(profile):
+        parts += ["", Text(f"{title}:"), Text(pasted)]
     return [*parts, ""]
 
 
@@ -90,13 +105,19 @@ def _predictions_markdown(profile: Mapping[str, Any]) -> list[str]:
     lines, left_out = predictions.rows(profile), predictions.left_out(profile)
     if not lines:
         return []
-    pasted = predictions.recipe(profile)
     return [
         f"## {PREDICTED}",
         grid(predictions.HEADINGS, lines, left=predictions.LEFT),
+        f"an epoch is one of {predictions.PICTURES:,} pictures",
         cell(f"not foretold: {left_out}") if left_out else "",
-        f"```yaml\n{pasted}\n```" if pasted else "",
+        *(f"{title}:\n\n```yaml\n{pasted}\n```" for title, pasted in _recipes(profile)),
     ]
+
+
+def _recipes(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lines to paste, with what they are for."""
+    found = ((FOR_SPEED, pasting.for_speed(profile)), (FOR_SIZE, pasting.for_size(profile)))
+    return [(title, pasted) for title, pasted in found if pasted]
 
 
 def render_profile_markdown(profile: Mapping[str, Any]) -> str:
@@ -113,14 +134,23 @@ def render_profile_markdown(profile: Mapping[str, Any]) -> str:
         "## Totals",
         grid(("", "value"), totals(profile), left=2),
         "## By kind",
-        grid(_KIND_HEADINGS, _groups(profile["by_kind"])),
+        _groups_grid("kind", profile["by_kind"]),
         "## By block" if profile["by_block"] else "",
-        grid(("block", *_KIND_HEADINGS[1:]), _groups(profile["by_block"])) if profile["by_block"] else "",
+        _groups_grid("block", profile["by_block"]) if profile["by_block"] else "",
         "## Layers",
-        grid(_LAYER_HEADINGS, _layers(profile), left=3),
+        grid((*_LAYER_HEADINGS, *reach.HEADINGS), _beside(_layers(profile), _shown(profile)), left=3),
         cell(_left_out(profile)),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _groups_grid(heading: str, groups: Sequence[Mapping[str, Any]]) -> str:
+    return grid((heading, *_KIND_HEADINGS[1:], *reach.HEADINGS), _beside(_groups(groups), groups))
+
+
+def _beside(lines: Iterable[tuple[str, ...]], costs: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The lines of a table with what each layer or group moves and reaches."""
+    return [(*line, *reach.cells(cost)) for line, cost in zip(lines, costs, strict=True)]
 
 
 def _title(profile: Mapping[str, Any]) -> str:
@@ -145,8 +175,12 @@ def _worth_a_row(layer: Mapping[str, Any], parameters: int) -> bool:
     return bool(layer["share"] >= _WORTH_A_ROW or layer["parameters"] > _WORTH_A_ROW * parameters)
 
 
-def _layers(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _shown(profile: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     parameters = profile["totals"]["parameters"]
+    return [layer for layer in profile["layers"] if _worth_a_row(layer, parameters)]
+
+
+def _layers(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             layer["name"],
@@ -156,18 +190,10 @@ def _layers(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
             figures.count(layer["macs"]),
             f"in {layer['merged_into']}" if layer["merged_into"] else _milliseconds(layer["ms"]),
             figures.share(layer["share"]),
-            _of_limit(layer),
+            reach.of_limit(layer),
         )
-        for layer in profile["layers"]
-        if _worth_a_row(layer, parameters)
+        for layer in _shown(profile)
     ]
-
-
-def _of_limit(layer: Mapping[str, Any]) -> str:
-    """The share of the roofline reached, and which limit that is."""
-    if layer["roofline_share"] is None or layer["bound"] is None:
-        return figures.NOT_MEASURED
-    return f"{100 * layer['roofline_share']:.0f} % {'memory' if layer['bound'] == 'memory' else 'CPU'}"
 
 
 def _merged(profile: Mapping[str, Any]) -> str:
@@ -186,12 +212,13 @@ def _left_out(profile: Mapping[str, Any]) -> str:
 def _groups(groups: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [
         (
-            kind["kind"] or "(network)",
+            kind["kind"] or _NETWORK,
             str(kind["layers"]),
             figures.count(kind["parameters"]),
             figures.count(kind["macs"]),
             _milliseconds(kind["ms"]),
             figures.share(kind["share"]),
+            reach.of_limit(kind),
         )
         for kind in groups
     ]

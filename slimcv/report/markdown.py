@@ -127,9 +127,10 @@ def side_by_side(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
                 figures.points(report["ratios"]["top1"]),
                 figures.size(after["size_bytes"]),
                 figures.count(after["parameters"]),
+                sentences.verdict(report["gate"]),
             )
         )
-    headings = ("run", "runs in", "latency p50", "speed", "top-1", "change", "size", "parameters")
+    headings = ("run", "runs in", "latency p50", "speed", "top-1", "change", "size", "parameters", "gate")
     return f"# {len(lines)} runs side by side\n\n{grid(headings, lines, left=2)}\n"
 
 
@@ -144,7 +145,7 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> str:
                 step["name"],
                 step["outcome"],
                 "; ".join(words for words in reasons if words),
-                figures.percent(after.get("top1")),
+                sentences.top1(after),
                 comparison.latency_of(after),
                 comparison.changes_of(step),
                 figures.count(after.get("parameters")),
@@ -153,7 +154,10 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> str:
             )
         )
     headings = ("#", "step", "outcome", "reason", "top-1", "latency p50", "gain", "parameters", "MACs")
-    note = "Top-1 of a step is that of the tuning split, its gain the speed-up over what it was applied to."
+    note = (
+        "Top-1 of a step is that of the tuning split, in brackets the 95 % interval of its difference from "
+        "the original's; its gain is the speed-up over what it was applied to."
+    )
     return f"{grid((*headings, 'took'), lines, left=4)}\n\n{note}"
 
 

@@ -1,17 +1,25 @@
-"""What each step would save, as the rows of a table and as lines for a recipe."""
+"""What each step would save, as the rows of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from slimcv.report import figures
 
-HEADINGS = ("step", "ms", "", "weights", "training", "")
+HEADINGS = (
+    "step", "ms", "ms saved", "speed", "weights saved", "weights", "epoch saved", "training", "note",
+)  # fmt: skip
 LEFT = 1
 
-_WORTH = 1.05
-"""A smaller gain is none that a prediction can tell."""
+ON_A_TERMINAL = ("step", "ms", "ms saved", "speed", "weights saved", "training")
+"""What there is room for in 80 columns; notes stand below."""
+
+PICTURES = 1000
+"""An epoch that `epoch saved` is told for has so many pictures."""
+
+_DIGITS = 2
+"""What a prediction is good for."""
 
 
 def rows(profile: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -28,35 +36,41 @@ def left_out(profile: Mapping[str, Any]) -> str:
     return "; ".join(f"{', '.join(steps)}: {reason}" for reason, steps in reasons.items())
 
 
-def recipe(profile: Mapping[str, Any]) -> str:
-    """Lines to paste: the steps that would save time, in a recipe's order."""
-    wanted = [one for one in profile["predictions"] if _saves(one)]
-    ordered = sorted(wanted, key=lambda one: one["stage"])
-    return "\n".join(["steps:", *(f"  {one['recipe']}" for one in ordered)]) if ordered else ""
-
-
-def _saves(one: Mapping[str, Any]) -> bool:
-    if one["problem"] is not None or one["after_ms"] is None:
-        return False
-    return bool(one["before_ms"] >= _WORTH * one["after_ms"])
+def saved(one: Mapping[str, Any], what: str) -> float | None:
+    """What a step saves of `ms`, `bytes` or `training_ms` (of a picture), None where that is not known."""
+    key = {"training_ms": ("training_before_ms", "training_after_ms")}.get(
+        what, (f"before_{what}", f"after_{what}")
+    )
+    before, after = one[key[0]], one[key[1]]
+    return None if before is None or after is None else before - after
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
-    after = one["after_ms"]
-    gain = (
-        figures.NOT_MEASURED
-        if not after
-        else figures.times(one["before_ms"] / after, "faster", "slower", digits=2)
-    )
-    trained = figures.NOT_MEASURED
-    if one["training_before_ms"]:
-        ratio = one["training_before_ms"] / max(one["training_after_ms"], 1e-6)
-        trained = figures.times(ratio, "faster", "slower", digits=2)
+    after, trained = one["after_ms"], one["training_after_ms"]
+    ratio = one["before_ms"] / after if after else None
+    training = one["training_before_ms"] / max(trained, 1e-6) if one["training_before_ms"] else None
+    seconds = saved(one, "training_ms")
     return (
         one["step"],
-        figures.NOT_MEASURED if after is None else figures.significant(after, 2),
-        gain,
+        figures.NOT_MEASURED if after is None else figures.significant(after, _DIGITS),
+        _signed(saved(one, "ms"), ratio, lambda value: figures.significant(value, _DIGITS)),
+        _times(ratio),
+        _signed(saved(one, "bytes"), None, figures.size),
         figures.reduction(one["before_bytes"], one["after_bytes"]),
-        trained,
+        _signed(None if seconds is None else PICTURES * seconds / 1000, training, figures.duration),
+        _times(training),
         "; ".join(part for part in (one["verdict"], one["note"]) if part),
     )
+
+
+def _times(ratio: float | None) -> str:
+    return figures.times(ratio, "faster", "slower", digits=_DIGITS)
+
+
+def _signed(value: float | None, ratio: float | None, shown: Callable[[float], str]) -> str:
+    """A saving, with a minus where it is a loss; none where the ratio is 1 as far as can be told."""
+    if value is None:
+        return figures.NOT_MEASURED
+    if value == 0 or _times(ratio) == "unchanged":
+        return "none"
+    return shown(value) if value > 0 else f"−{shown(-value)}"

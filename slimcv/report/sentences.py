@@ -62,6 +62,21 @@ def doubt(gate: Mapping[str, Any]) -> str:
     return doubted(gate["undecided"], pictures=gate["pictures"], needed=gate["pictures_needed"])
 
 
+def verdict(gate: Mapping[str, Any]) -> str:
+    """What became of a report's gate in a word or two, and why that is open where it is."""
+    words = {True: "met", False: "missed", None: "not judged"}[gate["met"]]
+    open_question = doubt(gate)
+    return f"{words}, {open_question}" if open_question else words
+
+
+def top1(measured: Mapping[str, Any] | None) -> str:
+    """A top-1 and, where the answers to the same pictures are known, how sure its distance is."""
+    found = measured or {}
+    pair = found.get("paired")
+    between = f" ({figures.points_between(pair['low'], pair['high'])})" if pair else ""
+    return f"{figures.percent(found.get('top1'))}{between}"
+
+
 def _paired_words(paired: Mapping[str, Any] | None) -> str:
     """How sure the difference of top-1 is, and what it comes from."""
     if paired is None:

@@ -45,13 +45,14 @@ class ReduceResolution(Step):
         """The same network, fed smaller pictures."""
         from slimcv.models import capture
 
-        old, new = variant.input, self._smaller(variant.input)
+        old, new = variant.input, self.smaller(variant.input)
         capture.set_training(variant.model, False)
         before = capture.shapes(variant.model, old)
-        self._check_maps(before, _shapes_at(variant.model, new), input=new)
+        self.check_maps(before, _shapes_at(variant.model, new), input=new)
         return replace(variant, input=new, artifacts={})
 
-    def _smaller(self, input: InputSpec) -> InputSpec:
+    def smaller(self, input: InputSpec) -> InputSpec:
+        """The new size of pictures. Raises NotApplicable where it is not smaller."""
         sides = (input.height, input.width)
         if self.size is not None:
             height, width = (round(side * self.size / min(sides)) for side in sides)
@@ -66,7 +67,8 @@ class ReduceResolution(Step):
             )
         return replace(input, height=height, width=width)
 
-    def _check_maps(self, before: Shapes, after: Shapes, *, input: InputSpec) -> None:
+    def check_maps(self, before: Shapes, after: Shapes, *, input: InputSpec) -> None:
+        """Raises NotApplicable where a map shrinks too far; shapes are by node, now and at `input`."""
         for name, shape in before.items():
             if len(shape) != 4 or min(shape[2:]) < self.min_map or name not in after:
                 continue

@@ -116,6 +116,8 @@ def of_bench(document: Mapping[str, Any]) -> Facts:
     """What `slimcv bench --format json` prints; the step of a figure is the row's number."""
     from slimcv.report import as_json
     from slimcv.report.bench import render_bench
+    from slimcv.report.html import render_html
+    from slimcv.report.reading import of
 
     text = as_json(document)
     rows = document["rows"]
@@ -132,7 +134,7 @@ def of_bench(document: Mapping[str, Any]) -> Facts:
         ),
         tags=_tags("bench"),
         files={},
-        texts={"bench.json": text},
+        texts={"bench.json": text, "report.html": render_html([of(dict(document), Path("bench"))])},
         sha256=_sha256(text),
     )
 

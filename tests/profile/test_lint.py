@@ -10,7 +10,8 @@ from torch import nn
 
 from slimcv.models.capture import capture
 from slimcv.profile import layers, profile
-from slimcv.profile.lint import Subject, denormals, inplace, layout, machine
+from slimcv.profile.contest import Contest
+from slimcv.profile.lint import Subject, denormals, inplace, layout, machine, precision
 from slimcv.profile.roofline import Limits
 from slimcv.profile.whole import Whole
 from slimcv.report import render_profile
@@ -151,8 +152,91 @@ def test_a_network_without_operations_in_place_is_in_order():
 
 def test_what_int8_reaches_here_is_said_where_it_was_measured():
     limits = Limits(1, 100.0, None, 250.0, 10.0, 0.0)
-    (found,) = machine.int8(dataclasses.replace(subject(), limits=limits))
+    (found,) = machine.int8(dataclasses.replace(subject(), limits=limits), native=True)
+    assert found.state == "fine"
     assert "large products reach 2.5 times the speed of fp32" in found.text
+
+
+def test_a_cpu_without_8_bit_products_is_noted():
+    (found,) = machine.int8(subject(), native=False)
+    assert (found.state, found.rule) == ("note", "int8")
+    assert "no instructions for 8-bit products (VNNI)" in found.text
+    assert "a quarter of the size" in found.fix
+
+
+def timed(**milliseconds):
+    """Three rounds that took the same."""
+    return Contest({name: (ms, ms, ms) for name, ms in milliseconds.items()})
+
+
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "native", "state", "words"),
+    [
+        (2.0, 30.0, False, "note", "stay in fp32"),
+        (2.0, 30.0, True, "note", "stay in fp32; this version of torch has no fast path"),
+        (4.0, 2.0, True, "note", "torch.autocast"),
+        (2.0, 2.05, True, "fine", None),
+    ],
+)
+def test_bfloat16_is_judged_by_what_a_layer_takes_in_it(fp32, bf16, native, state, words):
+    found = precision.judged(timed(fp32=fp32, bf16=bf16), layer="conv1", native=native)
+    assert found.state == state
+    assert words in found.fix if words else found.fix is None
+    assert ("no bfloat16 instructions" in found.text) == (not native)
+    assert f"'conv1' takes {bf16:.2f} ms" in found.text.replace("30.0 ms", "30.00 ms")
+    slow, fast = sorted((fp32, bf16), reverse=True)
+    assert (found.now_ms, found.fixed_ms) == ((slow, fast) if state == "note" else (fp32, bf16))
+
+
+def test_bfloat16_is_timed_on_the_slowest_convolution():
+    lint = profile(variant_of(network()), threads=1, allocators=False).lint
+    found = check(lint, "bf16")
+    assert "under bf16 autocast" in found.text
+    assert found.now_ms > 0
+    assert found.fixed_ms > 0
+
+
+def test_what_is_not_timed_says_why(monkeypatch):
+    (found,) = precision.bf16(subject())
+    assert (found.state, found.text) == ("note", "not timed, because there is no convolution to try it on")
+    variant = variant_of(network())
+    convolutions = [node.name for node in variant.model.graph.nodes if node.op == "call_module"]
+    heavy = tuple(
+        layers.Layer(name, name, "3×3 convolution", (16, 32, 32), 1, 10**9, 1.0, 0.5) for name in convolutions
+    )
+    shapes = {node.name: (1, 3, 32, 32) for node in variant.model.graph.nodes}
+    (found,) = precision.bf16(Subject(variant.model, torch.zeros(1, 3, 32, 32), heavy, shapes, 1, None))
+    assert found.state == "note"
+    assert "not timed, because every convolution has more than 200 M MACs" in found.text
+    monkeypatch.setattr(layout, "MOST_COPIED_BYTES", 10_000)
+    (found,) = layout.memory_format(subject())
+    assert found.state == "note"
+    assert found.text == "not timed, because the other layout of the weights takes 10.9 kB more"
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
+    (found,) = layout.memory_format(dataclasses.replace(subject(), model=variant_of(dense).model))
+    assert found.state == "fine"
+
+
+@pytest.mark.parametrize(("last", "state"), [(5.0, "fault"), (9.9, "fine")])
+def test_a_slower_memory_format_is_a_fault(last, state):
+    found = layout.judged_format(timed(contiguous=10.0, channels_last=last))
+    assert (found.state, found.now_ms, found.fixed_ms) == (state, 10.0, last)
+    assert ("channels_last" in (found.fix or "")) == (state == "fault")
+
+
+def test_threads_that_hinder_each_other_are_a_fault(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    rounds = timed(**{"1": 5.0, "2": 4.0, "8": 20.0})
+    found = machine.judged_threads(rounds, asked=8, allowed=2, quota=2.5)
+    assert (found.state, found.now_ms, found.fixed_ms) == ("fault", 20.0, 4.0)
+    assert found.text.startswith(
+        "PyTorch uses 8 threads, 2 can run at once (quota of 2.5 CPUs): a call takes "
+    )
+    assert found.text.endswith("; OMP_NUM_THREADS is 8")
+    assert found.fix.startswith("torch.set_num_threads(2)")
+    calm = machine.judged_threads(rounds, asked=2, allowed=2, quota=None)
+    assert (calm.state, calm.fix) == ("fine", None)
+    assert "2 can run at once: a call takes" in calm.text
 
 
 def test_the_lint_leaves_weights_layout_threads_and_modes_alone():

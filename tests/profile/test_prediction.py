@@ -14,14 +14,15 @@ from slimcv import recipe
 from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
-from slimcv.profile import profile
-from slimcv.profile.prediction import Network, beforehand, packed, predict, predict_all
+from slimcv.profile import gathering, profile
+from slimcv.profile.prediction import Network, beforehand, changes, packed, predict, predict_all
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
 from slimcv.profile.prediction.pieces import Piece, piece_of, random_batch
+from slimcv.report import pasting
 from slimcv.report import predictions as drawn
 from slimcv.runtimes import prepare_onnx
-from slimcv.step import Context, InputSpec, Variant
+from slimcv.step import Context, InputSpec, Stage, Variant
 
 DENSE = Piece(16, 32, (16, 8, 8), kernel=(3, 3), padding=(1, 1))
 
@@ -94,6 +95,33 @@ def test_a_smaller_picture_is_foretold_as_the_step_makes_it(gated, network):
     assert macs_after("reduce_resolution", network, scale=0.5) == macs.count(found.model, found.input)
 
 
+def test_ranks_are_those_of_the_singular_values():
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 40)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(40, 24) @ torch.diag(0.8 ** torch.arange(24)))
+    squares = torch.linalg.svdvals(layer.weight.detach()).square()
+    for energy in (0.5, 0.9, 0.99):
+        kept = torch.cumsum(squares, 0) / squares.sum()
+        assert changes._rank(layer, energy) == int((kept < energy).sum()) + 1
+    conv = nn.Conv2d(40, 24, 1)
+    conv.weight = nn.Parameter(layer.weight.detach().t().reshape(24, 40, 1, 1).clone())
+    assert changes._rank(conv, 0.9) == changes._rank(layer, 0.9)
+
+
+def test_pictures_too_small_for_the_network_are_foretold_as_the_step_refuses_them():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1))
+    input = InputSpec(3, 16, 16)
+    small = nn.Sequential(*net, nn.Flatten(), nn.Linear(8, 4)).eval()
+    flat = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 14 * 14, 4)).eval()
+    for network, words in ((small, "would shrink to"), (flat, "does not run at 3x8x8")):
+        variant = Variant(capture.capture(network, input), input)
+        with pytest.raises(NotApplicable, match=words):
+            change_of("reduce_resolution", step("reduce_resolution"), network_of(variant))
+        with pytest.raises(NotApplicable, match=words):
+            made("reduce_resolution", variant)
+
+
 def test_pooling_takes_the_head_s_positions_away():
     flat = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 256, 4))
     input = InputSpec(3, 16, 16)
@@ -108,6 +136,52 @@ def test_pruning_keeps_about_the_share_of_the_macs_that_is_asked_for(gated, netw
     assert (dense.inputs, dense.outputs) == (8, 8)
     assert change.pieces["stem"][0].inputs == 3
     assert macs_after("prune_channels", network, macs=0.25) < 0.6 * whole
+
+
+class Norms(nn.Module):
+    """Norms behind their convolution, behind an activation and a pooling, and one that must stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.wide, self.behind = nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+        self.last, self.stays = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8 * 4 * 4, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.first(self.stem(x)))
+        y = self.behind(torch.relu(self.wide(x)))
+        x = self.stays(torch.relu(x)).mean((2, 3)).sum(1)
+        return self.head(nn.functional.adaptive_avg_pool2d(y, 4).flatten(1)) + torch.sigmoid(x)[:, None]
+
+
+def test_norms_are_foretold_to_go_where_the_step_folds_them():
+    torch.manual_seed(0)
+    net = Norms().eval()
+    for norm in (net.first, net.behind, net.stays):
+        norm.running_mean.uniform_(-1, 1)
+    input = InputSpec(3, 16, 16)
+    variant = Variant(capture.capture(net, input), input)
+    network = network_of(variant)
+    kept = {name: tensor.clone() for name, tensor in variant.model.state_dict().items()}
+    change = change_of("fuse_conv_bn", step("fuse_conv_bn"), network)
+    left = {node.name for node in made("fuse_conv_bn", variant).model.graph.nodes}
+    norms = {name for name, layer in network.layers.items() if layer.kind == "batch norm"}
+    assert set(change.scales) == norms - left
+    assert len(change.scales) == 2
+    assert change.weight_bytes == gathering.weight_bytes(made("fuse_conv_bn", variant).model)
+    for name, tensor in variant.model.state_dict().items():
+        assert torch.equal(tensor, kept[name])
+
+
+def test_a_norm_behind_an_activation_is_foretold_to_be_folded_forwards():
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Flatten())
+    input = InputSpec(3, 10, 10)
+    net = nn.Sequential(*layers, nn.Linear(8 * 16, 4)).eval()
+    network = network_of(Variant(capture.capture(net, input), input))
+    found = predict("fuse_conv_bn", step("fuse_conv_bn"), network, ByMacs())
+    assert (found.problem, found.note) == (None, "exact, no training")
+    assert found.before_ms - found.after_ms == pytest.approx(0.1)
 
 
 def test_time_bytes_and_training_follow_from_the_pieces(network):
@@ -169,7 +243,31 @@ def test_training_is_told_for_the_whole_network_and_changes_nothing_else(network
     assert found.after_bytes == found.before_bytes
     assert found.note.startswith("no faster and no smaller: it repairs accuracy; at least ")
     assert "for 1,000 pictures" in found.note
-    assert drawn.rows({"predictions": [dataclasses.asdict(found)]})[0][4] == "unchanged"
+    (row,) = drawn.rows({"predictions": [found.as_json()]})
+    words = dict(zip(drawn.HEADINGS, row, strict=True))
+    assert (words["training"], words["epoch saved"], words["ms saved"]) == ("unchanged", "none", "none")
+    assert words["weights saved"] == "none"
+
+
+def test_savings_are_told_in_milliseconds_bytes_and_seconds_of_training(network):
+    found = predict("depthwise_separable", step("depthwise_separable"), network, ByMacs())
+    told = found.as_json()
+    assert told["saved_ms"] == found.before_ms - found.after_ms > 0
+    assert told["saved_bytes"] == found.before_bytes - found.after_bytes > 0
+    assert told["saved_training_ms"] == found.training_before_ms - found.training_after_ms > 0
+    fixed = {
+        **told, "before_ms": 9.0, "after_ms": 6.5, "before_bytes": 5_000_000, "after_bytes": 1_000_000,
+        "training_before_ms": 30.0, "training_after_ms": 20.0,
+    }  # fmt: skip
+    slower = {**fixed, "after_ms": 11.0, "after_bytes": 6_000_000, "training_after_ms": 42.0}
+    wanted = {
+        "ms": ("6.5", "11"), "ms saved": ("2.5", "−2.0"), "speed": ("1.4× faster", "1.2× slower"),
+        "weights saved": ("4.00 MB", "−1.00 MB"), "weights": ("−80.0 %", "+20.0 %"),
+        "epoch saved": ("10 s", "−12 s"), "training": ("1.5× faster", "1.4× slower"),
+    }  # fmt: skip
+    for at, one in enumerate((fixed, slower)):
+        words = dict(zip(drawn.HEADINGS, drawn.rows({"predictions": [one]})[0], strict=True))
+        assert {key: words[key] for key in wanted} == {key: value[at] for key, value in wanted.items()}
 
 
 def test_layers_without_time_for_training_are_taken_for_like_the_rest(network):
@@ -249,20 +347,82 @@ def test_every_step_is_foretold_or_says_why_not(network):
     assert all(one.problem or one.after_bytes is not None for one in found)
 
 
-def test_the_lines_to_paste_are_a_recipe(network, tmp_path):
-    steps = [
-        ("reduce_resolution", step("reduce_resolution", scale=0.6)),
-        ("depthwise_separable", step("depthwise_separable")),
-    ]
-    found = [dataclasses.asdict(predict(*one, network, ByMacs())) for one in steps]
-    pasted = drawn.recipe({"predictions": found})
-    assert yaml.safe_load(pasted) == {"steps": [{"reduce_resolution": {"scale": 0.6}}, "depthwise_separable"]}
-    path = tmp_path / "pasted.yaml"
-    path.write_text(f"description: pasted\n{pasted}\n")
-    assert [entry.name for entry in recipe.load(str(path)).entries] == [
-        "reduce_resolution",
-        "depthwise_separable",
-    ]
+class Plain(nn.Module):
+    """Convolutions with norms and a large dense head on a flattened map: everything applies."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32)
+        self.second = nn.Conv2d(32, 64, 3, padding=1)
+        self.dense, self.head = nn.Linear(64 * 64, 128), nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        x = nn.functional.max_pool2d(torch.relu(self.second(x)), 2)
+        return self.head(torch.relu(self.dense(x.flatten(1))))
+
+
+def predicted(network):
+    """What a profile has of predictions, by a clock that knows MACs alone."""
+    found = [predict(name, step(name), network, ByMacs()) for name in recipe.step_names()]
+    totals = {"runtime": network.runtime}
+    return {"totals": totals, "predictions": [dataclasses.asdict(one) for one in found]}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    input = InputSpec(3, 16, 16)
+    return Variant(capture.capture(Plain().eval(), input), input)
+
+
+@pytest.mark.parametrize("runtime", ["eager", "openvino", "onnxruntime"])
+@pytest.mark.parametrize("which", ["gated", "plain"])
+def test_the_lines_to_paste_are_recipes_that_can_be_run(which, runtime, request, tmp_path):
+    found = predicted(network_of(request.getfixturevalue(which), runtime))
+    saving = {one["step"]: one for one in found["predictions"] if one["problem"] is None}
+    for objective, pasted in (("latency", pasting.for_speed(found)), ("size", pasting.for_size(found))):
+        path = tmp_path / f"{objective}.yaml"
+        path.write_text(f"description: pasted\n{pasted}\n")
+        plan = recipe.load(str(path))
+        names = [entry.name for entry in plan.entries]
+        assert plan.objective == objective
+        assert len(set(names)) == len(names)
+        changed = [at for at, entry in enumerate(plan.entries) if entry.step.stage < Stage.TRAIN]
+        assert changed == list(range(len(changed)))
+        assert plan.entries[changed[-1]].trains
+        assert sum(entry.step.quantizes for entry in plan.entries) == 1
+        assert sum(entry.step.stage == Stage.EXPORT for entry in plan.entries) <= 2
+        assert len({"depthwise_separable", "low_rank", "prune_channels"} & set(names)) <= 1
+        assert set(names) <= {*saving, *recipe.EXPORTS.values()}
+        if objective == "latency":
+            ways = {name: saving[name]["after_ms"] for name in pasting.INT8}
+            (chosen,) = set(ways) & set(names)
+            assert ways[chosen] == min(ways.values())
+            if chosen == "quantize_int8":
+                assert recipe.EXPORTS[saving[chosen]["runtime"]] in names
+        else:
+            assert {"prune_weights", "cluster_weights", "quantize_weights"} < set(names)
+
+
+def test_nothing_is_pasted_where_nothing_is_saved(network):
+    one = dataclasses.asdict(predict("depthwise_separable", step("depthwise_separable"), network, ByMacs()))
+    dearer = {**one, "after_ms": one["before_ms"], "after_bytes": one["before_bytes"]}
+    for told in ({"predictions": [dearer]}, {"predictions": []}, {"predictions": [{**one, "problem": "x"}]}):
+        assert pasting.for_speed(told) == pasting.for_size(told) == ""
+
+
+def test_the_settings_of_a_step_are_pasted_with_it(network):
+    small = predict("reduce_resolution", step("reduce_resolution", scale=0.6), network, ByMacs())
+    int4 = predict("quantize_weights", step("quantize_weights", bits=4), network, ByMacs())
+    pruned = predict("prune_weights", step("prune_weights"), network, ByMacs())
+    told = {"predictions": [dataclasses.asdict(one) for one in (small, int4, pruned)]}
+    assert yaml.safe_load(pasting.for_speed(told)) == {
+        "steps": [{"reduce_resolution": {"scale": 0.6}, "recover": {}}]
+    }
+    assert yaml.safe_load(pasting.for_size(told)) == {
+        "objective": "size",
+        "steps": ["prune_weights", {"quantize_weights": {"bits": 4, "preserve": ["sparsity"]}}],
+    }
 
 
 def test_steps_that_do_not_apply_say_why(network):

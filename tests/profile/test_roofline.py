@@ -1,14 +1,23 @@
 """Limits of a machine: measured once, kept, and what layers reach of them."""
 
+import dataclasses
 import json
+import re
+import runpy
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
 from slimcv.profile import profile
+from slimcv.profile.groups import gather
 from slimcv.profile.layers import Layer
-from slimcv.profile.roofline import Demand, Limits, drawn_upon, measured
+from slimcv.profile.roofline import Demand, Limits, Load, drawn_upon, load, measured
 from slimcv.profile.roofline import limits as limiting
+from slimcv.report import reach, render_profile
+from slimcv.report.html.parts import Chart
+from slimcv.report.html.profile import page
+from slimcv.report.reading import Finished
 from slimcv.report.roofline import roofline
 
 LAYER = Layer("conv", "conv", "3×3 convolution", (8, 4, 4), 10, 500_000, 2.0, 1.0)
@@ -45,6 +54,19 @@ def test_a_probe_finds_positive_limits_in_a_short_time():
     assert found.fp32_gflops > 0
     assert found.memory_gbytes > 0
     assert found.bf16_gflops is None or found.bf16_gflops > 0
+
+
+def test_a_probe_ends_in_ten_seconds():
+    constants = runpy.run_path(limiting.__file__)
+    assert constants["PARTS"] * constants["SECONDS"] <= constants["MOST_SECONDS"] / 2
+    assert constants["MOST_SECONDS"] <= 10
+
+
+@pytest.mark.parametrize(("deadline", "calls"), [(float("inf"), 4), (0.0, 2)])
+def test_a_slow_machine_is_read_less_often(deadline, calls):
+    made = []
+    assert limiting._rate(1, lambda: made.append(1), limiting.Clock(0.0, deadline)) > 0
+    assert len(made) == calls
 
 
 def test_limits_are_kept_for_each_number_of_threads_and_only_grow(tmp_path, monkeypatch):
@@ -93,3 +115,57 @@ def test_the_picture_is_well_formed_has_every_layer_and_leaves_names_as_text(gat
     for dot in dots:
         assert 0 < float(dot.get("cx")) < 760
         assert 0 < float(dot.get("cy")) < 440
+
+
+def test_a_block_stands_under_the_roof_with_all_that_its_layers_ask_for(gated, limits):
+    found = profile(gated, threads=1, allocators=False, limits=limits, extras=False)
+    block = next(group for group in found.by_block if group.kind == "blocks.0")
+    members = [layer for layer in found.layers if layer.block == "blocks.0"]
+    assert block.activation_bytes == sum(layer.activation_bytes for layer in members)
+    assert block.weight_bytes == sum(layer.weight_bytes for layer in members)
+    moved = block.activation_bytes + block.weight_bytes
+    assert block.intensity == pytest.approx(2 * block.macs / moved)
+    assert block.gflops == pytest.approx(2 * block.macs / block.ms / 1e6)
+    compute_ms, memory_ms = 2 * block.macs / (1e6 * 100.0), moved / (1e6 * 10.0)
+    assert block.roofline_ms == pytest.approx(max(compute_ms, memory_ms))
+    assert block.roofline_share == pytest.approx(block.roofline_ms / block.ms)
+    assert block.bound == ("compute" if compute_ms >= memory_ms else "memory")
+
+
+def test_a_group_of_one_layer_reaches_what_the_layer_does(limits):
+    demand = Demand(10**8, 1_000_000, 1_000_000)
+    layer = drawn_upon(LAYER, demand, limits, precision="int8")
+    (group,) = gather([layer], {"conv": load(demand, limits, precision="int8")}, limits)
+    for key in ("activation_bytes", "weight_bytes", "intensity", "gflops", "roofline_share", "bound"):
+        assert getattr(group, key) == getattr(layer, key)
+
+
+def test_maps_between_merged_layers_are_not_moved_though_their_products_are_made(limits):
+    merged = dataclasses.replace(LAYER, node="next", ms=0.0, share=0.0, merged_into="conv")
+    asked = {"conv": Load(10, 400, 40, 0.5), "next": Load(6, 300, 20, 0.25)}
+    (group,) = gather([LAYER, merged], asked, limits)
+    assert (group.activation_bytes, group.weight_bytes) == (400, 60)
+    assert group.gflops == pytest.approx(16 / 2.0 / 1e6)
+    assert group.roofline_ms == 0.75
+
+
+def test_every_form_tells_what_layers_and_blocks_move_and_reach(gated, limits):
+    values = profile(gated, threads=1, allocators=False, limits=limits, extras=False).as_json()
+    block = next(group for group in values["by_block"] if group["kind"] == "blocks.0")
+    stem = values["layers"][0]
+    for format in ("text", "markdown"):
+        text = render_profile(values, format)
+        assert max(map(len, text.splitlines())) <= 80 or format == "markdown"
+        for cost in (block, stem):
+            wanted = [*reach.cells(cost)]
+            name = cost["kind"] if cost is block else cost["name"]
+            lines = [re.split(r"\s*\|\s*|\s{2,}", line.strip(" |")) for line in text.splitlines()]
+            assert any(line[0] == name and line[-4:] == wanted for line in lines), (format, name)
+            assert any(line[0] == name and reach.of_limit(cost) in line for line in lines), (format, name)
+    shown = page(Finished("profile", Path("report.html"), values))
+    tables = [part.table for section in shown.sections for part in section.blocks if isinstance(part, Chart)]
+    for caption, cost in (("Every block", block), ("Every layer", stem)):
+        (table,) = [one for one in tables if one.caption == caption]
+        assert table.headings[-5:] == (*reach.HEADINGS, "of limit")
+        row = next(row for row in table.rows if row[0].text in (cost.get("name"), cost["kind"]))
+        assert [cell.text for cell in row[-5:]] == [*reach.cells(cost), reach.of_limit(cost)]

@@ -303,13 +303,15 @@ def _bench():
 
 
 def _profile():
-    from slimcv.profile.layers import Advice, Check, Kind, Layer, Profile, Totals, gather
+    from slimcv.profile.groups import gather
+    from slimcv.profile.layers import Advice, Check, Kind, Layer, Profile, Totals
 
     timed = ((HOSTILE, "convolution", 3.0), ("block.act", "activation", 1.0), ("head", "linear", 2.0))
     layers = tuple(
         Layer(
             name, name.replace(".", "_"), kind, (8, 10, 10), 1000, 100_000, ms, ms / 6, block=HOSTILE,
             intensity=10.0, gflops=30.0 / ms, roofline_share=0.4, bound="memory",
+            activation_bytes=6400, weight_bytes=4000,
         )
         for name, kind, ms in timed
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Pages as text: everything is there, everything is escaped, nothing is fetched."""
 
+import html
 import json
 import re
 
@@ -12,6 +13,7 @@ from slimcv.report.html import accuracy, render_html, roofline
 from slimcv.report.html.classes import blocks
 from slimcv.report.html.several import titles
 from slimcv.report.reading import read
+from slimcv.report.showing import show
 
 HOSTILE = "<script>alert(1)</script>"
 LIMIT_BYTES = 3_000_000
@@ -90,7 +92,7 @@ def test_a_profile_has_a_roofline_and_says_what_each_step_would_give(results):
     ]  # fmt: skip
     seen = text_of(page)
     assert "batch 1, eager PyTorch fp32, 1 thread" in seen
-    assert "depthwise_separable eager 3.0 2.0× faster −66.7 % 2.0× faster" in seen
+    assert "depthwise_separable eager 3.0 3.0 2.0× faster 8.00 kB −66.7 % 10 s 2.0× faster" in seen
     assert "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution" in seen
     assert "- depthwise_separable" in page
     assert "- quantize_int8" not in page
@@ -120,6 +122,22 @@ def test_runs_side_by_side_are_named_apart_and_told_where_they_differ(make_run, 
     seen = text_of(render_html(runs))
     assert "2 runs side by side" in seen
     assert "on other machines" in seen
+
+
+def test_a_gate_that_is_not_decided_is_told_side_by_side(make_run):
+    open_gate = {
+        "max_drop": 1.0, "min_speedup": 2.0, "met": True, "decided": False, "undecided": ["min_speedup"],
+    }  # fmt: skip
+    runs = [read(make_run("one", gate=open_gate)), read(make_run("two"))]
+    words = "met, the speed-up's interval holds its bound"
+    shown = text_of(render_html(runs))
+    assert words in html.unescape(shown)
+    texts = show(runs, "md").splitlines()
+    first, second = (
+        next(line for line in texts if line.startswith(f"| {name} |")) for name in ("one", "two")
+    )
+    assert first.endswith(f"| {words} |")
+    assert second.endswith("| met |")
 
 
 def test_only_runs_stand_side_by_side(make_run, results):

@@ -1,12 +1,14 @@
 """A ladder as data and on paper: ratios to the first row, what is slower than the row above, what is not."""
 
+import dataclasses
 import json
 
 import pytest
 
 from slimcv.errors import SlimcvError
+from slimcv.report import figures
 from slimcv.report.ladder import SLOWER, build, chart, render_ladder
-from slimcv.results import Latency, Measurement, Record
+from slimcv.results import Latency, Measurement, Paired, Record
 
 
 def record(number, name, *, p50, pace, parameters, top1=90.0, notes=(), beyond=False):
@@ -126,3 +128,17 @@ def test_foreign_names_are_escaped_in_markdown_and_in_the_picture():
 def test_an_unknown_format_is_refused(table):
     with pytest.raises(SlimcvError, match="unknown format"):
         render_ladder(table, "html")
+
+
+def test_how_sure_a_rows_accuracy_is_stands_in_its_notes():
+    pair = Paired.counted(9, 4, 200)
+    sure = record(1, "pooling", p50=1.0, pace=9.0, parameters=900, top1=87.5)
+    sure = dataclasses.replace(sure, measurement=dataclasses.replace(sure.measurement, paired=pair))
+    found = ladder(record(0, "original", p50=2.0, pace=10.0, parameters=1000), sure)
+    assert found["rows"][1]["measurement"]["paired"]["lost"] == 9
+    between = figures.points_between(pair.low, pair.high)
+    words = f"top-1 {between} against the first row (p = {figures.probability(pair.p_value)})"
+    for kind in ("text", "markdown"):
+        drawn = " ".join(render_ladder(found, kind).split())
+        assert words in drawn
+        assert "only one of the two rows gets right" in drawn

@@ -1,11 +1,13 @@
 """The report in Markdown, with names nobody should trust."""
 
+import dataclasses
 import re
 
 from slimcv import report
+from slimcv.report import figures
 from slimcv.report.card import render_card
 from slimcv.report.quoting import cell, fenced
-from slimcv.results import Record
+from slimcv.results import Latency, Measurement, Paired, Record
 
 UNESCAPED_PIPE = re.compile(r"(?<!\\)\|")
 
@@ -88,3 +90,17 @@ def test_long_lists_are_cut_and_say_so(make_report):
     names = tuple(f"class{number}" for number in range(1000))
     text = report.render(make_report(model={"classes": names}), "markdown")
     assert "… and 980 more" in text
+
+
+def test_the_accuracy_of_a_step_comes_with_its_interval(make_report):
+    pair = Paired.counted(9, 4, 200)
+    measured = dataclasses.replace(make_measurement(), top1=87.5, paired=pair)
+    records = [Record(1, 0, "pooling", "accepted", "", 1.0, measurement=measured)]
+    text = report.render(make_report(records=records), "markdown")
+    row = next(line for line in text.splitlines() if "| pooling |" in line)
+    assert f"| 87.5 % ({figures.points_between(pair.low, pair.high)}) |" in row
+    assert "in brackets the 95 % interval of its difference from the original's" in text
+
+
+def make_measurement():
+    return Measurement(1000, 10, 5000, 4000, Latency(10.0, 11.0, None, 50, 0.01))

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -57,6 +58,7 @@ def folder(tmp_path):
     made = tmp_path / "net-slim"
     made.mkdir()
     (made / "report.json").write_text(report.render(document, "json"))
+    (made / "report.html").write_text("<!doctype html>")
     (made / "slimcv.json").write_text("{}")
     (made / "model.onnx").write_bytes(b"weights")
     return made
@@ -99,7 +101,7 @@ def test_a_run_is_logged_with_parameters_figures_curves_and_files(folder, store)
     assert [(one.step, one.value) for one in loss] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     assert not any(key.startswith("training.02") for key in run.data.metrics)
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert names == {"report.json", "slimcv.json", "recipe.yaml"}
+    assert names == {"report.json", "report.html", "slimcv.json", "recipe.yaml"}
 
 
 def test_the_same_result_is_logged_once(folder, store):
@@ -146,6 +148,7 @@ def test_a_ladder_is_logged_row_by_row(tmp_path, store):
     made = {**{key: {"name": key} for key in names}, "epochs": 1, "rows": rows, "seconds": 3.0}
     (tmp_path / "ladder" / "recipes").mkdir(parents=True)
     (tmp_path / "ladder" / "ladder.json").write_text(json.dumps(made))
+    (tmp_path / "ladder" / "report.html").write_text("<!doctype html>")
     (tmp_path / "ladder" / "recipes" / "pooling.yaml").write_text("steps: []")
     tracker, client = store
     tracking.track(tracker, tracking.of_ladder(tmp_path / "ladder"))
@@ -153,10 +156,11 @@ def test_a_ladder_is_logged_row_by_row(tmp_path, store):
     history = client.get_metric_history(run.info.run_id, "measurement.top1")
     assert [(one.step, one.value) for one in history] == [(0, 90.0), (1, 89.0)]
     assert run.data.params["row.01"] == "pooling"
+    assert "report.html" in [one.path for one in client.list_artifacts(run.info.run_id)]
     assert [one.path for one in client.list_artifacts(run.info.run_id, "recipes")] == ["recipes/pooling.yaml"]
 
 
-def test_a_comparison_is_logged_with_its_json(store):
+def test_a_comparison_is_logged_with_its_json_and_its_page(store, tmp_path):
     from slimcv.bench import Comparison, Ratio, Row
 
     row = Row("net.pt in eager", "eager", "fp32", 1, 1, 1, 10, 2.0, 2.1, None, 20, 0.01)
@@ -167,7 +171,11 @@ def test_a_comparison_is_logged_with_its_json(store):
     (run,) = runs(client)
     assert run.data.metrics["row.p50_ms"] == 2.0
     assert run.data.params["row.01.problem"] == "does not load"
-    assert [one.path for one in client.list_artifacts(run.info.run_id)] == ["bench.json"]
+    names = [artifact.path for artifact in client.list_artifacts(run.info.run_id)]
+    assert names == ["bench.json", "report.html"]
+    page = Path(client.download_artifacts(run.info.run_id, "report.html", tmp_path)).read_text("utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert "net.pt in eager" in page
 
 
 @pytest.mark.parametrize(

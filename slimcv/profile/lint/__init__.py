@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from slimcv.measure import environment
 from slimcv.profile.layers import Check
 from slimcv.profile.lint import denormals, inplace, layout, machine, precision
 from slimcv.profile.lint.subject import Subject
@@ -21,7 +22,8 @@ def lint(subject: Subject) -> tuple[Check, ...]:
         rules = (denormals.weights, layout.memory_format, layout.channels, inplace.inplace, precision.bf16)
         for rule in rules:
             found += rule(subject)
-    found += [*machine.allocator(subject), *machine.int8(subject), *machine.compiler()]
+    int8 = machine.int8(subject, native=environment.has_int8_instructions())
+    found += [*machine.allocator(subject), *int8, *machine.compiler()]
     return tuple(sorted(found, key=lambda check: (_STATES[check.state], -_saved(check))))
 
 

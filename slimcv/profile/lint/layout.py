@@ -15,6 +15,8 @@ from slimcv.profile.layers import Check
 from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, called, noise
 from slimcv.report import figures
 
+_FORMAT = "memory format"
+
 LANES, WIDE_LANES = 8, 16
 """Floats in a vector of AVX2 and of AVX-512: oneDNN's blocks of channels, the last of which is padded."""
 
@@ -29,7 +31,13 @@ MOST_COPIED_BYTES = 200_000_000
 def memory_format(subject: Subject) -> Iterator[Check]:
     """Whole calls with contiguous tensors and in channels_last."""
     weights = [parameter for parameter in subject.model.parameters() if parameter.ndim == 4]
-    if not weights or sum(w.numel() * w.element_size() for w in weights) > MOST_COPIED_BYTES:
+    if not weights:
+        yield Check(_FORMAT, "fine", "no convolution has weights in floats")
+        return
+    copied = sum(weight.numel() * weight.element_size() for weight in weights)
+    if copied > MOST_COPIED_BYTES:
+        size = figures.size(copied)
+        yield Check(_FORMAT, "note", f"not timed, because the other layout of the weights takes {size} more")
         return
     last = subject.picture.contiguous(memory_format=torch.channels_last)
     with _both_formats(weights) as lay_out:
@@ -38,6 +46,11 @@ def memory_format(subject: Subject) -> Iterator[Check]:
             "channels_last": Way(called(subject.model, last), partial(lay_out, "channels_last")),
         }
         timed = contest(ways, seconds=SECONDS)
+    yield judged_format(timed)
+
+
+def judged_format(timed: Contest) -> Check:
+    """What calls that were timed as "contiguous" and as "channels_last" say."""
     now, other = timed.ms("contiguous"), timed.ms("channels_last")
     text = (
         f"a call takes {figures.milliseconds(now)} with contiguous tensors (NCHW), "
@@ -45,9 +58,8 @@ def memory_format(subject: Subject) -> Iterator[Check]:
     )
     if timed.faster("contiguous", "channels_last", least=WORTH_SAYING):
         fix = "model.to(memory_format=torch.channels_last), and the same for its input"
-        yield Check("memory format", "fault", text, fix, now, other)
-    else:
-        yield Check("memory format", "fine", text, None, now, other)
+        return Check(_FORMAT, "fault", text, fix, now, other)
+    return Check(_FORMAT, "fine", text, None, now, other)
 
 
 def channels(subject: Subject) -> Iterator[Check]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import NotApplicable
 from slimcv.profile import kinds
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SECONDS", "Bench", "Network", "Prediction", "predict", "predict_all"]
 
-SECONDS = 8.0
+SECONDS = 5.0
 """What predicting all steps may take; layers are timed the slowest first, so that the last matter least."""
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.33, 3.0
@@ -65,6 +65,15 @@ class Prediction:
     recipe: str
     stage: int
     enabling: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, and what is saved of time, bytes and a picture's training; None is not known."""
+        return {
+            **asdict(self),
+            "saved_ms": _difference(self.before_ms, self.after_ms),
+            "saved_bytes": _difference(self.before_bytes, self.after_bytes),
+            "saved_training_ms": _difference(self.training_before_ms, self.training_after_ms),
+        }
 
     @property
     def speedup(self) -> float | None:
@@ -128,6 +137,10 @@ def recipe_lines(name: str, step: Step) -> str:
     chosen = step.model_dump(exclude_defaults=True, mode="json")
     settings = ", ".join(f"{key}: {value}" for key, value in chosen.items())
     return f"- {name}: {{{settings}}}" if settings else f"- {name}"
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else before - after
 
 
 def _verdict(change: Change, network: Network, before: float, after: float | None) -> str:
@@ -263,6 +276,7 @@ def _bytes(change: Change, network: Network) -> int:
     if change.weight_bytes is not None:
         return change.weight_bytes
     left = network.weight_bytes
-    for node, pieces in change.pieces.items():
-        left += FLOAT_BYTES * (sum(piece.weights for piece in pieces) - network.pieces[node].weights)
+    for node, piece in network.stored.items():
+        made = change.pieces.get(node, (piece,))
+        left += FLOAT_BYTES * (sum(each.weights for each in made) - piece.weights)
     return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copying
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from slimcv import surgery
 from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.models import capture
-from slimcv.profile import kinds
+from slimcv.profile import gathering
 from slimcv.profile.layers import Layer
 from slimcv.profile.prediction.pieces import Piece, piece_of
 from slimcv.runtimes.inductor import require_compiler
-from slimcv.step import Context, Variant
+from slimcv.step import Context, InputSpec, Variant
 
 if TYPE_CHECKING:
     from slimcv.step import Step
@@ -49,6 +50,13 @@ class Network:
     def pieces(self) -> dict[str, Piece]:
         """The layers that multiply, by node."""
         return pieces_of(self.model, self.shapes)
+
+    @cached_property
+    def stored(self) -> dict[str, Piece]:
+        """The same, those that share a module once, at its first call: what is held and written to files."""
+        modules = {node.name: str(node.target) for node in self.model.graph.nodes}
+        first = {modules[name]: name for name in reversed(self.pieces)}
+        return {name: piece for name, piece in self.pieces.items() if first[modules[name]] == name}
 
 
 @dataclass(frozen=True)
@@ -136,8 +144,10 @@ def _low_rank(step: Any, network: Network) -> Change:
 
 
 def _rank(layer: nn.Module, energy: float) -> int:
+    """How many singular values hold so much of the squares' sum, from the smaller of the Gram matrices."""
     weight = layer.get_parameter("weight").detach().flatten(1)
-    squares = torch.linalg.svdvals(weight).square()
+    tall = weight if weight.shape[0] >= weight.shape[1] else weight.t()
+    squares = torch.linalg.eigvalsh(tall.t() @ tall).flip(0).clamp(min=0)
     kept = torch.cumsum(squares, 0) / squares.sum().clamp(min=1e-30)
     return int((kept < energy).sum()) + 1
 
@@ -168,8 +178,9 @@ def _prune_channels(step: Any, network: Network) -> Change:
 
 
 def _reduce_resolution(step: Any, network: Network) -> Change:
-    small = step.apply(network.variant, _no_context(network.variant)).input
-    shapes = capture.shapes(network.model, small, batch=1)
+    small = step.smaller(network.variant.input)
+    shapes = _shapes_at(network.model, small)
+    step.check_maps(network.shapes, shapes, input=small)
     pieces = {
         name: (piece,)
         for name, piece in pieces_of(network.model, shapes).items()
@@ -181,6 +192,25 @@ def _reduce_resolution(step: Any, network: Network) -> Change:
         if name not in network.pieces and name in shapes and name in network.shapes
     }
     return Change(pieces, others, note=f"pictures of {small}; training follows")
+
+
+def _shapes_at(model: fx.GraphModule, input: InputSpec) -> dict[str, tuple[int, ...]]:
+    """The shapes by node for one picture of that size: running it costs less than following shapes alone."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    class Shapes(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if isinstance(value, Tensor):
+                found[n.name] = tuple(value.shape)
+            return value
+
+    try:
+        with torch.inference_mode():
+            Shapes(model).run(torch.zeros(1, *input.shape))
+    except capture.FAULTS as error:
+        raise NotApplicable(f"the network does not run at {input}") from error
+    return found
 
 
 def _global_average_pool(step: Any, network: Network) -> Change:
@@ -206,24 +236,28 @@ def _global_average_pool(step: Any, network: Network) -> Change:
     return Change(pieces, scales, note="makes smaller pictures possible")
 
 
-def _fuse_conv_bn(step: Any, network: Network) -> Change:  # noqa: ARG001
-    gone = {}
-    for node in network.model.graph.nodes:
-        layer = network.layers.get(node.name)
-        before = node.all_input_nodes[0] if node.all_input_nodes else None
-        is_norm = layer is not None and layer.kind == kinds.BATCH_NORM
-        if is_norm and before is not None and before.name in network.pieces and len(before.users) == 1:
-            gone[node.name] = 0.0
-    if not gone:
-        raise NotApplicable("no BatchNorm stands right behind a convolution or a linear layer")
-    return Change(scales=gone, note="exact, no training")
+def _fuse_conv_bn(step: Any, network: Network) -> Change:
+    """What the step itself does to a copy of the graph: it depends on the values of the norms too."""
+    model = _sharing_copy(network.model)
+    before = list(model.graph.nodes)
+    step.apply(replace(network.variant, model=model), _no_context(network.variant))
+    left = set(model.graph.nodes)
+    gone = {node.name: 0.0 for node in before if node not in left and node.name in network.layers}
+    exact = "exact, no training" if step.lossless else "inexact at the border: training follows"
+    return Change(scales=gone, weight_bytes=gathering.weight_bytes(model), note=exact)
+
+
+def _sharing_copy(model: fx.GraphModule) -> fx.GraphModule:
+    """A graph with modules of its own that hold the same tensors, to be replaced and never written to."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copying.deepcopy(model, shared)
 
 
 def _int8(runtime: str | None) -> Callable[[Any, Network], Change]:
     def rule(step: Any, network: Network) -> Change:  # noqa: ARG001
         if not network.pieces:
             raise NotApplicable("there is nothing to quantise")
-        weights = sum(piece.weights for piece in network.pieces.values())
+        weights = sum(piece.weights for piece in network.stored.values())
         where = runtime or (network.runtime if network.runtime in _IN_INTEGERS else "openvino")
         left = network.weight_bytes - (FLOAT_BYTES - 1) * weights
         return Change(runtime=where, int8=True, weight_bytes=left, note="calibrated on pictures, no training")
@@ -268,7 +302,7 @@ def _stored(share: Callable[[Any], float], words: str) -> Callable[[Any, Network
     """A step that changes nothing but what the packed file takes: `share` of each weight's bytes."""
 
     def rule(step: Any, network: Network) -> Change:
-        weights = FLOAT_BYTES * sum(piece.weights for piece in network.pieces.values())
+        weights = FLOAT_BYTES * sum(piece.weights for piece in network.stored.values())
         left = round(network.weight_bytes - weights * (1 - share(step)))
         return Change(weight_bytes=left, note=words)
 

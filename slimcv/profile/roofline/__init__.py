@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from slimcv.profile.layers import Layer
+from slimcv.profile.layers import Kind, Layer
 from slimcv.profile.roofline.limits import Limits, measured
 
-__all__ = ["Demand", "Limits", "drawn_upon", "measured"]
+__all__ = ["Demand", "Limits", "Load", "drawn_upon", "load", "measured", "reached"]
+
+_Timed = TypeVar("_Timed", Layer, Kind)
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 """Bytes of a value, activation or weight, in each precision."""
@@ -22,35 +24,61 @@ class Demand:
     activations: int
     weights: int
 
-    def bytes(self, precision: str) -> int:
-        """What goes between memory and CPU where every value is in this precision."""
-        return (self.activations + self.weights) * _BYTES.get(precision, 4)
+
+@dataclass(frozen=True)
+class Load:
+    """Operations and bytes of one layer or of several, each in its own precision.
+
+    `compute_ms` is the least time that the operations take at the peaks of their precisions.
+    """
+
+    operations: int = 0
+    activation_bytes: int = 0
+    weight_bytes: int = 0
+    compute_ms: float = 0.0
+
+    def __add__(self, other: Load) -> Load:
+        return Load(
+            self.operations + other.operations,
+            self.activation_bytes + other.activation_bytes,
+            self.weight_bytes + other.weight_bytes,
+            self.compute_ms + other.compute_ms,
+        )
+
+
+def load(demand: Demand, limits: Limits, *, precision: str) -> Load:
+    """What a layer asks of this machine where it computes in this precision."""
+    width = _BYTES.get(precision, 4)
+    return Load(
+        operations=demand.operations,
+        activation_bytes=demand.activations * width,
+        weight_bytes=demand.weights * width,
+        compute_ms=demand.operations / (1e6 * limits.gflops(precision)),
+    )
 
 
 def drawn_upon(layer: Layer, demand: Demand, limits: Limits, *, precision: str) -> Layer:
-    """The layer with its bytes, its reached rate and the share (0 to 1, and above) of the roofline reached.
+    """The layer with its bytes, its reached rate and the share of the roofline reached (see `reached`)."""
+    return reached(layer, load(demand, limits, precision=precision), limits)
+
+
+def reached(timed: _Timed, load: Load, limits: Limits) -> _Timed:
+    """A layer or a group of them with bytes, reached rate and share (0 to 1, and above) of the roofline.
 
     A share above 1 is no error: what the layer before left in a cache need not come from memory, and
     Winograd's convolutions multiply less than they count (Lavin and Gray 2016).
     """
-    moved = demand.bytes(precision)
-    compute_ms = demand.operations / (1e6 * limits.gflops(precision))
+    moved = load.activation_bytes + load.weight_bytes
     memory_ms = moved / (1e6 * limits.memory_gbytes)
-    least = max(compute_ms, memory_ms)
-    timed = layer.ms > 0
+    least = max(load.compute_ms, memory_ms)
+    ran = timed.ms > 0
     return replace(
-        layer,
-        activation_bytes=demand.activations * _BYTES.get(precision, 4),
-        weight_bytes=demand.weights * _BYTES.get(precision, 4),
-        intensity=demand.operations / moved if moved else None,
-        gflops=demand.operations / (1e6 * layer.ms) if timed and demand.operations else None,
-        roofline_ms=least if timed else None,
-        roofline_share=least / layer.ms if timed else None,
-        bound=("compute" if compute_ms >= memory_ms else "memory") if timed and moved else None,
+        timed,
+        activation_bytes=load.activation_bytes,
+        weight_bytes=load.weight_bytes,
+        intensity=load.operations / moved if moved else None,
+        gflops=load.operations / (1e6 * timed.ms) if ran and load.operations else None,
+        roofline_ms=least if ran else None,
+        roofline_share=least / timed.ms if ran else None,
+        bound=("compute" if load.compute_ms >= memory_ms else "memory") if ran and moved else None,
     )
-
-
-def together(demands: Mapping[str, Demand], names: tuple[str, ...]) -> Demand:
-    """The demand of layers merged into the first of them, whose maps between them never leave the CPU."""
-    own = demands[names[0]]
-    return replace(own, operations=sum(demands[name].operations for name in names))

@@ -24,8 +24,11 @@ from slimcv.writing import write_text
 
 log = logging.getLogger("slimcv")
 
-SECONDS = 1.5
-"""What each of the four parts may take, if three readings take no longer."""
+MOST_SECONDS = 10.0
+"""However slow the machine, no reading is begun later, but for the first of a part."""
+
+PARTS, SECONDS = 4, 0.75
+"""What each of the parts may take, if three readings take no longer."""
 
 _AGAIN = 0.1
 """The same where the limits are known already."""
@@ -60,6 +63,18 @@ class Limits:
         return known.get(precision) or self.fp32_gflops
 
 
+@dataclass(frozen=True)
+class Clock:
+    """How long a part may read, and when all must end (a `perf_counter` reading)."""
+
+    seconds: float
+    deadline: float
+
+    def shortest(self) -> Clock:
+        """For as few readings as there may be."""
+        return replace(self, seconds=0.0)
+
+
 def measured(*, threads: int, folder: Path | None = None) -> Limits:
     """The limits from the cache in `folder` (the user's own by default), or from a probe made now.
 
@@ -88,41 +103,41 @@ def probe(*, threads: int, seconds: float | None = None) -> Limits:
 
     The best of several readings, because a limit is what is reached when nothing disturbs.
     """
-    seconds = SECONDS if seconds is None else seconds
     begun = perf_counter()
+    clock = Clock(SECONDS if seconds is None else seconds, begun + MOST_SECONDS)
     with threads_set(threads), torch.inference_mode():
-        fp32 = _product(torch.float32, seconds)
+        fp32 = _product(torch.float32, clock)
         found = Limits(
             threads=threads,
             fp32_gflops=fp32,
-            bf16_gflops=_bf16(fp32, seconds),
-            int8_gflops=_int8(fp32, seconds),
-            memory_gbytes=_copy(seconds),
+            bf16_gflops=_bf16(fp32, clock),
+            int8_gflops=_int8(fp32, clock),
+            memory_gbytes=_copy(clock),
             seconds=0.0,
         )
     return replace(found, seconds=perf_counter() - begun)
 
 
-def _product(dtype: torch.dtype, seconds: float, *, side: int = _SIDE) -> float:
+def _product(dtype: torch.dtype, clock: Clock, *, side: int = _SIDE) -> float:
     left = torch.ones(side, side, dtype=dtype)
     right, product = left.clone(), left.clone()
-    return _rate(2 * side**3, lambda: torch.mm(left, right, out=product), seconds)
+    return _rate(2 * side**3, lambda: torch.mm(left, right, out=product), clock)
 
 
-def _bf16(fp32: float, seconds: float) -> float | None:
-    if _EMULATED * _product(torch.bfloat16, 0.0, side=_SMALL) < fp32:
+def _bf16(fp32: float, clock: Clock) -> float | None:
+    if _EMULATED * _product(torch.bfloat16, clock.shortest(), side=_SMALL) < fp32:
         return None
-    return _product(torch.bfloat16, seconds)
+    return _product(torch.bfloat16, clock)
 
 
-def _int8(fp32: float, seconds: float) -> float | None:
+def _int8(fp32: float, clock: Clock) -> float | None:
     """A linear layer of oneDNN on 8-bit activations and weights, as Inductor calls it."""
-    if _EMULATED * _linear(_SMALL, 0.0) < fp32:
+    if _EMULATED * _linear(_SMALL, clock.shortest()) < fp32:
         return None
-    return _linear(_SIDE, seconds)
+    return _linear(_SIDE, clock)
 
 
-def _linear(side: int, seconds: float) -> float:
+def _linear(side: int, clock: Clock) -> float:
     """0 where this build of torch has no such layer."""
     pixels = torch.ones(side, side, dtype=torch.uint8)
     scales, zeros = torch.ones(side), torch.zeros(side, dtype=torch.int32)
@@ -135,18 +150,18 @@ def _linear(side: int, seconds: float) -> float:
             )
             return product
 
-        return _rate(2 * side**3, call, seconds)
+        return _rate(2 * side**3, call, clock)
     except (RuntimeError, AttributeError, NotImplementedError):
         return 0.0
 
 
-def _copy(seconds: float) -> float:
+def _copy(clock: Clock) -> float:
     source = torch.zeros(_COPIED_BYTES // 4)
     target = torch.ones_like(source)
-    return _rate(2 * _COPIED_BYTES, lambda: target.copy_(source), seconds)
+    return _rate(2 * _COPIED_BYTES, lambda: target.copy_(source), clock)
 
 
-def _rate(work: int, call: Callable[[], object], seconds: float) -> float:
+def _rate(work: int, call: Callable[[], object], clock: Clock) -> float:
     """The most of `work` done in a second, in 10^9."""
     call()
     best = float("inf")
@@ -154,8 +169,9 @@ def _rate(work: int, call: Callable[[], object], seconds: float) -> float:
     for reading in range(1000):
         started = perf_counter()
         call()
-        best = min(best, perf_counter() - started)
-        if reading >= 2 and perf_counter() - begun >= seconds:
+        ended = perf_counter()
+        best = min(best, ended - started)
+        if ended >= clock.deadline or (reading >= 2 and ended - begun >= clock.seconds):
             break
     return work / best / 1e9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slimcv.report import figures, foretold, predictions
+from slimcv.report import figures, foretold, pasting, predictions
 from slimcv.report.charts import rows, scale
 from slimcv.report.html.parts import Block, Cell, Chart, Code, Note, Table
 
@@ -64,9 +64,12 @@ def of_profile(profile: Mapping[str, Any]) -> list[Block]:
         return []
     timed = [one for one in known if one["after_ms"] is not None]
     blocks: list[Block] = [_chart(profile, timed)] if timed else []
-    left_out, pasted = predictions.left_out(profile), predictions.recipe(profile)
-    if pasted:
-        blocks.append(Code("For a recipe: the steps that would save time", pasted))
+    left_out = predictions.left_out(profile)
+    for title, pasted in (
+        ("For a recipe: the steps that would save time", pasting.for_speed(profile)),
+        ("For a recipe: the steps that would save bytes", pasting.for_size(profile)),
+    ):
+        blocks += [Code(title, pasted)] if pasted else []
     if left_out:
         blocks.append(Note(f"Not foretold: {left_out}.", "quiet"))
     return blocks
@@ -103,13 +106,17 @@ def _table(profile: Mapping[str, Any]) -> Table:
         sorts = (
             None,
             one["after_ms"],
+            predictions.saved(one, "ms"),
             one["before_ms"] / one["after_ms"] if one["after_ms"] else None,
+            predictions.saved(one, "bytes"),
             one["after_bytes"],
+            predictions.saved(one, "training_ms"),
             one["training_after_ms"],
             None,
         )
         where = Cell(str(one["runtime"]))
         cells = [Cell(text, sort) for text, sort in zip(words, sorts, strict=True)]
         lines.append((cells[0], where, *cells[1:]))
-    headings = ("step", "runs in", "ms", "speed", "weights", "training", "note")
-    return Table("What each step would save", headings, tuple(lines), frozenset({0, 1, 6}))
+    headings = (predictions.HEADINGS[0], "runs in", *predictions.HEADINGS[1:])
+    caption = f"What each step would save; an epoch is one of {predictions.PICTURES:,} pictures"
+    return Table(caption, headings, tuple(lines), frozenset({0, 1, len(headings) - 1}))

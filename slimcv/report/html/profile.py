@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimcv.report import figures
+from slimcv.report import figures, reach
 from slimcv.report.charts import rows, scale
 from slimcv.report.html import foretold, roofline
 from slimcv.report.html.parts import Block, Cell, Chart, Note, Page, Sections, Table, Tile, plain
@@ -104,6 +104,8 @@ def _costs(layers: Sequence[Mapping[str, Any]], what: str) -> Chart:
             Cell(figures.share(layer["share"]), layer["share"]),
             Cell(figures.count(layer["macs"]), layer["macs"]),
             Cell(figures.count(layer["parameters"]), layer["parameters"]),
+            *map(Cell, reach.cells(layer), reach.values(layer)),
+            Cell(reach.of_limit(layer), layer.get("roofline_share")),
         )
         for layer in layers
     )
@@ -111,12 +113,11 @@ def _costs(layers: Sequence[Mapping[str, Any]], what: str) -> Chart:
     if len(drawn) < len(layers):
         told += f" Drawn are the {len(drawn)} slowest of {len(layers)} in their order; the table has all."
     second = "kind" if what == "layer" else "layers"
+    headings = (what, second, "time", "share", "MACs", "parameters", *reach.HEADINGS, reach.OF_LIMIT)
     told = told if what != "layer" else f"{told} What a runtime runs inside another layer counts there."
     return Chart(
         f"Time of each {what}",
         told,
         rows.chart(marks, axis, title="ms", tick=lambda value: f"{value:g}"),
-        Table(
-            f"Every {what}", (what, second, "time", "share", "MACs", "parameters"), lines, frozenset({0, 1})
-        ),
+        Table(f"Every {what}", headings, lines, frozenset({0, 1})),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from slimcv.report import comparison, figures
+from slimcv.report import comparison, figures, sentences
 from slimcv.report.charts.plane import Point
 from slimcv.report.html import accuracy, latency
 from slimcv.report.html.parts import Block, Cell, Facts, Note, Page, Sections, Table
@@ -73,7 +73,7 @@ def _table(found: Sequence[Finished], names: Sequence[str]) -> Table:
         after, ratios = report["optimized"], report["ratios"]
         p50 = (after["latency_ms"] or {}).get("p50")
         top1 = ratios["top1"]
-        met = {True: "met", False: "missed", None: "not judged"}[report["gate"]["met"]]
+        verdict = sentences.verdict(report["gate"])
         lines.append(
             (
                 Cell(name),
@@ -86,7 +86,7 @@ def _table(found: Sequence[Finished], names: Sequence[str]) -> Table:
                 Cell(figures.size(after["size_bytes"]), after["size_bytes"]),
                 Cell(figures.count(after["parameters"]), after["parameters"]),
                 Cell(figures.count(after["macs"]), after["macs"]),
-                Cell(met, mark={"met": "better", "missed": "worse"}.get(met, "")),
+                Cell(verdict, mark={"met": "better", "missed": "worse"}.get(verdict, "")),
                 Cell(figures.duration(report["seconds"]), report["seconds"]),
             )
         )
@@ -169,7 +169,7 @@ def _steps(found: Sequence[Finished], names: Sequence[str]) -> Table:
                     Cell(name),
                     Cell(outcome, mark=outcome if outcome in ("accepted", "rejected") else ""),
                     Cell(comparison.changes_of(step)),
-                    Cell(figures.percent((step["measurement"] or {}).get("top1"))),
+                    Cell(sentences.top1(step["measurement"])),
                     Cell(figures.duration(step["seconds"]), step["seconds"]),
                     Cell(step["reason"]),
                 )

@@ -99,7 +99,7 @@ def _table(steps: list[Mapping[str, Any]]) -> Table:
                 Cell(outcome, mark=outcome if outcome in ("accepted", "rejected") else ""),
                 Cell(comparison.latency_of(after), p50),
                 Cell(comparison.changes_of(step), gain),
-                Cell(figures.percent(after.get("top1")), after.get("top1")),
+                Cell(sentences.top1(after), after.get("top1")),
                 Cell(figures.points(change), change),
                 Cell(figures.count(after.get("macs")), after.get("macs")),
                 Cell(figures.count(after.get("parameters")), after.get("parameters")),
@@ -110,6 +110,7 @@ def _table(steps: list[Mapping[str, Any]]) -> Table:
         )
     caption = (
         "Every decision in its order; top-1 is that of the tuning split, in the rows original and ship that "
-        "of the pictures they were judged on"
+        "of the pictures they were judged on; in brackets the 95 % interval of its difference from the "
+        "original's"
     )
     return Table(caption, headings, tuple(lines), frozenset({0, 1, 10}))

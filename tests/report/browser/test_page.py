@@ -82,6 +82,29 @@ def test_axe_finds_nothing_serious(unfolded, page_of, kind, scheme):
     assert found["passes"], "axe has looked at the page"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_chart_has_a_name_a_description_and_a_table_with_a_caption(show, page_of, kind):
+    page = show(page_of(kind))
+    charts = page.locator("figure.chart").all()
+    assert charts
+    for chart in charts:
+        drawing = chart.locator("[role=img]")
+        assert drawing.count() == 1
+        assert drawing.locator("svg").count() >= 1
+        for attribute in ("aria-labelledby", "aria-describedby"):
+            (name,) = (drawing.get_attribute(attribute) or "").split()
+            assert page.locator(f"[id='{name}']").text_content().strip()
+        assert chart.locator("svg:not([role=img] svg):not([aria-hidden=true])").count() == 0
+        assert chart.locator("table").count() == 1
+        caption = chart.locator("table > caption")
+        assert caption.text_content().strip()
+        assert chart.locator("table tbody tr").count() >= 1
+        assert (
+            chart.locator("table thead th").count()
+            == chart.locator("table tbody tr").first.locator("th, td").count()
+        )
+
+
 def test_light_and_dark_are_those_of_the_reader(show, page_of):
     path = page_of("run")
     ground = "getComputedStyle(document.body).backgroundColor"
