@@ -24,6 +24,12 @@ for _schema in (
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Files with long checks go first, so that no process is left with one of them when all others are done."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path, monkeypatch):
     """No test reads or leaves pictures in the user's own cache, nor sees their configuration."""

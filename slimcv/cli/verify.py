@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -68,7 +69,8 @@ def verify(
     suite = f"slimcv verify {bundle}"
     try:
         if bundle.is_dir():
-            tune_allocator_for(runtime or bundles.read(bundle, verify=False).serve.runtime)
+            with suppress(SlimcvError):  # A folder that is no bundle is for what follows to name.
+                tune_allocator_for(runtime or bundles.read(bundle, verify=False).serve.runtime)
         found = verified(bundle, limits, source=data, runtime=runtime, threads=threads, cache=cache)
     except SlimcvError as error:
         if junit is not None:

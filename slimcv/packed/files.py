@@ -186,7 +186,8 @@ def _opened(path: Path, *, limit: int | None) -> Iterator[Reader]:
     """The file as a reader; what is wrong with it is said with its name."""
     try:
         with path.open("rb") as file:
-            if file.read(len(_ZIP)) == _ZIP:
+            # A .pt is one too, and no bundle.
+            if path.suffix == ".zip" and file.read(len(_ZIP)) == _ZIP:
                 raise SlimcvError(f"{path}: a .zip, not a packed model", _UNZIP)
             yield Reader(file, limit=limit)
     except OSError as error:

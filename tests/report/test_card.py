@@ -61,7 +61,7 @@ def test_every_way_that_was_timed_stands_in_it_with_what_became_of_it():
     shipped = Record(1, -1, "ship", "accepted", "", 1.0, MEASURED, MEASURED, details=details)
     card = render_card(document(records=[shipped]))
     assert "## Every way to run it" in card
-    (row,) = [line for line in card.splitlines() if line.startswith("| openvino, nncf |")]
+    (row,) = [line for line in card.splitlines() if line.startswith("| openvino:nncf |")]
     assert [cell.strip() for cell in row.split("|")[2:5]] == ["int8", "1.50 ms", "served"]
     assert "no compiler" in card
     assert "## Every way to run it" not in render_card(document())

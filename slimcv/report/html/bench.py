@@ -22,7 +22,7 @@ def page(found: Finished) -> Page:
     document = found.document
     timed = [row for row in document["rows"] if row["problem"] is None]
     sections = Sections()
-    sections.add("targets", "Every target", [_table(document["rows"])])
+    sections.add("targets", "Every target", [_speeds(document["rows"]), _costs(document["rows"])])
     sections.add("speed", "Latency and throughput", _speed(timed))
     sections.add("accuracy", "Accuracy against latency", _accuracy(timed))
     machine = Facts("Machine and versions", facts(document["environment"]))
@@ -50,11 +50,9 @@ def _name(row: _Row) -> str:
     return f"{row['name']}, {row['threads']} threads, batch {row['batch']}".replace(" 1 threads", " 1 thread")
 
 
-def _table(rows: list[_Row]) -> Table:
+def _speeds(rows: list[_Row]) -> Table:
     headings = (
-        "target", "runs in", "threads", "batch", "p50", "p90", "p99", "spread", "against the first",
-        "images/s", "spread of images/s", "load", "first call", "memory", "size", "top-1",
-        "top-1 against the first", "problem",
+        *_TARGET, "p50", "p90", "p99", "spread", "against the first", "images/s", "spread of images/s",
     )  # fmt: skip
     lines = []
     for row in rows:
@@ -62,10 +60,7 @@ def _table(rows: list[_Row]) -> Table:
         speed, spread, rates = row["throughput_ips"], row["spread"], row.get("throughput_spread")
         lines.append(
             (
-                Cell(row["name"]),
-                Cell(f"{row['runtime']} {row['precision'] or ''}"),
-                Cell(str(row["threads"]), row["threads"]),
-                Cell(str(row["batch"]), row["batch"]),
+                *_target(row),
                 *(
                     Cell(figures.milliseconds(row[key], spread=spread), row[key])
                     for key in ("p50_ms", "p90_ms", "p99_ms")
@@ -74,17 +69,42 @@ def _table(rows: list[_Row]) -> Table:
                 Cell(against_the_first(row) or figures.NOT_MEASURED, ratio["value"] if ratio else None),
                 Cell(figures.NOT_MEASURED if speed is None else rate(row), speed),
                 Cell(figures.spread(rates), rates),
-                Cell(figures.duration(row["load_seconds"]), row["load_seconds"]),
-                Cell(figures.milliseconds(row["first_call_ms"], spread=ONE_CALL), row["first_call_ms"]),
-                Cell(figures.size(row["model_bytes"]), row["model_bytes"]),
-                Cell(figures.size(row["size_bytes"]), row["size_bytes"]),
-                Cell(figures.percent(row["top1"]), row["top1"]),
-                _paired(row.get("paired")),
-                Cell(row["problem"] or ""),
             )
         )
-    caption = "What was timed; memory is that over the runtime's own"
-    return Table(caption, headings, tuple(lines), frozenset({0, 1, len(headings) - 1}))
+    return Table("How fast", headings, tuple(lines), frozenset({0, 1}))
+
+
+def _costs(rows: list[_Row]) -> Table:
+    headings = (
+        *_TARGET, "load", "first call", "memory", "size", "top-1", "top-1 against the first", "problem",
+    )  # fmt: skip
+    lines = tuple(
+        (
+            *_target(row),
+            Cell(figures.duration(row["load_seconds"]), row["load_seconds"]),
+            Cell(figures.milliseconds(row["first_call_ms"], spread=ONE_CALL), row["first_call_ms"]),
+            Cell(figures.size(row["model_bytes"]), row["model_bytes"]),
+            Cell(figures.size(row["size_bytes"]), row["size_bytes"]),
+            Cell(figures.percent(row["top1"]), row["top1"]),
+            _paired(row.get("paired")),
+            Cell(row["problem"] or ""),
+        )
+        for row in rows
+    )
+    caption = "What it takes and what it answers; memory is that over the runtime's own"
+    return Table(caption, headings, lines, frozenset({0, 1, len(headings) - 1}))
+
+
+_TARGET = ("target", "runs in", "threads", "batch")
+
+
+def _target(row: _Row) -> tuple[Cell, ...]:
+    return (
+        Cell(row["name"]),
+        Cell(f"{row['runtime']} {row['precision'] or ''}"),
+        Cell(str(row["threads"]), row["threads"]),
+        Cell(str(row["batch"]), row["batch"]),
+    )
 
 
 def _speed(timed: list[_Row]) -> list[Block]:
