@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
-    """Files with long checks go first, so that no process is left with one of them when all others are done."""
+    """Files with long checks go first, so that no process is left with one when all others are done."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
 

@@ -5,7 +5,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from slimcv.measure import allocator, threads
 
@@ -130,12 +130,24 @@ def saturates(target_isa: str) -> bool:
     return not has_int8_instructions() if target_isa == "host" else target_isa in ("avx2", "avx512")
 
 
-def overflows_here_alone(target_isa: str, *, reduce_range: bool) -> bool:
-    """Whether 8-bit sums overflow on this machine and not on the one that is to serve.
+@dataclass(frozen=True)
+class Integers:
+    """How weights in 8 bits are made for the CPU that is to serve.
 
-    What the network answers there must then be computed exactly here, without integer kernels.
+    With `computed_exactly` sums overflow on this machine and not on that one: what the network answers there
+    must be computed without integer kernels here.
     """
-    return not reduce_range and saturates("host") and not saturates(target_isa)
+
+    reduce_range: bool
+    target_isa: str
+    computed_exactly: bool
+
+
+def integers_for(target_isa: str, reduce_range: bool | Literal["auto"]) -> Integers:
+    """Weights of half the range where asked for, or where the CPU's sums would overflow."""
+    reduced = saturates(target_isa) if reduce_range == "auto" else reduce_range
+    exactly = not reduced and saturates("host") and not saturates(target_isa)
+    return Integers(reduced, target_isa, exactly)
 
 
 def has_bf16_instructions(cpuinfo: Path = _CPUINFO) -> bool:

@@ -168,6 +168,18 @@ def shapes(model: fx.GraphModule, input: InputSpec, *, batch: int = 2) -> dict[s
     """The shape of every tensor in the graph by node name, for a batch of pictures; nothing is computed."""
     modes = {part: part.training for part in model.modules()}
     set_training(model, False)
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            return followed(model, torch.empty(batch, *input.shape))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def followed(model: fx.GraphModule, pictures: Tensor) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by node name when the graph is run on `(n, channels, height, width)`."""
     found: dict[str, tuple[int, ...]] = {}
 
     class Shapes(fx.Interpreter):
@@ -177,14 +189,7 @@ def shapes(model: fx.GraphModule, input: InputSpec, *, batch: int = 2) -> dict[s
                 found[n.name] = tuple(value.shape)
             return value
 
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            Shapes(model).run(torch.empty(batch, *input.shape))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    Shapes(model).run(pictures)
     return found
 
 

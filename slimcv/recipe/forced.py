@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from slimcv import runtimes
 from slimcv.errors import SlimcvError, nearest
 from slimcv.recipe.checking import changed
 from slimcv.recipe.registry import step_class
@@ -33,13 +34,7 @@ _FLOATS = {
 }
 
 NAMES = (
-    "eager",
-    "eager_channels_last",
-    "inductor",
-    "inductor_unfrozen",
-    "aotinductor",
-    "onnxruntime",
-    "openvino",
+    *runtimes.NAMES,
     *QUANTISERS,
     *(f"{runtime}:{form}" for runtime, forms in _FLOATS.items() for form in forms),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -53,17 +53,12 @@ class ExportNncf(Step):
 
         pixels = calibration.pixels(variant, context, self.calibration_images)
         folder = Path(tempfile.mkdtemp(prefix="nncf-", dir=context.workdir))
-        reduce_range = (
-            environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
-        )
-        made = {
-            "reduce_range": reduce_range,
-            "target_isa": self.target_isa,
-            "computed_exactly": environment.overflows_here_alone(self.target_isa, reduce_range=reduce_range),
-        }
-        details = {**variant.details, "input_format": self.input_format, self.artifact: made}
+        made = environment.integers_for(self.target_isa, self.reduce_range)
+        details = {**variant.details, "input_format": self.input_format, self.artifact: asdict(made)}
         fed = pixels if self.input_format == PIXELS else normalised(pixels, variant.input)
-        path = by_openvino.quantize(replace(variant, details=details), fed, folder, reduce_range=reduce_range)
+        path = by_openvino.quantize(
+            replace(variant, details=details), fed, folder, reduce_range=made.reduce_range
+        )
         return replace(
             variant,
             runtime="openvino",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -52,20 +52,13 @@ class ExportOnnxInt8(Step):
 
         pixels = calibration.pixels(variant, context, self.calibration_images)
         folder = Path(tempfile.mkdtemp(prefix="qdq-", dir=context.workdir))
-        reduce_range = (
-            environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
-        )
-        made = {
-            "reduce_range": reduce_range,
-            "target_isa": self.target_isa,
-            "computed_exactly": environment.overflows_here_alone(self.target_isa, reduce_range=reduce_range),
-        }
-        details = {**variant.details, "input_format": self.input_format, self.artifact: made}
+        made = environment.integers_for(self.target_isa, self.reduce_range)
+        details = {**variant.details, "input_format": self.input_format, self.artifact: asdict(made)}
         path = by_onnxruntime.quantize(
             variant,
             pixels,
             folder,
-            reduce_range=reduce_range,
+            reduce_range=made.reduce_range,
             takes_pixels=self.input_format == PIXELS,
         )
         return replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -107,11 +107,8 @@ class QuantizeInt8(Step):
         train = calibration.pictures_for(variant, context)
         if any(map(quantization.dequantizes, variant.model.graph.nodes)):
             raise NotApplicable("the weights are integers already")
-        reduce_range = (
-            environment.saturates(self.target_isa) if self.reduce_range == "auto" else self.reduce_range
-        )
-        exactly = environment.overflows_here_alone(self.target_isa, reduce_range=reduce_range)
-        if exactly:
+        made = environment.integers_for(self.target_isa, self.reduce_range)
+        if made.computed_exactly:
             log.info(
                 "quantize_int8: 8-bit sums overflow on this CPU, not on those with %s: answers are computed "
                 "exactly, not by this CPU's integer kernels",
@@ -121,11 +118,11 @@ class QuantizeInt8(Step):
         log.info(
             "quantize_int8: calibrating on %d pictures, weights of %d bits for %s",
             count,
-            7 if reduce_range else 8,
+            7 if made.reduce_range else 8,
             "this CPU" if self.target_isa == "host" else f"CPUs with {self.target_isa}, timed on this one",
         )
         with quantization.calibration_speed(context.train_threads):
-            climbed = self._climbed(variant, train, context, reduce_range=reduce_range)
+            climbed = self._climbed(variant, train, context, reduce_range=made.reduce_range)
         best = climbed.best
         share = macs.int8_share(best.graph, variant.input)
         in_float = quantization.layers_in_float(best.graph, variant.input)
@@ -136,9 +133,7 @@ class QuantizeInt8(Step):
             )
         details = {
             "calibration_images": count,
-            "reduce_range": reduce_range,
-            "target_isa": self.target_isa,
-            "computed_exactly": exactly,
+            **asdict(made),
             "correct_bias": best.corrected,
             "equalize": best.equalized,
             "ranges": best.ranges,

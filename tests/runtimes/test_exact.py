@@ -89,7 +89,7 @@ def test_a_wrong_file_is_refused_all_the_same(variant, tmp_path, runtime):
 def test_overflow_here_alone_needs_weights_of_eight_bits_and_another_cpu():
     here = environment.saturates("host")
     for target in ("avx512_vnni", "avx512_bf16", "amx"):
-        assert environment.overflows_here_alone(target, reduce_range=False) is here
-        assert not environment.overflows_here_alone(target, reduce_range=True)
+        assert environment.integers_for(target, False).computed_exactly is here
+        assert not environment.integers_for(target, True).computed_exactly
     for target in ("host", "avx2", "avx512"):
-        assert not environment.overflows_here_alone(target, reduce_range=False)
+        assert not environment.integers_for(target, False).computed_exactly

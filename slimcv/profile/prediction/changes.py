@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from slimcv import surgery
 from slimcv.errors import NotApplicable, SlimcvError
@@ -196,21 +196,11 @@ def _reduce_resolution(step: Any, network: Network) -> Change:
 
 def _shapes_at(model: fx.GraphModule, input: InputSpec) -> dict[str, tuple[int, ...]]:
     """The shapes by node for one picture of that size: running it costs less than following shapes alone."""
-    found: dict[str, tuple[int, ...]] = {}
-
-    class Shapes(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if isinstance(value, Tensor):
-                found[n.name] = tuple(value.shape)
-            return value
-
     try:
         with torch.inference_mode():
-            Shapes(model).run(torch.zeros(1, *input.shape))
+            return capture.followed(model, torch.zeros(1, *input.shape))
     except capture.FAULTS as error:
         raise NotApplicable(f"the network does not run at {input}") from error
-    return found
 
 
 def _global_average_pool(step: Any, network: Network) -> Change:
