@@ -91,7 +91,7 @@ class Workbench:
                 self._candidate(entry, before, number, repairs=repairs), number, entry.step, before
             )
             verdict, figures, figures_before = self._judge(
-                entry, before, candidate, judged=judged, needs_gain=not (repairs or self._is_forced(entry))
+                entry, before, candidate, judged=judged, needs_gain=not repairs and self._needs_gain(entry)
             )
             record = replace(
                 record,
@@ -274,9 +274,16 @@ class Workbench:
             details={**before.variant.details, **told},
         )
 
-    def _is_forced(self, entry: Entry) -> bool:
-        """Whether `--runtime` asks for what the entry makes, be it slower or not."""
-        return bool(entry.step.artifact) and entry.step.artifact == self.recipe.runtime
+    def _needs_gain(self, entry: Entry) -> bool:
+        """Whether what the entry makes has to be faster than what there is.
+
+        Another quantiser's form need not be where `--runtime` asks for it, nor where the runtime's own export
+        of the quantised network was rejected: what is timed then is nothing that could be served.
+        """
+        if not entry.step.artifact:
+            return True
+        refused = self.instruments.yardstick in self._left_out.reasons
+        return not refused and entry.step.artifact != self.recipe.runtime
 
     def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
         """Raise Rejected where the variant is no gain, or the runtime to deploy to does not take it."""

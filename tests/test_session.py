@@ -156,10 +156,20 @@ def bench(tmp_path):
 
 def test_a_form_that_is_asked_for_by_name_needs_no_gain(bench):
     nncf, qdq = Entry("export_nncf", ExportNncf()), Entry("export_onnx_int8", ExportOnnxInt8())
-    assert not bench._is_forced(nncf)
+    assert bench._needs_gain(nncf)
     bench.recipe = replace(bench.recipe, runtime="openvino:nncf")
-    assert bench._is_forced(nncf)
-    assert not bench._is_forced(qdq)
+    assert not bench._needs_gain(nncf)
+    assert bench._needs_gain(qdq)
+
+
+def test_another_form_needs_no_gain_over_what_the_runtime_refused(bench):
+    qdq = Entry("export_onnx_int8", ExportOnnxInt8())
+    assert bench.instruments.yardstick == "onnxruntime"
+    exported = Record(3, 2, "export_onnx", "rejected", "onnxruntime answers otherwise", 0.1)
+    bench._left_out.by_step(bench.recipe.entries[2].step, exported)
+    assert not bench._needs_gain(qdq)
+    bench._left_out.by_step(bench.recipe.entries[2].step, replace(exported, outcome="accepted"))
+    assert bench._needs_gain(qdq)
 
 
 def test_pooling_that_is_no_faster_is_kept_because_a_smaller_input_needs_it(bench):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
+import gc
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -234,7 +235,11 @@ def _fuse_conv_bn(step: Any, network: Network) -> Change:
     left = set(model.graph.nodes)
     gone = {node.name: 0.0 for node in before if node not in left and node.name in network.layers}
     exact = "exact, no training" if step.lossless else "inexact at the border: training follows"
-    return Change(scales=gone, weight_bytes=gathering.weight_bytes(model), note=exact)
+    weight_bytes = gathering.weight_bytes(model)
+    # Nodes refer to each other: else the folded weights would stay beside what is built for the next steps.
+    del model, before, left
+    gc.collect()
+    return Change(scales=gone, weight_bytes=weight_bytes, note=exact)
 
 
 def _sharing_copy(model: fx.GraphModule) -> fx.GraphModule:
