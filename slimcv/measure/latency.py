@@ -102,7 +102,7 @@ def interleaved(
         # What differs in the allocator alone has the same memory, measured once and with the default one.
         peaks: dict[Contender, Memory] = {}
         for seat in seats:
-            seat.post_start()
+            seat.worker.post_start()
             if memory and seat.worker.contender.allocator == "default":
                 seat.worker.post("baseline")
         for seat in seats:
@@ -141,7 +141,7 @@ def peak_memory(
     contender = replace(contender, allocator="default")
     with WorkerProcess(name, contender, patience_seconds=patience_seconds) as worker:
         seat = _Seat(worker)
-        seat.post_start()
+        seat.worker.post_start()
         worker.post("baseline")
         seat.load(batch=batch, seed=seed, warm_up_seconds=0.0)
         return seat.memory(batch)
@@ -197,20 +197,11 @@ class _Seat:
     rounds_ms: list[tuple[float, ...]] = field(default_factory=list)
     timed_seconds: float = 0.0
 
-    def post_start(self) -> None:
-        """Let the worker import its runtime while the others do the same."""
-        contender = self.worker.contender
-        self.worker.post(
-            "start", runtime=contender.runtime, threads=contender.threads, allocator=contender.allocator
-        )
-
     def load(self, *, batch: int, seed: int, warm_up_seconds: float = _WARM_UP_SECONDS) -> None:
         """Load the model and call it until it is warm; one contender at a time, because this is timed too."""
         self.worker.answers()
-        contender = self.worker.contender
-        loaded = self.worker.ask(
-            "load", path=str(contender.path), shape=list(contender.input.shape), seed=seed
-        )
+        self.worker.post_load(seed=seed)
+        loaded = self.worker.answer()
         warm = self.worker.ask("warm", batch=batch, calls=3, seconds=warm_up_seconds)
         self.load_seconds = loaded["load_seconds"]
         self.first_call_ms, self.call_ms, self.precision = (

@@ -99,6 +99,18 @@ class WorkerProcess:
             raise self._failure() from error
         self._expected.append(do)
 
+    def post_start(self) -> None:
+        """Let the process import its contender's runtime while others do the same."""
+        contender = self.contender
+        self.post(
+            "start", runtime=contender.runtime, threads=contender.threads, allocator=contender.allocator
+        )
+
+    def post_load(self, *, seed: int) -> None:
+        """Let it load its contender's file; `seed` is that of the pictures it will be asked about."""
+        contender = self.contender
+        self.post("load", path=str(contender.path), shape=list(contender.input.shape), seed=seed)
+
     def answer(self) -> dict[str, Any]:
         """The answer to the oldest command not yet answered. Raises ContenderFailed."""
         pipe = self._process.stdout

@@ -83,14 +83,8 @@ class _Crew:
     def load(self, *, seed: int, round_ms: float) -> None:
         """Load and warm up all at once, as they will run; how many calls make a round follows from that."""
         for worker in self._workers:
-            contender = worker.contender
-            worker.post(
-                "start",
-                runtime=contender.runtime,
-                threads=contender.threads,
-                allocator=contender.allocator,
-            )
-            worker.post("load", path=str(contender.path), shape=list(contender.input.shape), seed=seed)
+            worker.post_start()
+            worker.post_load(seed=seed)
             worker.post("warm", batch=self._batch, calls=3, seconds=_WARM_UP_SECONDS)
         slowest = max(float(worker.answers()[-1]["call_ms"]) for worker in self._workers)
         self._calls = max(1, round(round_ms / slowest))

@@ -33,9 +33,9 @@ def compare_allocators(variant: Variant, *, threads: int) -> Whole:
         path = Path(folder) / "model.pt2"
         contender = Contender(path, "eager", threads, variant.input, "default")
         with WorkerProcess("the model in PyTorch", contender) as worker:
-            worker.post("start", runtime="eager", threads=threads, allocator="default")
+            worker.post_start()
             runtimes.write(variant, "eager", path.parent, name=path.stem)
-            worker.post("load", path=str(path), shape=list(variant.input.shape), seed=0)
+            worker.post_load(seed=0)
             worker.answers()
             default_ms = _call_ms(worker)
             worker.ask("start", runtime="eager", threads=threads, allocator="tuned")
