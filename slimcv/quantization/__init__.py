@@ -42,7 +42,6 @@ __all__ = [
     "calibration_speed",
     "dequantizes",
     "layers_in_float",
-    "quantize",
     "quiet",
 ]
 
@@ -67,46 +66,15 @@ class Calibrated:
         return rescaled(self.graph, {} if ranges == "extremes" else self.narrowed[ranges])
 
     def corrected(self, graph: fx.GraphModule) -> fx.GraphModule:
-        """A copy of `graph`, which is this one or one with other ranges, with corrected biases."""
+        """A copy of `graph`, this one or one with other ranges, with corrected biases.
+
+        Each lacks what quantisation shifts the mean of the layer's outputs by.
+        """
         model = capture.copy(graph)
         correct_biases(model, self.pictures, self.means)
         if self.mantissa_bits is not None:
             shorten_biases(model, self.mantissa_bits)
         return model
-
-
-def quantize(
-    model: fx.GraphModule,
-    batches: Iterable[Tensor],
-    *,
-    input: InputSpec,
-    reduce_range: bool,
-    correct_bias: bool = True,
-    in_float: Collection[str] = (),
-    preserve: Collection[Gain] = (),
-    mantissa_bits: int | None = None,
-) -> fx.GraphModule:
-    """The INT8 graph of a lifted network: u8 activations, one scale a tensor; s8 weights, one a channel.
-
-    `batches` are normalised calibration pictures (n, channels, height, width). Weights are stored as int8 at
-    the names they had; running the graph eagerly computes on dequantised values, which is what exact INT8
-    kernels compute. `model` is left as it is. `reduce_range` keeps weights to 7 bits (see `REDUCED`);
-    `correct_bias` takes out of each bias what quantisation shifts the layer's mean by. Layers named in
-    `in_float` are left alone. Scales are symmetric, so zeros stay zero; to preserve `clusters`, a layer whose
-    weights share their values has one scale. Scales of weights and biases have `mantissa_bits`, where given.
-
-    Raises NotApplicable where Neural Compressor finds nothing to quantise, or no picture was given.
-    """
-    found = calibrated(
-        model,
-        batches,
-        input=input,
-        reduce_range=reduce_range,
-        in_float=in_float,
-        preserve=preserve,
-        mantissa_bits=mantissa_bits,
-    )
-    return found.corrected(found.graph) if correct_bias else found.graph
 
 
 def calibrated(
@@ -120,9 +88,16 @@ def calibrated(
     mantissa_bits: int | None = None,
     histograms: bool = False,
 ) -> Calibrated:
-    """As `quantize`, before biases are corrected; with `histograms`, which take time, ranges can be narrowed.
+    """The INT8 graph of a lifted network: u8 activations, one scale a tensor; s8 weights, one a channel.
 
-    Raises NotApplicable as it does.
+    `batches` are normalised calibration pictures (n, channels, height, width). Weights are stored as int8 at
+    the names they had; running the graph eagerly computes on dequantised values, which is what exact INT8
+    kernels compute. `model` is left as it is. `reduce_range` keeps weights to 7 bits (see `REDUCED`). Layers
+    named in `in_float` are left alone. Scales are symmetric, so zeros stay zero; to preserve `clusters`, a
+    layer whose weights share their values has one scale. Scales of weights and biases have `mantissa_bits`,
+    where given. With `histograms`, which take time, ranges can be narrowed.
+
+    Raises NotApplicable where Neural Compressor finds nothing to quantise, or no picture was given.
     """
     quantizer = neural_compressor()
     program = capture.exported(capture.deterministic(model), input)

@@ -38,10 +38,6 @@ _FEW = 64
 log = logging.getLogger("slimcv")
 
 
-class OutOfTimeError(NotApplicable):
-    """The time for the rungs was up while one was being made."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """What the rungs may do. `batches` gives normalised calibration pictures, so many of them, `sample` those
@@ -217,7 +213,7 @@ def _how(plan: Plan) -> dict[str, Any]:
 
 def _in_time(plan: Plan) -> None:
     if plan.until is not None and time.perf_counter() >= plan.until:
-        raise OutOfTimeError("the time for the rungs was up")
+        raise NotApplicable("the time for the rungs was up")
 
 
 def _timed(batches: Iterable[Tensor], plan: Plan) -> Iterator[Tensor]:

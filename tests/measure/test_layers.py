@@ -29,9 +29,8 @@ def test_all_layers_together_are_the_network():
 
 def test_weights_in_8_bits_take_a_byte_each():
     model = capture.capture(network(), INPUT)
-    folded = quantization.quantize(
-        model, torch.randn(16, 3, 16, 16).split(8), input=INPUT, reduce_range=True, correct_bias=False
-    )
+    batches = torch.randn(16, 3, 16, 16).split(8)
+    folded = quantization.calibrated(model, batches, input=INPUT, reduce_range=True).graph
     before = {layer.name: layer for layer in layers.costs(model, INPUT)}
     after = {layer.name: layer for layer in layers.costs(folded, INPUT)}
     for name in ("0", "4"):

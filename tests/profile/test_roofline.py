@@ -12,7 +12,7 @@ import pytest
 from slimcv.profile import profile
 from slimcv.profile.groups import gather
 from slimcv.profile.layers import Layer
-from slimcv.profile.roofline import Demand, Limits, Load, drawn_upon, load, measured
+from slimcv.profile.roofline import Demand, Limits, Load, load, measured, reached
 from slimcv.profile.roofline import limits as limiting
 from slimcv.report import reach, render_profile
 from slimcv.report.html.parts import Chart
@@ -23,8 +23,12 @@ from slimcv.report.roofline import roofline
 LAYER = Layer("conv", "conv", "3×3 convolution", (8, 4, 4), 10, 500_000, 2.0, 1.0)
 
 
+def drawn(layer, demand, limits, *, precision):
+    return reached(layer, load(demand, limits, precision=precision), limits)
+
+
 def test_a_layer_with_many_products_a_byte_is_bound_by_the_cpu(limits):
-    found = drawn_upon(LAYER, Demand(10**8, 1000, 1000), limits, precision="fp32")
+    found = drawn(LAYER, Demand(10**8, 1000, 1000), limits, precision="fp32")
     assert found.bound == "compute"
     assert found.roofline_ms == pytest.approx(1.0)
     assert found.roofline_share == pytest.approx(0.5)
@@ -33,14 +37,14 @@ def test_a_layer_with_many_products_a_byte_is_bound_by_the_cpu(limits):
 
 
 def test_a_layer_with_few_products_a_byte_is_bound_by_the_memory(limits):
-    found = drawn_upon(LAYER, Demand(1000, 2_000_000, 500_000), limits, precision="fp32")
+    found = drawn(LAYER, Demand(1000, 2_000_000, 500_000), limits, precision="fp32")
     assert (found.bound, found.roofline_ms) == ("memory", pytest.approx(1.0))
     assert (found.activation_bytes, found.weight_bytes) == (8_000_000, 2_000_000)
 
 
 def test_narrower_numbers_raise_the_roof_and_move_fewer_bytes(limits):
     demand = Demand(10**8, 1_000_000, 1_000_000)
-    fp32, int8 = (drawn_upon(LAYER, demand, limits, precision=name) for name in ("fp32", "int8"))
+    fp32, int8 = (drawn(LAYER, demand, limits, precision=name) for name in ("fp32", "int8"))
     assert int8.activation_bytes == fp32.activation_bytes / 4
     assert int8.roofline_ms == pytest.approx(fp32.roofline_ms / 4)
 
@@ -134,7 +138,7 @@ def test_a_block_stands_under_the_roof_with_all_that_its_layers_ask_for(gated, l
 
 def test_a_group_of_one_layer_reaches_what_the_layer_does(limits):
     demand = Demand(10**8, 1_000_000, 1_000_000)
-    layer = drawn_upon(LAYER, demand, limits, precision="int8")
+    layer = drawn(LAYER, demand, limits, precision="int8")
     (group,) = gather([layer], {"conv": load(demand, limits, precision="int8")}, limits)
     for key in ("activation_bytes", "weight_bytes", "intensity", "gflops", "roofline_share", "bound"):
         assert getattr(group, key) == getattr(layer, key)

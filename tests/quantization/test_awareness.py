@@ -37,7 +37,8 @@ def pictures(seed):
 def quantized(request):
     torch.manual_seed(0)
     network = capture.capture(Residual(), INPUT)
-    return quantization.quantize(network, pictures(1).split(8), input=INPUT, reduce_range=request.param)
+    found = quantization.calibrated(network, pictures(1).split(8), input=INPUT, reduce_range=request.param)
+    return found.corrected(found.graph)
 
 
 def largest(model):

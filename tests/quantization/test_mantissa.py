@@ -37,9 +37,10 @@ def network():
 
 def quantized(bits, model=None):
     batches = pictures(1).split(8)
-    return quantization.quantize(
+    found = quantization.calibrated(
         model or network(), batches, input=INPUT, reduce_range=True, mantissa_bits=bits
     )
+    return found.corrected(found.graph)
 
 
 def floats(model):

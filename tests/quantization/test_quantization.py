@@ -44,9 +44,8 @@ def pictures(count=32, seed=1):
 
 def quantize(model, *, reduce_range=True, correct_bias=True, batches=None):
     batches = pictures().split(8) if batches is None else batches
-    return quantization.quantize(
-        model, batches, input=INPUT, reduce_range=reduce_range, correct_bias=correct_bias
-    )
+    found = quantization.calibrated(model, batches, input=INPUT, reduce_range=reduce_range)
+    return found.corrected(found.graph) if correct_bias else found.graph
 
 
 def answers(model, batch):

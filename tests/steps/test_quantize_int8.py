@@ -126,8 +126,9 @@ def test_the_graph_is_read_by_a_process_that_has_never_quantised(tmp_path):
     )
     spec = InputSpec(3, 12, 12)
     pictures = [torch.randn(4, 3, 12, 12)]
-    graph = quantization.quantize(capture.capture(network, spec), pictures, input=spec, reduce_range=False)
-    checkpoint.save(Variant(graph, spec, precision="int8"), tmp_path / "model.pt2")
+    model = capture.capture(network, spec)
+    found = quantization.calibrated(model, pictures, input=spec, reduce_range=False)
+    checkpoint.save(Variant(found.corrected(found.graph), spec, precision="int8"), tmp_path / "model.pt2")
     code = (
         "import sys; from pathlib import Path; from slimcv.models import checkpoint; "
         "print(checkpoint.read(Path(sys.argv[1])).precision)"

@@ -8,7 +8,7 @@ from typing import TypeVar
 from slimcv.profile.layers import Kind, Layer
 from slimcv.profile.roofline.limits import Limits, measured
 
-__all__ = ["Demand", "Limits", "Load", "drawn_upon", "load", "measured", "reached"]
+__all__ = ["Demand", "Limits", "Load", "load", "measured", "reached"]
 
 _Timed = TypeVar("_Timed", Layer, Kind)
 
@@ -55,11 +55,6 @@ def load(demand: Demand, limits: Limits, *, precision: str) -> Load:
         weight_bytes=demand.weights * width,
         compute_ms=demand.operations / (1e6 * limits.gflops(precision)),
     )
-
-
-def drawn_upon(layer: Layer, demand: Demand, limits: Limits, *, precision: str) -> Layer:
-    """The layer with its bytes, its reached rate and the share of the roofline reached (see `reached`)."""
-    return reached(layer, load(demand, limits, precision=precision), limits)
 
 
 def reached(timed: _Timed, load: Load, limits: Limits) -> _Timed:
