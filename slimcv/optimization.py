@@ -227,7 +227,7 @@ def finish(
         split=context.data.val if context.data else None,
         threads=context.threads,
         seed=context.seed,
-        exact=_computed_exactly(found),
+        exact=shipped.get("computed_exactly", False),
     )
     _keep_predictions(run, context)
     _write_page(run.folder, document)
@@ -261,17 +261,6 @@ def _packing(plan: Recipe, run: Run, named: Named) -> Compared | Mapping[str, An
     except (OSError, ValueError):
         return None
     return dict(found["packing"]) if found.get("packing") else None
-
-
-def _computed_exactly(found: Sequence[Record]) -> bool:
-    """Whether the step that made the integers which are served says so (see slimcv.measure.variant)."""
-    shipped = found[-1]
-    if shipped.measurement is None or shipped.measurement.precision != "int8":
-        return False
-    form = shipped.details.get("quantizer")
-    name = f"{shipped.details['serve']}:{form}" if form else "quantize_int8"
-    made = [record.details["variant"].get(name) for record in found if "variant" in record.details]
-    return any(each.get("computed_exactly") for each in [each for each in made if each][-1:])
 
 
 def _keep_predictions(run: Run, context: Context) -> None:

@@ -10,7 +10,7 @@ from slimcv import bakeoff, paired
 from slimcv.bakeoff import FLOATS, form_of
 from slimcv.gate import Gate, judge
 from slimcv.measure import environment, latency, layers, size
-from slimcv.measure.variant import measurement
+from slimcv.measure.variant import computed_exactly, measurement
 from slimcv.results import Record
 from slimcv.shipping import answering, contenders, figures, judging, placing
 from slimcv.shipping.answering import ORIGINAL_ANSWERS, SHIPPED_ANSWERS
@@ -126,6 +126,7 @@ def ship(
         "serve": optimized.runtime,
         "form": form_of(best) or None,
         "quantizer": form_of(best) if form_of(best) not in ("", *FLOATS) else None,
+        "computed_exactly": computed_exactly(served, files[best]),
         "candidates": {name: timings[name].latency.p50 for name in files},
         "bake_off": [asdict(row) for row in table],
         "input": asdict(variant.input),
