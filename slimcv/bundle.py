@@ -76,8 +76,8 @@ def place(
     if runtime == "openvino":
         pairs.append((source.with_suffix(".bin"), str(PurePosixPath(target).with_suffix(".bin"))))
     artifacts = []
+    reopen(folder)
     with _writable(folder):
-        (folder / MANIFEST).unlink(missing_ok=True)
         for number, (path, name) in enumerate(pairs):
             entry = _copy(path, folder / name)
             artifacts.append(

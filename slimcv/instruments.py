@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from slimcv.profile.roofline import Limits
 
 log = logging.getLogger("slimcv")
+
+BEFORE, CANDIDATE = "before", "candidate"
+"""The two that are timed against each other."""
 
 SIZE_GAIN = 0.99
 """With the objective `size`, a file at most this share of the one before counts as a gain."""
@@ -53,6 +58,21 @@ def yardstick(recipe: Recipe) -> str:
         return runtime_of(recipe.runtime)
     names = {entry.name for entry in recipe.entries}
     return next((runtime for runtime, step in EXPORTS.items() if step in names), "eager")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Within it a candidate that the runtime to deploy to does not take is Rejected.
+
+    A full disk, and a failure of what the candidate is compared with, stay errors.
+    """
+    try:
+        yield
+    except SlimcvError as error:
+        other = isinstance(error, latency.ContenderFailed) and error.contender != CANDIDATE
+        if error.disk_fault or other:
+            raise
+        raise Rejected(error.message, error.hint) from error
 
 
 class Instruments:
@@ -113,14 +133,14 @@ class Instruments:
         threads = self.context.threads
         return latency.interleaved(
             {
-                "before": latency.Contender(self.file(before), self.yardstick, threads, before.variant.input),
-                "candidate": latency.Contender(file, runtime, threads, candidate.variant.input),
+                BEFORE: latency.Contender(self.file(before), self.yardstick, threads, before.variant.input),
+                CANDIDATE: latency.Contender(file, runtime, threads, candidate.variant.input),
             }
         )
 
     def gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
         """Whether the candidate is faster beyond the spread or, where the recipe is for size, smaller."""
-        if latency.faster(timings["before"], timings["candidate"]):
+        if latency.faster(timings[BEFORE], timings[CANDIDATE]):
             return True
         smaller = size.artifact_bytes(candidate) <= SIZE_GAIN * size.artifact_bytes(before)
         return self._objective == "size" and smaller
@@ -140,12 +160,8 @@ class Instruments:
 
     def candidate_file(self, candidate: Held) -> Path:
         """Raises Rejected where the runtime to deploy to does not take the candidate."""
-        try:
+        with refusals():
             return self.file(candidate)
-        except SlimcvError as error:
-            if error.disk_fault:
-                raise
-            raise Rejected(error.message, error.hint) from error
 
     def file(self, held: Held) -> Path:
         """The file in which the yardstick runtime runs this variant, written once."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from slimcv import crossroads, parity, runtimes
-from slimcv.errors import NotApplicable, Rejected, SlimcvError
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.gate import Gate, Verdict, drop, judge
-from slimcv.instruments import Held, Instruments
+from slimcv.instruments import BEFORE, CANDIDATE, Held, Instruments, refusals
 from slimcv.measure import latency
 from slimcv.models import capture
 from slimcv.recipe import Entry, Recipe
@@ -117,7 +117,7 @@ class Workbench:
         except NotApplicable as error:
             record = replace(record, reason=error.message)
         except latency.ContenderFailed as error:
-            if error.contender != "candidate":
+            if error.contender != CANDIDATE:
                 raise
             record = replace(record, outcome="rejected", reason=error.message)
         accepted = record.outcome == "accepted"
@@ -287,17 +287,9 @@ class Workbench:
 
     def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
         """Raise Rejected where the variant is no gain, or the runtime to deploy to does not take it."""
-        try:
+        with refusals():
             trial = runtimes.write(variant, self.instruments.yardstick, self.run.workdir / "trial")
             timings = self.instruments.timings(before, Held(variant, -1), trial, self.instruments.yardstick)
-        except latency.ContenderFailed as error:
-            if error.contender != "candidate":
-                raise
-            raise Rejected(error.message) from error
-        except SlimcvError as error:
-            if error.disk_fault:
-                raise
-            raise Rejected(error.message, error.hint) from error
         if not self.instruments.gained(timings, self.instruments.file(before), trial):
             raise Rejected(f"no gain: {_gain(timings)}, inside the spread; not trained")
 
@@ -313,8 +305,8 @@ class Workbench:
             else self.instruments.candidate_file(candidate)
         )
         timings = self.instruments.timings(before, candidate, file, runtime)
-        figures_before = self.instruments.figures(before, file_before, timing=timings["before"])
-        figures = self.instruments.figures(candidate, file, timing=timings["candidate"], runtime=runtime)
+        figures_before = self.instruments.figures(before, file_before, timing=timings[BEFORE])
+        figures = self.instruments.figures(candidate, file, timing=timings[CANDIDATE], runtime=runtime)
         if exported and entry.step.quantizes:
             figures = replace(figures, int8_mac_share=None)  # Of a file that is not the variant's own graph.
         elif exported:
@@ -371,7 +363,7 @@ def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bo
     """
     reason = _gain(timings)
     if step.enabling:
-        slower = latency.faster(timings["candidate"], timings["before"])
+        slower = latency.faster(timings[CANDIDATE], timings[BEFORE])
         return Verdict(not slower, f"slower: {reason}" if slower else reason)
     if gained or step.stage == Stage.TRAIN:
         return Verdict(True, reason)
@@ -379,6 +371,6 @@ def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bo
 
 
 def _gain(timings: Mapping[str, latency.Timing]) -> str:
-    before, candidate = timings["before"].latency, timings["candidate"].latency
+    before, candidate = timings[BEFORE].latency, timings[CANDIDATE].latency
     meaningful = digits(before.spread, candidate.spread)
     return f"{significant(before.p50 / candidate.p50, meaningful)}× the speed before"

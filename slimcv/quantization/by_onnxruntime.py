@@ -10,7 +10,7 @@ import numpy as np
 
 from slimcv import runtimes
 from slimcv.data.normalisation import normalised
-from slimcv.errors import NotApplicable, Rejected, SlimcvError
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.quantization.compressor import quiet
 from slimcv.runtimes import onnxruntime as onnx_file
 from slimcv.runtimes.libraries import required
@@ -30,13 +30,10 @@ def quantize(
     ones and normalises them itself. Raises NotApplicable where ONNX Runtime is not installed, Rejected where
     it cannot quantise the network.
     """
-    try:
-        with required("ONNX Runtime's form"):
-            import onnx
-            from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-            from onnxruntime.quantization.shape_inference import quant_pre_process
-    except SlimcvError as error:
-        raise NotApplicable(error.message, error.hint) from error
+    with required("ONNX Runtime's form", raising=NotApplicable):
+        import onnx
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
 
     planes = {key: value for key, value in variant.details.items() if key != "input_format"}
     source = runtimes.write(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slimcv import runtimes
-from slimcv.errors import NotApplicable, Rejected, SlimcvError
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.quantization.compressor import quiet
 from slimcv.runtimes import openvino as openvino_runtime
 from slimcv.runtimes.libraries import required
@@ -27,14 +27,11 @@ def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path, *, r
     all weights keep to half of it, without none does; NNCF by itself does so to the first layer. Raises
     NotApplicable where NNCF or OpenVINO is not installed, Rejected where it cannot quantise the network.
     """
-    try:
-        with quiet(), required("NNCF's form"):
+    with required("NNCF's form", raising=NotApplicable):
+        with quiet():
             import nncf
             from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
-        with required("NNCF's form"):
-            openvino = openvino_runtime.import_library()
-    except SlimcvError as error:
-        raise NotApplicable(error.message, error.hint) from error
+        openvino = openvino_runtime.import_library()
     source = runtimes.write(replace(variant, artifacts={}), "openvino", folder, name="float")
     path = folder / "model.xml"
     samples = [np.ascontiguousarray(picture[np.newaxis]) for picture in pictures]

@@ -18,11 +18,11 @@ _PACKAGES = {
 
 
 @contextlib.contextmanager
-def required(what: str) -> Iterator[None]:
+def required(what: str, *, raising: type[SlimcvError] = SlimcvError) -> Iterator[None]:
     """Within it a library that is not installed, or does not import, is an error that a user can mend.
 
-    `what` needs the library. Raises SlimcvError; an import that fails in any other module is a bug and stays
-    one.
+    `what` needs the library. Raises SlimcvError, or `raising`; an import that fails in any other module is a
+    bug and stays one.
     """
     try:
         yield
@@ -33,4 +33,4 @@ def required(what: str) -> Iterator[None]:
         missing = isinstance(error, ModuleNotFoundError) and error.name == library
         reason = "is not installed" if missing else f"cannot be imported: {str(error).splitlines()[0]}"
         whose = library if library == what else f"{what} needs {library}, which"
-        raise SlimcvError(f"{whose} {reason}", f"pip install '{_PACKAGES[library]}'") from error
+        raise raising(f"{whose} {reason}", f"pip install '{_PACKAGES[library]}'") from error

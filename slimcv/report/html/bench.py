@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimcv.report import figures
-from slimcv.report.bench import ONE_CALL, against_the_first, rate
+from slimcv.report.bench import ONE_CALL, against_the_first, rate, ratio_of
 from slimcv.report.charts.plane import Point
 from slimcv.report.html import accuracy
 from slimcv.report.html.ladder import bars
@@ -15,6 +15,10 @@ from slimcv.report.html.run import facts
 from slimcv.report.reading import Finished
 
 _Row = Mapping[str, Any]
+
+
+_TARGET = ("target", "runs in", "threads", "batch")
+"""What a row of either table begins with."""
 
 
 def page(found: Finished) -> Page:
@@ -37,7 +41,7 @@ def page(found: Finished) -> Page:
 
 
 def _tiles(timed: list[_Row]) -> tuple[Tile, ...]:
-    known = [(ratio, row) for row in timed[1:] if (ratio := _ratio(row))]
+    known = [(ratio, row) for row in timed[1:] if (ratio := ratio_of(row))]
     if not known:
         return ()
     ratio, best = max(known, key=lambda each: float(each[0]["value"]))
@@ -56,7 +60,7 @@ def _speeds(rows: list[_Row]) -> Table:
     )  # fmt: skip
     lines = []
     for row in rows:
-        ratio = _ratio(row)
+        ratio = ratio_of(row)
         speed, spread, rates = row["throughput_ips"], row["spread"], row.get("throughput_spread")
         lines.append(
             (
@@ -95,9 +99,6 @@ def _costs(rows: list[_Row]) -> Table:
     return Table(caption, headings, lines, frozenset({0, 1, len(headings) - 1}))
 
 
-_TARGET = ("target", "runs in", "threads", "batch")
-
-
 def _target(row: _Row) -> tuple[Cell, ...]:
     return (
         Cell(row["name"]),
@@ -120,12 +121,6 @@ def _speed(timed: list[_Row]) -> list[Block]:
 
 def _p50(row: _Row) -> str:
     return figures.milliseconds(row["p50_ms"], spread=row["spread"])
-
-
-def _ratio(row: _Row) -> Mapping[str, Any] | None:
-    """Of images a second in throughput mode, else of latencies."""
-    found: Mapping[str, Any] | None = row.get("throughput_ratio") or row["ratio"]
-    return found
 
 
 def _paired(found: Mapping[str, Any] | None) -> Cell:
