@@ -185,7 +185,7 @@ def _judge_answers(heat: Heat, name: str, variant: Variant, questions: _Question
         precision=timing.precision,
         tolerance=TOLERANCE,
     )
-    reason = parity.objection(found, tolerance=TOLERANCE, int8=variant.precision == "int8")
+    reason = parity.objection(found, int8=variant.precision == "int8")
     if reason is not None:
         heat.problems[name] = f"answers otherwise than the network: {reason}"
 

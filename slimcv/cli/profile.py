@@ -132,7 +132,9 @@ def profile(
     if settings is None:
         from slimcv import profile as profiling
 
-        found = profiling.profile(variant, threads=threads or available(), name=model, runtime=runtime)
+        found = profiling.profile(
+            variant, threads=threads or available(), name=model, allocators=True, runtime=runtime
+        )
         write_html(html, found.as_json(), command="profile")
         if roofline is not None:
             _draw(found.as_json(), roofline)
@@ -190,9 +192,7 @@ def _difference(
     from slimcv.report.difference import render_difference
 
     first, second = (
-        profiling.profile(
-            load(model), threads=threads, name=model, runtime=runtime, allocators=False, extras=False
-        ).as_json()
+        profiling.profile(load(model), threads=threads, name=model, runtime=runtime, extras=False).as_json()
         for model in models
     )
     found = difference(first, second).as_json()

@@ -120,11 +120,13 @@ def _add(steps: _Steps, name: str, *, epochs: int, compiler: bool, bf16: bool) -
         steps.surgery.append({"depthwise_separable": {"rank": 1, "min_channels": 1, "absorb_norms": False}})
     elif name == "compile" and compiler:
         steps.compiles = True
-        steps.training["compile"] = True
+        steps.training["compile"] = "auto"
     elif name == "compile":
         notes.append(NO_COMPILER)
     elif name == "amp":
         steps.precision = steps.training["precision"] = "bf16"
+        if emulated and "compile" in steps.training:
+            steps.training["compile"] = True  # Emulated steps take too long to be tried both ways.
     elif name == "fuse":
         steps.folds = True
         steps.training |= {"steps_per_call": STEPS_PER_CALL, "fused_optimizer": True}
@@ -147,5 +149,5 @@ def _add(steps: _Steps, name: str, *, epochs: int, compiler: bool, bf16: bool) -
     )
     if emulated:
         steps.emulated = True
-        steps.precision = steps.training["precision"] = "fp32"
+        steps.precision, steps.training = "fp32", as_above
     return row

@@ -27,10 +27,12 @@ def tune() -> bool:
     return mallopt is not None and all(mallopt(name, value) == 1 for name, value in _SETTINGS)
 
 
-def tune_or_tell() -> None:
+def tune_or_tell() -> bool:
     """Tune; where that is not possible the log says so."""
-    if not tune():
+    tuned = tune()
+    if not tuned:
         log.warning("%s", UNTUNED)
+    return tuned
 
 
 def tunable() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from slimcv import recipe
 from slimcv.measure import environment, size
@@ -19,7 +19,7 @@ from slimcv.profile.layers import (
     Profile,
     Totals,
 )
-from slimcv.profile.lint import Subject, lint
+from slimcv.profile.lint import Subject, in_order, lint, machine
 from slimcv.profile.prediction import Network, Prediction, predict_all
 from slimcv.profile.roofline import Limits, measured
 from slimcv.profile.timing import time_layers
@@ -51,7 +51,7 @@ def profile(
     threads: int,
     repeats: int = 5,
     name: str = "model",
-    allocators: bool = True,
+    allocators: bool = False,
     runtime: str = "eager",
     limits: Limits | None = None,
     extras: bool = True,
@@ -61,8 +61,8 @@ def profile(
     In eager PyTorch every layer is timed in this process, with the allocator as it is, at least `repeats`
     times and for 0.3 s; the other runtimes count themselves (see slimcv.profile.counters). So is what the
     lint looks at (see slimcv.profile.lint), always in eager PyTorch, some seconds for a large network.
-    `allocators` also times whole calls in a process of their own, with the default and with the tuned
-    allocator (some seconds, and a temporary file as large as the model). `limits` are this machine's, by
+    `allocators` last of all tunes this process's allocator and times whole calls once more, which takes a
+    second and cannot be undone: it is for processes of slimcv's own. `limits` are this machine's, by
     default those in the user's cache, or measured now. Without `extras` there is neither lint nor advice nor
     prediction, which takes some five seconds. `name` is for the report. Raises SlimcvError where the
     runtime does not take the network.
@@ -80,7 +80,6 @@ def profile(
     asked = gathering.loads(layers, needs, limits, ran, precision=precision)
     layers = gathering.against_limits(layers, asked, limits)
     weight_bytes = gathering.weight_bytes(model)
-    whole = compare_allocators(variant, threads=threads) if allocators else None
     totals = Totals(
         parameters=size.parameters(model),
         buffers=size.buffers(model),
@@ -93,8 +92,6 @@ def profile(
         between_layers=timed.between_layers if ran is None else 0.0,
         repeats=timed.repeats if ran is None else ran.calls,
         threads=threads,
-        default_allocator_ms=whole.default_ms if whole else None,
-        tuned_allocator_ms=whole.tuned_ms if whole else None,
         peak_rss_bytes=None if timed.call_rss_bytes is None else timed.call_rss_bytes + weight_bytes,
         runtime=runtime,
         precision=precision,
@@ -111,6 +108,13 @@ def profile(
     )
     by_node = {layer.node: layer for layer in layers if layer.node}
     network = Network(variant, by_node, timed.shapes, runtime, weight_bytes)
+    checks = lint(Subject(model, picture, eager, timed.shapes, threads, limits)) if extras else []
+    predictions = _predictions(network, threads) if extras else ()
+    if allocators:
+        whole = compare_allocators(model, picture, default_ms=timed.whole_ms, threads=threads)
+        if whole is not None:
+            totals = replace(totals, default_allocator_ms=whole.default_ms, tuned_allocator_ms=whole.tuned_ms)
+            checks += [machine.allocator(whole)] if extras else []
     return Profile(
         model={
             "name": name,
@@ -122,10 +126,10 @@ def profile(
         totals=totals,
         by_kind=gather(layers, asked, limits),
         advice=advise(findings) if extras else (),
-        lint=lint(Subject(model, picture, eager, timed.shapes, threads, whole, limits)) if extras else (),
+        lint=in_order(checks),
         by_block=gather_blocks(layers, asked, limits),
         limits=asdict(limits),
-        predictions=tuple(one.as_json() for one in _predictions(network, threads)) if extras else (),
+        predictions=tuple(one.as_json() for one in predictions),
     )
 
 

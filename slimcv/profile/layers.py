@@ -100,8 +100,8 @@ class Totals:
     `layers_ms` is the sum over the layers, `call_ms` a whole call in the same process, `between_layers` the
     fraction (0 to 1) of a call spent outside the layers, a median over pairs of runs. `peak_rss_bytes` is the
     weights and what a call adds to the resident memory of the process, None where the system does not tell.
-    `default_allocator_ms` and `tuned_allocator_ms` are whole calls in a process of their own, one after the
-    other, in eager PyTorch; None where they were not asked for. `mapped_share` is the fraction (0 to 1) of
+    `default_allocator_ms` and `tuned_allocator_ms` are whole calls in the same process, first and
+    last, in eager PyTorch; None where they were not asked for. `mapped_share` is the fraction (0 to 1) of
     the time that a runtime counted and that belongs to a layer of the network.
     """
 

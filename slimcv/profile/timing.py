@@ -99,13 +99,13 @@ def time_layers(model: fx.GraphModule, batch: Tensor, *, threads: int, repeats: 
         ledger = _Ledger(model)
         ledger.run(batch)
         for _ in range(_WARM_UPS):
-            whole = _call(model, batch)
+            whole = call_ms(model, batch)
         call_rss_bytes = _memory_of_a_call(model, batch)
         wanted = min(_MOST_REPEATS, max(repeats, round(1000 * _LEAST_SECONDS / max(whole, 0.001))))
         calls: list[float] = []
         rounds: list[dict[str, float]] = []
         for _ in range(wanted):
-            calls.append(_call(model, batch))
+            calls.append(call_ms(model, batch))
             stopwatch = _Stopwatch(model)
             stopwatch.run(batch)
             rounds.append(stopwatch.milliseconds)
@@ -131,7 +131,8 @@ def _memory_of_a_call(model: fx.GraphModule, batch: Tensor) -> int | None:
     return max(0, memory.peak() - before)
 
 
-def _call(model: fx.GraphModule, batch: Tensor) -> float:
+def call_ms(model: fx.GraphModule, batch: Tensor) -> float:
+    """Milliseconds of one call on `batch` (n, channels, height, width)."""
     start = perf_counter()
     model(batch)
     return 1000 * (perf_counter() - start)

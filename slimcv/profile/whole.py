@@ -1,19 +1,19 @@
-"""Whole calls in a process of their own: what the allocator alone costs an eager model."""
+"""Whole calls in this process: what the allocator alone costs an eager model."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
-from slimcv import runtimes
-from slimcv.measure.process import Contender, WorkerProcess
-from slimcv.step import Variant
+import torch
+from torch import Tensor, fx
 
-_CALLS = 10
+from slimcv.measure import allocator
+from slimcv.profile.timing import call_ms, threads_set
+
+_WARM_UPS, _CALLS, _FEWEST = 3, 20, 5
 _SECONDS = 0.8
-"""What each allocator's calls may take together, if three of them take no longer."""
+"""What the calls may take together, if the fewest take no longer."""
 
 
 @dataclass(frozen=True)
@@ -24,25 +24,17 @@ class Whole:
     tuned_ms: float
 
 
-def compare_allocators(variant: Variant, *, threads: int) -> Whole:
-    """Time whole eager calls on one picture, first with the default and then with the tuned allocator.
+def compare_allocators(
+    model: fx.GraphModule, picture: Tensor, *, default_ms: float, threads: int
+) -> Whole | None:
+    """Tune the allocator, which cannot be undone, and time whole eager calls on one picture.
 
-    One process does both, because a large network takes seconds to load.
+    `default_ms` is what a call took before anything else was measured: later on a heap with room from what
+    has been freed hides what the allocator costs. None, told in the log, where it cannot be tuned.
     """
-    with tempfile.TemporaryDirectory(prefix="slimcv-") as folder:
-        path = Path(folder) / "model.pt2"
-        contender = Contender(path, "eager", threads, variant.input, "default")
-        with WorkerProcess("the model in PyTorch", contender) as worker:
-            worker.post_start()
-            runtimes.write(variant, "eager", path.parent, name=path.stem)
-            worker.post_load(seed=0)
-            worker.answers()
-            default_ms = _call_ms(worker)
-            worker.ask("start", runtime="eager", threads=threads, allocator="tuned")
-            return Whole(default_ms, _call_ms(worker))
-
-
-def _call_ms(worker: WorkerProcess) -> float:
-    warm = worker.ask("warm", batch=1, calls=3, seconds=0.2)
-    calls = max(3, min(_CALLS, int(1000 * _SECONDS / warm["call_ms"])))
-    return float(median(worker.ask("time", batch=1, calls=calls, discard=0)["ms"]))
+    if not allocator.tune_or_tell():
+        return None
+    with threads_set(threads), torch.inference_mode():
+        warm = [call_ms(model, picture) for _ in range(_WARM_UPS)]
+        calls = max(_FEWEST, min(_CALLS, int(1000 * _SECONDS / warm[-1])))
+        return Whole(default_ms, median(call_ms(model, picture) for _ in range(calls)))

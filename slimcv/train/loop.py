@@ -23,7 +23,7 @@ from slimcv.step import Context, InputSpec, Variant
 from slimcv.train import planning, sizing, teacher
 from slimcv.train import state as states
 from slimcv.train.average import restore, without_denormals
-from slimcv.train.compiled import compiled
+from slimcv.train.compiled import compiled, share_of_eager
 from slimcv.train.descent import Descent, Forward
 from slimcv.train.feed import Feed
 from slimcv.train.planning import Plan
@@ -89,9 +89,10 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
             forward, begun = None, time.perf_counter()
             compiling = saved.values["compile_seconds"] if saved else 0.0
             if not done:
-                forward = compiled_if_asked(
-                    model, variant.input, feed, plan.settings, plan.precision, remarks
-                )
+                asked = plan.settings
+                if saved is not None:  # What was measured then is not measured again.
+                    asked = asked.model_copy(update={"compile": saved.values["compiled"]})
+                forward = compiled_if_asked(model, variant.input, feed, asked, plan.precision, remarks)
             if forward is not None:
                 compiling += time.perf_counter() - begun
             descent = Descent(
@@ -221,14 +222,23 @@ def compiled_if_asked(
     precision: Precision,
     remarks: Remarks,
 ) -> Forward | None:
-    """The network compiled, None where that is not asked for or not possible."""
+    """The network compiled, None where that is not asked for, not possible or, for `auto`, no gain."""
     if not settings.compile:
         return None
     try:
-        return compiled(model, input, sizes=feed.sizes, settings=settings, precision=precision)
+        forward = compiled(model, input, sizes=feed.sizes, settings=settings, precision=precision)
     except SlimcvError as error:
         remarks.add(f"trained without torch.compile: {error.message}")
         return None
+    if settings.compile == "auto":
+        size = feed.sizes[-1]
+        share = share_of_eager(model, forward, input, size=size, settings=settings, precision=precision)
+        if share >= 1:
+            remarks.add(
+                f"trained without torch.compile, with which a step takes {share:.2f}× as long (measured)"
+            )
+            return None
+    return forward
 
 
 def _key(variant: Variant, context: Context, settings: FinetuneSettings) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from slimcv.measure import environment
@@ -17,6 +19,8 @@ from slimcv.train.settings import FinetuneSettings
 
 Precision = Literal["fp32", "bf16"]
 TIMED_STEPS = 3
+MOST_SECONDS = 10.0
+"""After so much time no further step is timed."""
 
 log = logging.getLogger("slimcv")
 
@@ -37,15 +41,26 @@ def choose(model: GraphModule, batch: Batch, settings: FinetuneSettings) -> Prec
 
 
 def step_seconds(
-    model: GraphModule, batch: Batch, settings: FinetuneSettings, *, precision: Precision
+    model: GraphModule,
+    batch: Batch,
+    settings: FinetuneSettings,
+    *,
+    precision: Precision,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """The fastest of a few gradients of `model`, after one that does not count. Changes its BatchNorms."""
+    """The fastest of a few gradients of `model`, after one that does not count. Changes its BatchNorms.
+
+    `forward` computes what the model does, compiled for instance; by default it is the model itself.
+    """
     capture.set_training(model, True)
-    fastest = float("inf")
+    call = model if forward is None else forward
+    fastest, first = float("inf"), time.perf_counter()
     for number in range(1 + TIMED_STEPS):
         begun = time.perf_counter()
+        if number > 1 and begun - first > MOST_SECONDS:
+            break
         with autocast(precision):
-            logits = model(batch.pictures)
+            logits = call(batch.pictures)
         torch.autograd.backward(objective.loss(logits, batch.labels, batch.taught, settings))
         model.zero_grad(set_to_none=True)
         if number:

@@ -132,8 +132,10 @@ class FinetuneSettings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto takes bf16 where the CPU has it and it was measured to be faster"
     )
-    compile: bool = Field(
-        False, description="compile the network for training; where that fails it is trained as it is"
+    compile: bool | Literal["auto"] = Field(
+        False,
+        description="compile the network for training; where that fails it is trained as it is; "
+        "auto also where steps were measured to be slower compiled",
     )
     teacher: Literal["auto", "cached", "live"] = Field(
         "auto",

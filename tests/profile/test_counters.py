@@ -103,7 +103,7 @@ def test_a_runtime_that_counts_nothing_is_refused(gated):
 
 
 def test_a_profile_in_a_runtime_says_where_its_times_are_from(gated, limits):
-    found = profile(gated, threads=1, allocators=False, runtime="openvino", limits=limits, extras=False)
+    found = profile(gated, threads=1, runtime="openvino", limits=limits, extras=False)
     assert (found.totals.runtime, found.totals.mapped_share) == ("openvino", 1.0)
     text = render(found, "markdown")
     assert "OpenVINO" in text

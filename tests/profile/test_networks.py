@@ -115,7 +115,7 @@ def flops(variant):
 @pytest.mark.parametrize("runtime", ["eager", "openvino", "onnxruntime"])
 def test_every_layer_has_a_place_and_all_forms_can_be_drawn(variant, runtime, limits):
     extras = runtime == "eager"
-    found = profile(variant, threads=1, allocators=False, limits=limits, runtime=runtime, extras=extras)
+    found = profile(variant, threads=1, limits=limits, runtime=runtime, extras=extras)
     assert sum(layer.macs for layer in found.layers) == found.totals.macs > 0
     assert sum(layer.parameters for layer in found.layers) == found.totals.parameters > 0
     assert sum(layer.share for layer in found.layers) == pytest.approx(1)
@@ -137,12 +137,12 @@ def test_every_layer_has_a_place_and_all_forms_can_be_drawn(variant, runtime, li
 @pytest.mark.parametrize("network", ["transposed", "twice"])
 def test_products_are_those_that_torch_counts(network, limits):
     variant = captured(NETWORKS[network])
-    found = profile(variant, threads=1, allocators=False, limits=limits, extras=False)
+    found = profile(variant, threads=1, limits=limits, extras=False)
     assert 2 * found.totals.macs == flops(variant)
 
 
 def test_the_products_of_attention_are_counted(limits):
-    found = profile(captured(Attending), threads=1, allocators=False, limits=limits, extras=False)
+    found = profile(captured(Attending), threads=1, limits=limits, extras=False)
     tokens, width = 4, 16
     linear = tokens * (4 * width * width + 2 * width * 2 * width) + width * 5
     assert found.totals.macs == tokens * 3 * 64 * width + linear + 2 * tokens * tokens * width
@@ -150,7 +150,7 @@ def test_the_products_of_attention_are_counted(limits):
 
 
 def test_integers_are_told_from_floats(int8, limits):
-    found = profile(int8, threads=1, allocators=False, limits=limits)
+    found = profile(int8, threads=1, limits=limits)
     assert found.totals.parameters == 3 * 16 * 9 + 16 * 16 * 9 + 16 * 2 + 16 + 16 + 2
     assert {one.step for one in found.advice} <= {"export_openvino", "export_onnx"}
     problems = {one["step"]: one["problem"] for one in found.predictions}
@@ -158,7 +158,7 @@ def test_integers_are_told_from_floats(int8, limits):
 
 
 def test_a_transposed_convolution_is_no_dense_one(limits):
-    found = profile(captured(Transposed), threads=1, allocators=False, limits=limits)
+    found = profile(captured(Transposed), threads=1, limits=limits)
     kinds = {layer.name: layer.kind for layer in found.layers}
     assert kinds["up"] == "transposed convolution"
     named = [one.text for one in found.advice if one.step == "depthwise_separable"]
@@ -167,7 +167,7 @@ def test_a_transposed_convolution_is_no_dense_one(limits):
 
 def test_weights_that_are_used_twice_are_stored_once(limits):
     variant = captured(Twice)
-    found = profile(variant, threads=1, allocators=False, limits=limits, extras=False)
+    found = profile(variant, threads=1, limits=limits, extras=False)
     stored = 3 * 8 + 8 * 8 * 9 + 8 * 5
     again = [layer for layer in found.layers if layer.name == "again"]
     assert [layer.parameters for layer in again] == [8 * 8 * 9 + 8, 0]

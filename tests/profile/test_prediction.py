@@ -45,9 +45,7 @@ def network_of(variant, runtime="openvino"):
         layer.node: dataclasses.replace(
             layer, ms=pieces[layer.node].macs / 1e6 if layer.node in pieces else 0.1
         )
-        for layer in profile(
-            variant, threads=1, repeats=1, allocators=False, limits=LIMITS, extras=False
-        ).layers
+        for layer in profile(variant, threads=1, repeats=1, limits=LIMITS, extras=False).layers
     }
     whole = sum(parameter.numel() for parameter in variant.model.parameters())
     return Network(variant, layers, shapes, runtime, 4 * whole)

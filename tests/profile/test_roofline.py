@@ -99,7 +99,7 @@ def test_limits_that_cannot_be_read_are_measured_anew(tmp_path, monkeypatch):
 
 
 def test_every_layer_that_multiplies_has_a_rate_and_a_place_under_the_roof(gated, limits):
-    found = profile(gated, threads=1, allocators=False, limits=limits, extras=False)
+    found = profile(gated, threads=1, limits=limits, extras=False)
     for layer in found.layers:
         assert (layer.gflops is not None) == (layer.macs > 0)
     stem = found.layers[0]
@@ -109,7 +109,7 @@ def test_every_layer_that_multiplies_has_a_rate_and_a_place_under_the_roof(gated
 
 
 def test_the_picture_is_well_formed_has_every_layer_and_leaves_names_as_text(gated, limits):
-    values = profile(gated, threads=1, allocators=False, limits=limits, extras=False).as_json()
+    values = profile(gated, threads=1, limits=limits, extras=False).as_json()
     values["layers"][0]["name"] = "<script>&"
     root = ElementTree.fromstring(roofline(values))
     space = "{http://www.w3.org/2000/svg}"
@@ -122,7 +122,7 @@ def test_the_picture_is_well_formed_has_every_layer_and_leaves_names_as_text(gat
 
 
 def test_a_block_stands_under_the_roof_with_all_that_its_layers_ask_for(gated, limits):
-    found = profile(gated, threads=1, allocators=False, limits=limits, extras=False)
+    found = profile(gated, threads=1, limits=limits, extras=False)
     block = next(group for group in found.by_block if group.kind == "blocks.0")
     members = [layer for layer in found.layers if layer.block == "blocks.0"]
     assert block.activation_bytes == sum(layer.activation_bytes for layer in members)
@@ -154,7 +154,7 @@ def test_maps_between_merged_layers_are_not_moved_though_their_products_are_made
 
 
 def test_every_form_tells_what_layers_and_blocks_move_and_reach(gated, limits):
-    values = profile(gated, threads=1, allocators=False, limits=limits, extras=False).as_json()
+    values = profile(gated, threads=1, limits=limits, extras=False).as_json()
     block = next(group for group in values["by_block"] if group["kind"] == "blocks.0")
     stem = values["layers"][0]
     for format in ("text", "markdown"):

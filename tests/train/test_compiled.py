@@ -8,7 +8,7 @@ from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.step import InputSpec
 from slimcv.train.average import snapshot
-from slimcv.train.compiled import compiled
+from slimcv.train.compiled import compiled, share_of_eager
 from slimcv.train.descent import Descent
 from slimcv.train.feed import Batch
 from slimcv.train.settings import FinetuneSettings
@@ -50,6 +50,15 @@ def test_it_trains_like_the_network_itself_which_can_be_exported_afterwards():
     program = capture.exported(model, INPUT)
     pictures = given.pictures.contiguous()
     torch.testing.assert_close(program.module()(pictures), model(pictures), rtol=1e-4, atol=1e-5)
+
+
+def test_timing_both_ways_leaves_the_network_as_it_is():
+    model = network()
+    before = snapshot(model)
+    forward = compiled(model, INPUT, sizes=(4,), settings=SETTINGS, precision="fp32")
+    assert share_of_eager(model, forward, INPUT, size=4, settings=SETTINGS, precision="fp32") > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_without_a_compiler_there_is_a_reason(monkeypatch):

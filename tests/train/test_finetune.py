@@ -478,6 +478,13 @@ def test_where_compiling_fails_it_is_trained_as_it_is_and_said(tmp_path, picture
     assert remark.startswith("trained without torch.compile: ")
 
 
+def test_it_is_trained_compiled_or_not_as_was_measured_and_said(tmp_path, pictures):
+    result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=1, compile="auto"))
+    slower = [line for line in result.remarks if line.startswith("trained without torch.compile")]
+    assert result.compiled == (not slower)
+    assert result.compiled == (result.compile_seconds > 0)
+
+
 def test_no_memory_left_in_the_middle_is_an_error_with_a_hint(tmp_path, pictures, monkeypatch):
     real, calls = Descent.step, itertools.count(1)
 

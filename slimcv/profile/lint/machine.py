@@ -14,6 +14,7 @@ from slimcv.profile.contest import Contest, Way, contest
 from slimcv.profile.layers import Check
 from slimcv.profile.lint.subject import SECONDS, WORTH_SAYING, Subject, many
 from slimcv.profile.timing import threads_set
+from slimcv.profile.whole import Whole
 from slimcv.report import figures
 from slimcv.runtimes import inductor
 
@@ -55,21 +56,18 @@ def _running(asked: int, allowed: int, quota: float | None) -> str:
     return f"PyTorch uses {many(asked, 'thread')}, {limit}"
 
 
-def allocator(subject: Subject) -> Iterator[Check]:
+def allocator(whole: Whole) -> Check:
     """Whole eager calls with glibc's malloc as it is, and once it gives nothing back to the kernel."""
-    if subject.whole is None:
-        return
-    default, tuned = subject.whole.default_ms, subject.whole.tuned_ms
+    default, tuned = whole.default_ms, whole.tuned_ms
     text = (
         f"a call takes {figures.milliseconds(default)} with the C library's allocator as it is, "
         f"{figures.milliseconds(tuned)} once it keeps freed memory"
     )
     if default < WORTH_SAYING * tuned:
-        yield Check("allocator", "fine", text, None, default, tuned)
-        return
+        return Check("allocator", "fine", text, None, default, tuned)
     gain = figures.significant(default / tuned, 2)
     fix = f"slimcv.measure.allocator.tune() at the start of the program: {gain}× from that alone"
-    yield Check("allocator", "fault", text, fix, default, tuned)
+    return Check("allocator", "fault", text, fix, default, tuned)
 
 
 def int8(subject: Subject, *, native: bool) -> Iterator[Check]:

@@ -10,7 +10,6 @@ from torch import Tensor, fx, nn
 
 from slimcv.profile.layers import Layer
 from slimcv.profile.roofline.limits import Limits
-from slimcv.profile.whole import Whole
 
 SECONDS = 0.4
 """What a rule may spend on its rounds, if three of them take no longer."""
@@ -23,8 +22,8 @@ WORTH_SAYING = 1.1
 class Subject:
     """The network in eval mode, its layers as timed, and one picture for it.
 
-    `shapes` are those of the graph's tensors by node name; `whole` compares the allocators, None where that
-    was not asked for; `limits` are this machine's, None where they are not known.
+    `shapes` are those of the graph's tensors by node name; `limits` are this machine's, None where they are
+    not known.
     """
 
     model: fx.GraphModule
@@ -32,7 +31,6 @@ class Subject:
     layers: Sequence[Layer]
     shapes: dict[str, tuple[int, ...]]
     threads: int
-    whole: Whole | None
     limits: Limits | None = None
 
     def run(self) -> Tensor:
