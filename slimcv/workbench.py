@@ -309,8 +309,9 @@ class Workbench:
         figures = self.instruments.figures(candidate, file, timing=timings[CANDIDATE], runtime=runtime)
         if exported and entry.step.quantizes:
             figures = replace(figures, int8_mac_share=None)  # Of a file that is not the variant's own graph.
-        elif exported:
+        elif exported and not parity.left_to_the_gate(candidate.variant, runtime):
             return Verdict(True, "outputs agree"), figures, figures_before
+        needs_gain = needs_gain and (not exported or entry.step.quantizes)
         gained = not needs_gain or self.instruments.gained(timings, file_before, file)
         speed = judge_speed(entry.step, timings, gained=gained)
         if not speed.accepted:

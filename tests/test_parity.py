@@ -127,6 +127,18 @@ def test_kernels_may_add_as_much_to_an_int8_network_as_its_integers_did():
     assert "allowed 0.05" in reason(moved(variant(), 0.4, finetune_int8={}))
 
 
+def test_where_kernels_moved_an_int8_network_by_more_than_usual_its_gate_is_to_judge():
+    def left(made, by):
+        made = replace(made, details={"openvino": {"relative_error": by}})
+        return parity.left_to_the_gate(made, "openvino")
+
+    int8 = replace(variant(), precision="int8")
+    assert left(int8, 0.2)
+    assert not left(int8, 0.04)
+    assert not left(variant(), 0.2)
+    assert not parity.left_to_the_gate(int8, "onnxruntime")
+
+
 @pytest.mark.parametrize("runtime", runtimes.EXACT)
 def test_a_file_of_another_graph_is_rejected_however_much_the_integers_moved(tmp_path, runtime):
     path = runtimes.write(variant(seed=0), runtime, tmp_path)
