@@ -64,7 +64,7 @@ def profile(
     `allocators` last of all tunes this process's allocator and times whole calls once more, which takes a
     second and cannot be undone: it is for processes of slimcv's own. `limits` are this machine's, by
     default those in the user's cache, or measured now. Without `extras` there is neither lint nor advice nor
-    prediction, which takes some five seconds. `name` is for the report. Raises SlimcvError where the
+    prediction, which takes some four seconds. `name` is for the report. Raises SlimcvError where the
     runtime does not take the network.
     """
     model = variant.model

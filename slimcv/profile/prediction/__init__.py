@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SECONDS", "Bench", "Network", "Prediction", "predict", "predict_all"]
 
-SECONDS = 5.0
+SECONDS = 4.0
 """What predicting all steps may take; layers are timed the slowest first, so that the last matter least."""
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.33, 3.0
