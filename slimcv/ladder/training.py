@@ -31,7 +31,7 @@ ORIGINAL = "checkpoints/000-original.pt2"
 READING_STEPS = 4
 """Steps of an epoch that is only read; the second of two such epochs counts, when all is warm."""
 
-READING_SECONDS = 600.0
+READING_SECONDS = 300.0
 """A reading ends after that time, for bfloat16 that has to be emulated."""
 
 
