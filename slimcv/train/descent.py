@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from slimcv.train import objective
 from slimcv.train.average import RunningAverage, restore
 from slimcv.train.kept import Kept
-from slimcv.train.optimizer import adamw, load_moments
+from slimcv.train.optimizer import adamw, by_name, load_moments
 from slimcv.train.precision import Precision, autocast
 from slimcv.train.processes.group import ALONE, Processes
 from slimcv.train.settings import FinetuneSettings
@@ -48,8 +48,9 @@ class Descent:
         from accelerate import Accelerator
 
         self._model, self._processes = model, processes
-        self._statistics = [value for name, value in model.named_buffers() if name.endswith(STATISTICS)]
-        self.parameters = list(model.parameters())
+        statistics = {name: value for name, value in model.named_buffers() if name.endswith(STATISTICS)}
+        self._statistics = [statistics[name] for name in sorted(statistics)]
+        self.parameters = [*by_name(model).values()]
         self.peak_lr = settings.peak_lr(sum(parameter.numel() for parameter in self.parameters))
         fused, decay = settings.fused_optimizer, settings.weight_decay
         self.optimizer = adamw(self.parameters, self.peak_lr, decay, fused=fused)

@@ -37,7 +37,7 @@ from slimcv.train.settings import FinetuneSettings
 from slimcv.train.state import Keeper, State
 from slimcv.train.training import OUT_OF_TIME, DivergedError, Training
 
-STATES = "2"
+STATES = "3"
 """What is kept of an unfinished training: to be raised where an older state cannot be gone on with."""
 
 log = logging.getLogger("slimcv")

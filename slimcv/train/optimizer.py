@@ -8,6 +8,18 @@ from torch import Tensor
 from slimcv.train.state import State
 
 
+def by_name(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters in the order of their names, those with several under the first one.
+
+    The order of modules says nothing: surgery puts new ones elsewhere than where a checkpoint has them. What
+    is kept or added up by position has to be the same after both.
+    """
+    found: dict[int, tuple[str, torch.nn.Parameter]] = {}
+    for name, parameter in sorted(model.named_parameters(remove_duplicate=False), key=lambda item: item[0]):
+        found.setdefault(id(parameter), (name, parameter))
+    return dict(found.values())
+
+
 def adamw(
     parameters: list[torch.nn.Parameter], rate: float, decay: float, *, fused: bool = True
 ) -> torch.optim.AdamW:

@@ -127,9 +127,9 @@ def answered(context: Context, split: Split, *, views: tuple[int, ...]) -> bool:
 
 
 def fingerprint(model: GraphModule) -> str:
-    """A SHA-256 of the computation and of every parameter and buffer."""
+    """A SHA-256 of the computation and of every parameter and buffer, in whatever order modules stand."""
     digest = hashlib.sha256(model.code.encode())
-    for name, value in model.state_dict().items():
+    for name, value in sorted(model.state_dict().items()):
         digest.update(f"\0{name} {tuple(value.shape)} {value.dtype}\0".encode())
         digest.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

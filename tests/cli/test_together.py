@@ -18,6 +18,7 @@ description: train
 objective: size
 gate: {max_drop: 100}
 steps:
+  - depthwise_separable: {min_channels: 1}
   - finetune: {epochs: 2, batch: 8, precision: fp32}
     gate: {max_drop: 100}
 """
@@ -55,7 +56,8 @@ def place(tmp_path):
                 pixels[:, :, 1 - label] += 60
                 Image.fromarray(pixels).save(folder / f"{number:02}.png")
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    body = (nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.BatchNorm2d(64), nn.ReLU())
+    net = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2))
     torch.save(net, tmp_path / "model.pt")
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "witness").mkdir()
@@ -96,6 +98,7 @@ def test_accelerate_launch_just_works_and_rank_0_alone_writes(place):
     assert code == 0, complained
     assert "2 processes on 1 machine" in complained
     steps = {step["name"]: step for step in json.loads(said)["steps"]}
+    assert steps["depthwise_separable"]["outcome"] == "accepted", steps["depthwise_separable"]["reason"]
     assert steps["finetune"]["details"]["variant"]["finetune"]["processes"] == 2
     assert json.loads(said) == json.loads((place / "out" / "report.json").read_text("utf-8"))
     first, second = written(place)

@@ -16,16 +16,19 @@ from torch import nn
 from slimcv import data as datasets
 from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.measure import allocator
-from slimcv.models import capture
+from slimcv.models import capture, checkpoint
 from slimcv.step import Context, InputSpec, Variant
+from slimcv.steps.depthwise_separable import DepthwiseSeparable
 from slimcv.train import finetune
 from slimcv.train import loop as looping
 from slimcv.train import state as states
 from slimcv.train.descent import Descent
 from slimcv.train.feed import Batch
+from slimcv.train.optimizer import by_name
 from slimcv.train.planning import Plan, TeacherCost
 from slimcv.train.settings import FinetuneSettings
 from slimcv.train.state import State
+from slimcv.train.teacher import fingerprint
 
 INPUT = InputSpec(3, 16, 16)
 LARGE = InputSpec(3, 24, 24)
@@ -483,6 +486,17 @@ def test_it_is_trained_compiled_or_not_as_was_measured_and_said(tmp_path, pictur
     slower = [line for line in result.remarks if line.startswith("trained without torch.compile")]
     assert result.compiled == (not slower)
     assert result.compiled == (result.compile_seconds > 0)
+
+
+def test_what_surgery_made_is_trained_as_the_same_network_once_it_is_read_from_its_checkpoint(tmp_path):
+    made = variant()
+    cut = DepthwiseSeparable(min_channels=1).apply(made, context(tmp_path, None))
+    checkpoint.save(cut, tmp_path / "cut.pt2")
+    again = checkpoint.read(tmp_path / "cut.pt2")
+    orders = [[name for name, _ in one.model.named_parameters()] for one in (cut, again)]
+    assert orders[0] != orders[1], "else this proves nothing"
+    assert [*by_name(cut.model)] == [*by_name(again.model)]
+    assert fingerprint(cut.model) == fingerprint(again.model)
 
 
 def test_no_memory_left_in_the_middle_is_an_error_with_a_hint(tmp_path, pictures, monkeypatch):

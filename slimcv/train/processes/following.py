@@ -23,6 +23,7 @@ from slimcv.train.descent import Descent
 from slimcv.train.evaluation import evaluate
 from slimcv.train.feed import NETWORK, Batch, Feed, augmentation, step_seed
 from slimcv.train.live import Live
+from slimcv.train.optimizer import by_name
 from slimcv.train.processes import agreement
 from slimcv.train.processes.agreement import Opening
 from slimcv.train.processes.group import Group, Order
@@ -125,7 +126,7 @@ class Pupil:
         variant = agreement.unpacked(lesson.tensors["student"].numpy().tobytes())
         self._group, self._data, self._input = group, data, variant.input
         self._model, self._seed = loop.private(variant.model), values["seed"]
-        _refuse_another_order(self._model, values["names"])
+        _refuse_other_parameters(self._model, values["names"])
         self._feed = Feed(
             data.train, self._input, settings, teaching=teaching, seed=self._seed, processes=group
         )
@@ -167,10 +168,10 @@ class Pupil:
         restore(self._model, own)
 
 
-def _refuse_another_order(model: GraphModule, names: list[str]) -> None:
-    """Gradients are added by position, so the parameters must stand in the order that rank 0 has them in."""
-    if [name for name, _ in model.named_parameters()] != names:
+def _refuse_other_parameters(model: GraphModule, names: list[str]) -> None:
+    """Gradients are added by position in the order of names, which must be those that rank 0 has."""
+    if [*by_name(model)] != names:
         raise SlimcvError(
-            "the network came with its parameters in another order than it was sent",
+            "the network came with other parameters than it was sent",
             "report this as a bug of slimcv; the same command trains it in one process",
         )

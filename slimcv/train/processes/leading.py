@@ -12,6 +12,7 @@ from slimcv.errors import SlimcvError
 from slimcv.step import Variant
 from slimcv.train import state as states
 from slimcv.train.live import Live
+from slimcv.train.optimizer import by_name
 from slimcv.train.planning import Plan
 from slimcv.train.processes.agreement import packed
 from slimcv.train.processes.group import LostError, Order, Processes
@@ -63,7 +64,7 @@ def lesson(variant: Variant, plan: Plan, *, seed: int, saved: State | None) -> S
         "seed": seed,
         "shape": list(variant.input.shape),
         "live": teaching.form if isinstance(teaching, Live) else None,
-        "names": [name for name, _ in variant.model.named_parameters()],
+        "names": [*by_name(variant.model)],
         "updates": saved.values["updates"] if saved is not None else 0,
         "pruned": saved.values["pruned"] if saved is not None else 0.0,
     }
