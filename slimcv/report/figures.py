@@ -144,6 +144,12 @@ def probability(value: float) -> str:
     return "< 0.001" if value < 0.001 else significant(value, 2)
 
 
+def p_value(value: float) -> str:
+    """The same in a sentence: `p = 0.034`, `p < 0.001`."""
+    told = probability(value)
+    return f"p {told}" if told.startswith("<") else f"p = {told}"
+
+
 def asked(synthetic: int | None) -> str:
     """What pictures agreement was found on, where they were made for it."""
     return "" if synthetic is None else f"{synthetic} synthetic pictures"

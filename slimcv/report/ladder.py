@@ -230,7 +230,7 @@ def _told(row: _Row) -> tuple[str, str, str]:
     pair = (row["measurement"] or {}).get("paired")
     if pair:
         between = figures.points_between(pair["low"], pair["high"])
-        notes.insert(0, f"top-1 {between} against the first row (p = {figures.probability(pair['p_value'])})")
+        notes.insert(0, f"top-1 {between} against the first row ({figures.p_value(pair['p_value'])})")
     if row["slower"]:
         notes.insert(0, f"slower than the row above: {', '.join(row['slower'])}")
     if row["measurement"] is None:

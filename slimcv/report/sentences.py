@@ -84,7 +84,7 @@ def _paired_words(paired: Mapping[str, Any] | None) -> str:
     return (
         f", 95 % interval {figures.points_between(paired['low'], paired['high'])}; of "
         f"{paired['pictures']:,} pictures {paired['lost']:,} only the original gets right, "
-        f"{paired['gained']:,} only the optimised, p = {figures.probability(paired['p_value'])}"
+        f"{paired['gained']:,} only the optimised, {figures.p_value(paired['p_value'])}"
     )
 
 

@@ -109,6 +109,7 @@ def test_a_factor_and_its_interval_are_rounded_alike(ratio, low, high, words):
 @pytest.mark.parametrize(("value", "words"), [(0.0004, "< 0.001"), (0.0391, "0.039"), (1.0, "1.0")])
 def test_a_p_value_has_two_digits(value, words):
     assert figures.probability(value) == words
+    assert figures.p_value(value) == (f"p {words}" if words.startswith("<") else f"p = {words}")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_how_sure_a_rows_accuracy_is_stands_in_its_notes():
     found = ladder(record(0, "original", p50=2.0, pace=10.0, parameters=1000), sure)
     assert found["rows"][1]["measurement"]["paired"]["lost"] == 9
     between = figures.points_between(pair.low, pair.high)
-    words = f"top-1 {between} against the first row (p = {figures.probability(pair.p_value)})"
+    words = f"top-1 {between} against the first row ({figures.p_value(pair.p_value)})"
     for kind in ("text", "markdown"):
         drawn = " ".join(render_ladder(found, kind).split())
         assert words in drawn

@@ -127,7 +127,7 @@ def _paired(found: Mapping[str, Any] | None) -> Cell:
     if found is None:
         return Cell(figures.NOT_MEASURED)
     bounds = figures.points_between(found["low"], found["high"])
-    told = f"{figures.points(found['difference'])} ({bounds}), p = {figures.probability(found['p_value'])}"
+    told = f"{figures.points(found['difference'])} ({bounds}), {figures.p_value(found['p_value'])}"
     return Cell(told, found["difference"])
 
 
