@@ -19,6 +19,7 @@ POWER = 0.8
 
 _MOST_PICTURES = 10**9
 _HALVINGS = 60
+_MORE = 1.1
 
 
 def p_value(lost: int, gained: int) -> float:
@@ -60,7 +61,8 @@ def pictures_needed(
 
     With the shares lost and gained as they were found (one picture more of each, so that none seen is not
     taken for none at all: Bonett and Price, Statistical Methods in Medical Research 21, 2012), that many
-    pictures decide in four of five cases (Lu and Bean, Statistics in Medicine 14, 1995).
+    pictures decide in four of five cases (Lu and Bean, Statistics in Medicine 14, 1995). That holds for large
+    counts; where few are expected it is raised until those that are expected do decide.
     """
     down, up = (lost + 1) / (pictures + 2), (gained + 1) / (pictures + 2)
     away = up - down - bound
@@ -69,7 +71,20 @@ def pictures_needed(
     variance = down + up - (up - down) ** 2
     if variance * z**2 > _MOST_PICTURES * away**2:
         return None
-    return max(1, math.ceil(variance * (z / away) ** 2))
+    needed = max(1, math.ceil(variance * (z / away) ** 2))
+    while not _decide(down, up, needed, bound=bound, confidence=confidence):
+        needed = math.ceil(_MORE * needed)
+        if needed > _MOST_PICTURES:
+            return None
+    return needed
+
+
+def _decide(down: float, up: float, pictures: int, *, bound: float, confidence: float) -> bool:
+    """Whether so many pictures do, with these shares of them lost and gained."""
+    lost = round(down * pictures)
+    gained = min(round(up * pictures), pictures - lost)
+    low, high = interval(lost, gained, pictures, confidence=confidence)
+    return not low < bound <= high
 
 
 def fewest_pictures(bound: float, *, confidence: float = CONFIDENCE) -> int | None:

@@ -1,4 +1,4 @@
-"""What every test may rely on: torchvision importable beside a CPU torch, no library chatter, one thread."""
+"""What every test may rely on: torchvision beside a CPU torch, no library chatter, one thread, no chance."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "0")
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,10 @@ for _schema in (
     _vision.define(_schema)
 
 torch.set_num_threads(1)
+
+# The same examples in every run, however slow the machine is.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items):

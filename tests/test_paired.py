@@ -136,6 +136,7 @@ def test_no_number_of_pictures_shows_that_nothing_at_all_is_lost():
 
 
 @given(counted(), st.floats(0.0, 0.3, allow_subnormal=False))
+@example(counts=(0, 0, 1132), bound=0.0078125)
 def test_so_many_pictures_with_the_shares_as_found_decide(counts, bound):
     lost, gained, pictures = counts
     needed = paired.pictures_needed(lost, gained, pictures, bound=-bound)
