@@ -7,9 +7,10 @@
 `--row start`: the whole command `slimcv predict` with one picture, cold, and the same with torch imported.
 
 `call`, `pictures` and `start` need the folder that `benchmarks/latency.py --network NAME` left. `winner`
-takes one of six networks with `--model`; those of torchvision have initial weights but for norms and a last
-layer fitted to the scenes, so that what quantisation costs is told by how often the answer stays the same.
-Prints JSON.
+takes one of six networks with `--model`. torchvision's ResNets have initial weights but for norms and a last
+layer fitted to the scenes; initial weights of its separable networks amplify every rounding, so these two are
+trained on the scenes first. The gate of slimcv's run is what the row asks for: no more points lost on val/
+than the fastest by hand loses. Prints JSON.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plain_loop
 import torch
 from reference import (
     REFERENCE,
@@ -155,11 +157,15 @@ def start(folder: Path, network: Network) -> dict[str, Any]:
 
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "leafnet", "scenenet")
-CALIBRATION_IMAGES, FITTING_IMAGES, ASKED_IMAGES = 300, 300, 256
+CALIBRATION_IMAGES, FITTING_IMAGES = 300, 300
 SAMPLES = {1: 100, 32: 20}
 """Calls by batch."""
 LEAST_SPEED = 0.97
 """Of the best by hand, at no more than what that loses."""
+LEAST_DROP = 0.5
+"""Points of slimcv's gate where the best by hand loses less: three of the 600 pictures decide nothing."""
+TRAINED = {"mobilenet_v2": 8, "efficientnet_b0": 8}
+"""Epochs of the plain loop, in batches of 32 at 128 pixels."""
 
 
 def loaded(name: str) -> tuple[Variant, Path]:
@@ -177,15 +183,18 @@ def loaded(name: str) -> tuple[Variant, Path]:
 
 
 def _fitted(name: str, train: data.Split) -> dict[str, torch.Tensor]:
-    """Initial weights, norms that have seen pictures, and a last layer fitted to the scenes.
+    """Initial or trained weights, norms that have seen pictures, and a last layer fitted to the scenes.
 
-    Without these two the answer is the same for every picture, and tells nothing of what quantisation costs.
+    Without these two an untrained network gives every picture the same answer, which tells nothing of what
+    quantisation costs.
     """
     import torchvision
 
     torch.manual_seed(0)
     torch.set_num_threads(available())
     network = getattr(torchvision.models, name)(num_classes=6)
+    if name in TRAINED:
+        plain_loop.train(network, train, InputSpec(3, 128, 128), batch=32, epochs=TRAINED[name])
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches
@@ -265,8 +274,25 @@ def _by_neural_compressor(variant: Variant, pictures: list[np.ndarray], folder: 
 def winner(name: str) -> dict[str, Any]:
     """Latency and images a second in one interleaved run, one thread; answers on val/ through each file."""
     variant, source = loaded(name)
+    dataset = data.load(str(source), input=variant.input)
+    truth = dataset.val.labels
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
+        chosen = np.random.default_rng(0).permutation(len(dataset.train))[:CALIBRATION_IMAGES]
+        pixels = dataset.train.pixels(variant.input.height, variant.input.width, 3)
+        pictures = [
+            np.ascontiguousarray(normalised(pixels[at : at + 1], variant.input)) for at in np.sort(chosen)
+        ]
+        files = by_hand(variant, pictures, folder)
+        in_floats = runtimes.write(variant, "openvino", folder / "float")
+        answers = {
+            title: _answers(path, runtime, variant, dataset)
+            for title, (path, runtime) in {"float": (in_floats, "openvino"), **files}.items()
+        }
+        right = {title: 100 * float(np.mean(given == truth)) for title, given in answers.items()}
+        first = _timed(files, variant, batch=1)
+        fastest = min(first, key=lambda title: first[title].latency.p50)
+        bound = max(LEAST_DROP, right["float"] - right[fastest])
         shipped = slimcv.optimize(
             variant.model,
             recipe="cpu_int8",
@@ -274,47 +300,40 @@ def winner(name: str) -> dict[str, Any]:
             input=str(variant.input),
             threads=1,
             out=folder / "slim",
-            overrides=("gate.max_drop=100",),
+            overrides=(f"gate.max_drop={bound:.2f}",),
         )
         manifest = bundle.read(shipped.folder)
-        dataset = data.load(str(source), input=variant.input)
-        chosen = np.random.default_rng(0).permutation(len(dataset.train))[:CALIBRATION_IMAGES]
-        pixels = dataset.train.pixels(variant.input.height, variant.input.width, 3)
-        pictures = [
-            np.ascontiguousarray(normalised(pixels[at : at + 1], variant.input)) for at in np.sort(chosen)
-        ]
-        files = by_hand(variant, pictures, folder)
-        files = {"slimcv": (shipped.folder / manifest.serve.path, manifest.serve.runtime), **files}
-        contenders = {
-            title: latency.Contender(path, runtime, 1, variant.input)
-            for title, (path, runtime) in files.items()
-        }
-        timings = {
-            batch: latency.interleaved(contenders, samples=samples, batch=batch)
-            for batch, samples in SAMPLES.items()
-        }
-        float_answers = _answers(
-            runtimes.write(variant, "openvino", folder / "float"), "openvino", variant, dataset
-        )
-        kept = {
-            title: 100 * float(np.mean(_answers(path, runtime, variant, dataset) == float_answers))
-            for title, (path, runtime) in files.items()
-        }
+        served = (shipped.folder / manifest.serve.path, manifest.serve.runtime)
+        answers["slimcv"] = _answers(*served, variant, dataset)
+        right["slimcv"] = 100 * float(np.mean(answers["slimcv"] == truth))
+        timings = {batch: _timed({"slimcv": served, **files}, variant, batch=batch) for batch in SAMPLES}
     against = {batch: _against_the_best(found) for batch, found in timings.items()}
+    report = shipped.report
     return {
         "model": name,
-        "served": shipped.report["steps"][-1]["reason"],
-        "steps": [[step["name"], step["outcome"], step["reason"]] for step in shipped.report["steps"]],
-        "bake_off_seconds": shipped.report["steps"][-1]["seconds"],
-        "bake_off": shipped.report["steps"][-1]["details"].get("bake_off"),
-        "same_answer_as_in_float_percent": kept,
+        "max_drop": bound,
+        "served": report["steps"][-1]["reason"],
+        "steps": [[step["name"], step["outcome"], step["reason"]] for step in report["steps"]],
+        "bake_off_seconds": report["steps"][-1]["seconds"],
+        "bake_off": report["steps"][-1]["details"].get("bake_off"),
+        "top1_percent": right,
+        "same_answer_as_in_float_percent": {
+            title: 100 * float(np.mean(given == answers["float"])) for title, given in answers.items()
+        },
         **{f"batch_{batch}": found for batch, found in against.items()},
         "met": {
             f"batch_{batch}": found["times_best_by_hand"]["value"] >= LEAST_SPEED
-            and kept["slimcv"] >= kept[found["best_by_hand"]]
+            and right["slimcv"] >= right[found["best_by_hand"]]
             for batch, found in against.items()
         },
     }
+
+
+def _timed(files: dict[str, tuple[Path, str]], variant: Variant, *, batch: int) -> dict[str, latency.Timing]:
+    contenders = {
+        title: latency.Contender(path, runtime, 1, variant.input) for title, (path, runtime) in files.items()
+    }
+    return latency.interleaved(contenders, samples=SAMPLES[batch], batch=batch)
 
 
 def _against_the_best(timings: dict[str, latency.Timing]) -> dict[str, Any]:
@@ -327,7 +346,7 @@ def _against_the_best(timings: dict[str, latency.Timing]) -> dict[str, Any]:
 
 def _answers(path: Path, runtime: str, variant: Variant, dataset: data.Dataset) -> np.ndarray:
     prepared = runtimes.prepare(path, runtime, threads=available())
-    return accuracy.outputs(prepared, dataset.val, variant.input, limit=ASKED_IMAGES).argmax(axis=1)
+    return accuracy.outputs(prepared, dataset.val, variant.input).argmax(axis=1)
 
 
 def bake_off() -> dict[str, Any]:
