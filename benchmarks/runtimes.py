@@ -10,7 +10,7 @@
 takes one of six networks with `--model`. torchvision's ResNets have initial weights but for norms and a last
 layer fitted to the scenes; initial weights of its separable networks amplify every rounding, so these two are
 trained on the scenes first. The gate of slimcv's run is what the row asks for: no more points lost on val/
-than the fastest by hand loses. Prints JSON.
+than the fastest by hand loses. The run's folder is kept, for `benchmarks/predictions.py`. Prints JSON.
 """
 
 import dataclasses
@@ -299,7 +299,8 @@ def winner(name: str) -> dict[str, Any]:
             data=source,
             input=str(variant.input),
             threads=1,
-            out=folder / "slim",
+            out=RESULTS / "winner" / name,
+            overwrite=True,
             overrides=(f"gate.max_drop={bound:.2f}",),
         )
         manifest = bundle.read(shipped.folder)
