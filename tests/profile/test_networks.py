@@ -13,6 +13,7 @@ from slimcv import recipe
 from slimcv.models import checkpoint
 from slimcv.models.capture import capture
 from slimcv.profile import profile, render
+from slimcv.profile.difference import pairs
 from slimcv.profile.prediction import Bench, Network, predict
 from slimcv.step import Context, InputSpec, Variant
 from slimcv.steps.quantize_int8 import QuantizeInt8
@@ -155,6 +156,27 @@ def test_integers_are_told_from_floats(int8, limits):
     assert {one.step for one in found.advice} <= {"export_openvino", "export_onnx"}
     problems = {one["step"]: one["problem"] for one in found.predictions}
     assert problems["quantize_int8"] == problems["depthwise_separable"] == "the network is INT8 already"
+
+
+def test_a_layer_on_integers_has_the_weights_and_maps_it_had_on_floats(int8, limits):
+    before, after = (profile(one, threads=1, limits=limits, extras=False) for one in (captured(Plain), int8))
+    costs = [
+        {
+            layer.name: (layer.kind, layer.parameters, layer.macs, layer.activation_bytes, layer.weight_bytes)
+            for layer in found.layers
+            if layer.macs
+        }
+        for found in (before, after)
+    ]
+    assert costs[0] == costs[1]
+    assert set(costs[1]) == {"stem", "conv", "head"}
+    rounding = [layer for layer in after.layers if layer.kind == "quantisation"]
+    assert len(rounding) > len(costs[1])
+    assert not any(layer.parameters or layer.weight_bytes for layer in rounding)
+    assert sum(kind.weight_bytes for kind in after.by_kind) == 4 * after.totals.parameters
+    beside = {one.name: one for one in pairs(before.as_json()["layers"], after.as_json()["layers"])}
+    assert [name for name, one in beside.items() if one.before is None] == ["(quantisation)"]
+    assert all(beside[name].after.parameters == beside[name].before.parameters for name in costs[1])
 
 
 def test_a_transposed_convolution_is_no_dense_one(limits):
