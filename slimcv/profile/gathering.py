@@ -35,7 +35,7 @@ def layers_of(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
         Layer(
             name=macs.layer_name(node),
             node=node.name,
-            kind=kinds.kind_of(node, timed.shapes),
+            kind=_kind(node, timed),
             output=timed.shapes[node.name][1:] if node.name in timed.shapes else None,
             parameters=weights[node.name],
             macs=costs.get(node.name, 0),
@@ -46,6 +46,12 @@ def layers_of(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
         for node in model.graph.nodes
         if node.op in CALLS
     )
+
+
+def _kind(node: fx.Node, timed: Timed) -> str:
+    """Whether a reshape is a view, which is free, or a copy shows only when it is run."""
+    kind = kinds.kind_of(node, timed.shapes)
+    return kinds.COPY if kind == kinds.RESHAPE and node.name not in timed.views else kind
 
 
 def counted(layers: Sequence[Layer], ran: Ran) -> tuple[Layer, ...]:
@@ -117,7 +123,7 @@ def demands(model: fx.GraphModule, layers: Sequence[Layer], timed: Timed) -> dic
             continue
         maps = [one.name for one in (*node.all_input_nodes, node) if origin(one).op != "get_attr"]
         moved = sum(prod(timed.shapes[name]) for name in maps if name in timed.shapes)
-        if kinds.kind_of(node, timed.shapes) == kinds.RESHAPE and node.op == "call_function":
+        if _kind(node, timed) == kinds.RESHAPE:
             moved = 0
         weights = sum(tensor.numel() for tensor in held(model, node))
         found[node.name] = Demand(2 * costs.get(node.name, 0), moved, weights)

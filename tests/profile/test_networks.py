@@ -66,6 +66,20 @@ class Twice(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Laid(nn.Module):
+    """Maps joined, padded, cut and laid out anew, some of it in the memory that they are in."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8 * 18 * 18, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = nn.functional.pad(torch.cat([x, x * x], 1), (1, 1, 1, 1))
+        left, right = x.split(8, 1)
+        return self.head((left * right).permute(0, 2, 3, 1).flatten(1))
+
+
 class Plain(nn.Module):
     """What quantize_int8 makes integers of."""
 
@@ -177,6 +191,19 @@ def test_a_layer_on_integers_has_the_weights_and_maps_it_had_on_floats(int8, lim
     beside = {one.name: one for one in pairs(before.as_json()["layers"], after.as_json()["layers"])}
     assert [name for name, one in beside.items() if one.before is None] == ["(quantisation)"]
     assert all(beside[name].after.parameters == beside[name].before.parameters for name in costs[1])
+
+
+def test_views_are_free_and_copies_move_what_they_read_and_write(limits):
+    found = profile(captured(Laid), threads=1, limits=limits, extras=False)
+    layers = {layer.node: layer for layer in found.layers}
+    inner, outer = 16 * 16 * 16, 16 * 18 * 18
+    moved = {"cat": 4 * 2 * inner, "pad": 4 * (inner + outer), "flatten": 4 * outer}
+    for node, bytes in moved.items():
+        assert (layers[node].kind, layers[node].activation_bytes) == ("copy", bytes)
+        assert (layers[node].bound, layers[node].roofline_ms) == ("memory", pytest.approx(bytes / 1e7))
+    views = [layer for layer in found.layers if layer.kind == "reshape"]
+    assert {layer.node.partition("_")[0] for layer in views} == {"split", "getitem", "permute"}
+    assert {(layer.activation_bytes, layer.bound) for layer in views} == {(0, None)}
 
 
 def test_a_transposed_convolution_is_no_dense_one(limits):

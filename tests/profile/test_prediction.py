@@ -276,6 +276,28 @@ def test_layers_without_time_for_training_are_taken_for_like_the_rest(network):
     assert found.training_after_ms == pytest.approx(sum(p.macs for p in network.pieces.values()) / 1e6)
 
 
+class Joined(nn.Module):
+    """Two convolutions whose maps are joined, as in a DenseNet, and flattened."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Linear(16 * 256, 5)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.left(x), self.right(x)], 1).flatten(1))
+
+
+def test_maps_that_are_joined_are_foretold_to_be_copied_elsewhere_too():
+    input = InputSpec(3, 16, 16)
+    network = network_of(Variant(capture.capture(Joined().eval(), input), input), "eager")
+    found = predict("export_openvino", step("export_openvino"), network, ByMacs())
+    multiplying = sum(piece.macs for piece in network.pieces.values()) / 1e6
+    copied_bytes = 4 * 2 * 16 * 256
+    assert found.before_ms == pytest.approx(multiplying + 0.2)
+    assert found.after_ms == pytest.approx(multiplying + copied_bytes / 1e7)
+
+
 @pytest.mark.parametrize(
     ("name", "runtime"), [("compile", "inductor"), ("export_aotinductor", "aotinductor")]
 )
