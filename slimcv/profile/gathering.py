@@ -21,8 +21,6 @@ CALLS = ("call_module", "call_function", "call_method")
 OWN = "runtime's own"
 """The kind of what a runtime does for itself: changes of layout and precision at the borders."""
 
-_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
-
 
 def layers_of(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
     """Every call of the graph with what it takes in eager PyTorch."""
@@ -63,7 +61,7 @@ def counted(layers: Sequence[Layer], ran: Ran) -> tuple[Layer, ...]:
     merged: dict[str, str] = {}
     own: dict[str, float] = {}
     for node in ran.nodes:
-        first = owner([name for name in node.sources if name in names], costs)
+        first = _owner(node, costs)
         if first is None:
             own[node.kind] = own.get(node.kind, 0.0) + node.ms
             continue
@@ -76,6 +74,11 @@ def counted(layers: Sequence[Layer], ran: Ran) -> tuple[Layer, ...]:
         Layer(f"({kind})", "", OWN, None, 0, 0, ms, 0.0, runs_as=kind) for kind, ms in own.items() if ms > 0
     ]
     return tuple(replace(layer, share=layer.ms / total_ms) for layer in found)
+
+
+def _owner(node: Executed, costs: Mapping[str, int]) -> str | None:
+    """The layer of the network, of those in `costs`, that its time goes to."""
+    return owner([name for name in node.sources if name in costs], costs)
 
 
 def _counted(layer: Layer, nodes: Sequence[Executed], merged_into: str | None) -> Layer:
@@ -105,13 +108,19 @@ def against_limits(layers: Sequence[Layer], asked: Mapping[str, Load], limits: L
 
 
 def _precisions(layers: Sequence[Layer], ran: Ran) -> dict[str, str]:
+    """By node, that of the slowest of what ran for it: changes of precision around it say nothing of it.
+
+    What is merged into a layer is computed as that is.
+    """
     costs = {layer.node: layer.macs for layer in layers}
-    found = {}
-    for node in ran.nodes:
-        first = owner(node.sources, costs)
-        if first is not None and node.precision in _PRECISIONS:
-            found[first] = _PRECISIONS[node.precision]
-    return found
+    found: dict[str, str] = {}
+    merged: dict[str, str] = {}
+    for node in sorted(ran.nodes, key=lambda node: node.ms):
+        first = _owner(node, costs)
+        if first is not None and node.precision is not None:
+            found[first] = node.precision
+            merged |= dict.fromkeys(node.sources, node.precision)
+    return merged | found
 
 
 def demands(model: fx.GraphModule, layers: Sequence[Layer], timed: Timed) -> dict[str, Demand]:

@@ -193,6 +193,14 @@ def test_a_layer_on_integers_has_the_weights_and_maps_it_had_on_floats(int8, lim
     assert all(beside[name].after.parameters == beside[name].before.parameters for name in costs[1])
 
 
+def test_what_onnx_runtime_keeps_in_float_of_an_int8_network_is_no_int8(int8, limits):
+    found = profile(int8, threads=1, limits=limits, runtime="onnxruntime", extras=False)
+    layers = {layer.name: layer for layer in found.layers if layer.macs}
+    assert layers["stem"].runs_as == "QLinearConv"
+    widths = {name: layer.weight_bytes / layer.parameters for name, layer in layers.items()}
+    assert widths == {"stem": 1, "conv": 4, "head": 4}
+
+
 def test_views_are_free_and_copies_move_what_they_read_and_write(limits):
     found = profile(captured(Laid), threads=1, limits=limits, extras=False)
     layers = {layer.node: layer for layer in found.layers}
