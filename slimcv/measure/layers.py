@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ def costs(model: GraphModule, input: InputSpec) -> list[LayerCost]:
     for node in model.graph.nodes:
         if node.op not in ("call_module", "call_function", "call_method"):
             continue
-        new = [tensor for tensor in _weights(model, node) if id(tensor) not in counted]
+        new = [one for one in held(model, node) if is_weight(one) and id(one) not in counted]
         counted.update(map(id, new))
         cost = multiplied.get(node, 0)
         if not (new or cost):
@@ -56,21 +56,30 @@ def costs(model: GraphModule, input: InputSpec) -> list[LayerCost]:
     return list(found.values())
 
 
-def _weights(model: GraphModule, node: Node) -> Iterator[torch.Tensor]:
-    """What a node multiplies or adds that was learnt, seen through the dequantisation of folded weights."""
+def held(model: GraphModule, node: Node) -> list[torch.Tensor]:
+    """The model's own tensors that a call reads; those of a module are its parameters.
+
+    The layer that reads a weight through its rounding to integers and back has it, not that rounding.
+    """
+    if origin(node).op == "get_attr":
+        return []
+    found: list[torch.Tensor] = []
     if node.op == "call_module":
-        yield from model.get_submodule(str(node.target)).parameters()
-        return
-    for source in node.all_input_nodes:
-        while source.op == "call_function" and "dequantize_per" in str(source.target):
-            source = source.all_input_nodes[0]
+        found += model.get_submodule(str(node.target)).parameters()
+    for source in map(origin, node.all_input_nodes):
         if source.op == "get_attr":
-            value: object = model
-            for part in str(source.target).split("."):
-                value = getattr(value, part)
-            if isinstance(value, torch.Tensor) and _is_weight(value):
-                yield value
+            value = operator.attrgetter(str(source.target))(model)
+            found += [value] if isinstance(value, torch.Tensor) else []
+    return found
 
 
-def _is_weight(tensor: torch.Tensor) -> bool:
+def origin(node: Node) -> Node:
+    """The node whose values these are, seen through their rounding to integers and back."""
+    while node.op == "call_function" and "quantize_per" in str(node.target):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def is_weight(tensor: torch.Tensor) -> bool:
+    """Whether it was learnt: a parameter, or a weight that quantisation folded into 8 bits."""
     return isinstance(tensor, torch.nn.Parameter) or tensor.dtype in _INTEGERS

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
-import torch
 from torch import fx
 
 from slimcv.measure import macs
+from slimcv.measure.layers import held, is_weight, origin
 from slimcv.profile import kinds
 from slimcv.profile.counters import Executed, Ran, owner
 from slimcv.profile.layers import Layer
@@ -21,13 +21,11 @@ CALLS = ("call_module", "call_function", "call_method")
 OWN = "runtime's own"
 """The kind of what a runtime does for itself: changes of layout and precision at the borders."""
 
-_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
-
 
 def layers_of(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
     """Every call of the graph with what it takes in eager PyTorch."""
     model = variant.model
-    held = parameters(model)
+    weights = parameters(model)
     costs = {node.name: cost for node, cost in macs.by_node(model, variant.input).items()}
     total_ms = sum(timed.node_ms.values())
     blocks = _blocks(model)
@@ -35,9 +33,9 @@ def layers_of(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
         Layer(
             name=macs.layer_name(node),
             node=node.name,
-            kind=kinds.kind_of(node, timed.shapes),
+            kind=_kind(node, timed),
             output=timed.shapes[node.name][1:] if node.name in timed.shapes else None,
-            parameters=held[node.name],
+            parameters=weights[node.name],
             macs=costs.get(node.name, 0),
             ms=timed.node_ms[node.name],
             share=timed.node_ms[node.name] / total_ms,
@@ -46,6 +44,12 @@ def layers_of(variant: Variant, timed: Timed) -> tuple[Layer, ...]:
         for node in model.graph.nodes
         if node.op in CALLS
     )
+
+
+def _kind(node: fx.Node, timed: Timed) -> str:
+    """Whether a reshape is a view, which is free, or a copy shows only when it is run."""
+    kind = kinds.kind_of(node, timed.shapes)
+    return kinds.COPY if kind == kinds.RESHAPE and node.name not in timed.views else kind
 
 
 def counted(layers: Sequence[Layer], ran: Ran) -> tuple[Layer, ...]:
@@ -57,7 +61,7 @@ def counted(layers: Sequence[Layer], ran: Ran) -> tuple[Layer, ...]:
     merged: dict[str, str] = {}
     own: dict[str, float] = {}
     for node in ran.nodes:
-        first = owner([name for name in node.sources if name in names], costs)
+        first = _owner(node, costs)
         if first is None:
             own[node.kind] = own.get(node.kind, 0.0) + node.ms
             continue
@@ -70,6 +74,11 @@ def counted(layers: Sequence[Layer], ran: Ran) -> tuple[Layer, ...]:
         Layer(f"({kind})", "", OWN, None, 0, 0, ms, 0.0, runs_as=kind) for kind, ms in own.items() if ms > 0
     ]
     return tuple(replace(layer, share=layer.ms / total_ms) for layer in found)
+
+
+def _owner(node: Executed, costs: Mapping[str, int]) -> str | None:
+    """The layer of the network, of those in `costs`, that its time goes to."""
+    return owner([name for name in node.sources if name in costs], costs)
 
 
 def _counted(layer: Layer, nodes: Sequence[Executed], merged_into: str | None) -> Layer:
@@ -99,13 +108,19 @@ def against_limits(layers: Sequence[Layer], asked: Mapping[str, Load], limits: L
 
 
 def _precisions(layers: Sequence[Layer], ran: Ran) -> dict[str, str]:
+    """By node, that of the slowest of what ran for it: changes of precision around it say nothing of it.
+
+    What is merged into a layer is computed as that is.
+    """
     costs = {layer.node: layer.macs for layer in layers}
-    found = {}
-    for node in ran.nodes:
-        first = owner(node.sources, costs)
-        if first is not None and node.precision in _PRECISIONS:
-            found[first] = _PRECISIONS[node.precision]
-    return found
+    found: dict[str, str] = {}
+    merged: dict[str, str] = {}
+    for node in sorted(ran.nodes, key=lambda node: node.ms):
+        first = _owner(node, costs)
+        if first is not None and node.precision is not None:
+            found[first] = node.precision
+            merged |= dict.fromkeys(node.sources, node.precision)
+    return merged | found
 
 
 def demands(model: fx.GraphModule, layers: Sequence[Layer], timed: Timed) -> dict[str, Demand]:
@@ -115,11 +130,11 @@ def demands(model: fx.GraphModule, layers: Sequence[Layer], timed: Timed) -> dic
     for node in model.graph.nodes:
         if node.op not in CALLS:
             continue
-        read = [source.name for source in node.all_input_nodes if source.op != "get_attr"]
-        moved = sum(prod(timed.shapes[name]) for name in [*read, node.name] if name in timed.shapes)
-        if kinds.kind_of(node, timed.shapes) == kinds.RESHAPE and node.op == "call_function":
+        maps = [one.name for one in (*node.all_input_nodes, node) if origin(one).op != "get_attr"]
+        moved = sum(prod(timed.shapes[name]) for name in maps if name in timed.shapes)
+        if _kind(node, timed) == kinds.RESHAPE:
             moved = 0
-        weights = sum(tensor.numel() for tensor in _tensors(model, node))
+        weights = sum(tensor.numel() for tensor in held(model, node))
         found[node.name] = Demand(2 * costs.get(node.name, 0), moved, weights)
     return found
 
@@ -135,7 +150,7 @@ def parameters(model: fx.GraphModule) -> dict[str, int]:
     found = {}
     for node in model.graph.nodes:
         if node.op in CALLS:
-            new = [one for one in _tensors(model, node) if id(one) not in seen and _is_weight(one)]
+            new = [one for one in held(model, node) if id(one) not in seen and is_weight(one)]
             seen.update(map(id, new))
             found[node.name] = sum(tensor.numel() for tensor in new)
     return found
@@ -145,29 +160,6 @@ def weight_bytes(model: fx.GraphModule) -> int:
     """Bytes of all parameters and buffers."""
     tensors = [*model.parameters(), *model.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _tensors(model: fx.GraphModule, node: fx.Node) -> list[torch.Tensor]:
-    """The parameters that a call reads."""
-    found: list[torch.Tensor] = []
-    if node.op == "call_module":
-        found = list(model.get_submodule(str(node.target)).parameters())
-    for source in node.all_input_nodes:
-        if source.op == "get_attr":
-            found += _attribute(model, str(source.target))
-    return found
-
-
-def _attribute(model: fx.GraphModule, target: str) -> list[torch.Tensor]:
-    value: object = model
-    for part in target.split("."):
-        value = getattr(value, part)
-    return [value] if isinstance(value, torch.Tensor) else []
-
-
-def _is_weight(tensor: torch.Tensor) -> bool:
-    """A parameter, or a weight that quantisation folded into 8 bits."""
-    return isinstance(tensor, torch.nn.Parameter) or tensor.dtype in (torch.int8, torch.uint8)
 
 
 def _blocks(model: fx.GraphModule) -> dict[str, str]:

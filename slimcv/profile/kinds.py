@@ -18,6 +18,8 @@ ATTENTION = "attention"
 QUANTISATION = "quantisation"
 DROPOUT = "dropout"
 RESHAPE = "reshape"
+COPY = "copy"
+"""A reshape that is no view: of joined or padded maps, or of values in another order."""
 
 PASSES_OVER_MEMORY = frozenset({ACTIVATION, ELEMENTWISE, POOLING})
 """Kinds that read a whole tensor for a few operations an element: runtimes merge them or do them faster."""

@@ -25,7 +25,8 @@ class Timed:
     """Medians over the repeats, in milliseconds; shapes by node name, with the batch dimension.
 
     `between_layers` is the fraction of a call spent outside its layers. It is the median over pairs of runs,
-    not made from the medians: a busy machine interrupts a long call more often than a short layer.
+    not made from the medians: a busy machine interrupts a long call more often than a short layer. `views`
+    are the nodes that give nothing but memory they were given.
     """
 
     node_ms: dict[str, float]
@@ -33,6 +34,7 @@ class Timed:
     between_layers: float
     repeats: int
     shapes: dict[str, tuple[int, ...]]
+    views: frozenset[str]
     peak_activation_bytes: int
     peak_node: str
     call_rss_bytes: int | None
@@ -75,6 +77,7 @@ class _Ledger(fx.Interpreter):
     def __init__(self, model: fx.GraphModule) -> None:
         super().__init__(model)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.views: set[str] = set()
         self.peak_bytes = 0
         self.peak_node = ""
 
@@ -82,15 +85,23 @@ class _Ledger(fx.Interpreter):
         value = super().run_node(n)
         if isinstance(value, Tensor):
             self.shapes[n.name] = tuple(value.shape)
+        given = [_storages(self.env[source]) for source in n.all_input_nodes]
+        if _storages(value).keys() <= set().union(*given):
+            self.views.add(n.name)
         alive: dict[int, int] = {}
         for node, held in [*self.env.items(), (n, value)]:
-            for tensor in held if isinstance(held, list | tuple) else (held,):
-                if isinstance(tensor, Tensor) and node.op != "get_attr":
-                    storage = tensor.untyped_storage()
-                    alive[storage.data_ptr()] = storage.nbytes()
+            if node.op != "get_attr":
+                alive |= _storages(held)
         if sum(alive.values()) > self.peak_bytes:
             self.peak_bytes, self.peak_node = sum(alive.values()), n.name
         return value
+
+
+def _storages(value: Any) -> dict[int, int]:
+    """Bytes by address of the memory that a tensor or several lie in."""
+    tensors = value if isinstance(value, list | tuple) else (value,)
+    storages = [tensor.untyped_storage() for tensor in tensors if isinstance(tensor, Tensor)]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 def time_layers(model: fx.GraphModule, batch: Tensor, *, threads: int, repeats: int) -> Timed:
@@ -116,6 +127,7 @@ def time_layers(model: fx.GraphModule, batch: Tensor, *, threads: int, repeats: 
         between_layers=max(0.0, 1 - median(inside)),
         repeats=wanted,
         shapes=ledger.shapes,
+        views=frozenset(ledger.views),
         peak_activation_bytes=ledger.peak_bytes,
         peak_node=ledger.peak_node,
         call_rss_bytes=call_rss_bytes,

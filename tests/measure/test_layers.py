@@ -45,3 +45,27 @@ def test_a_shared_weight_counts_where_it_comes_first():
     found = layers.costs(model, InputSpec(2, 2, 2))
     assert sum(layer.parameters for layer in found) == 72
     assert sum(layer.macs for layer in found) == 128
+
+
+class Folded(nn.Module):
+    """A weight that is an 8-bit parameter with one scale, read twice, and a map that is rounded."""
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.ones(3, 3, 1, 1, dtype=torch.int8)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x):
+        integers = torch.ops.quantized_decomposed
+        full = (0.1, 0, -128, 127, torch.int8)
+        weight = integers.dequantize_per_tensor(self.weight, *full)
+        x = integers.dequantize_per_tensor(integers.quantize_per_tensor(x, *full), *full)
+        return torch.conv2d(torch.conv2d(x, weight), weight).mean((2, 3))
+
+
+def test_a_weight_in_8_bits_is_its_first_reader_s_not_its_rounding_s():
+    model = capture.capture(Folded(), INPUT)
+    first, second = layers.costs(model, INPUT)
+    assert (first.name, first.parameters, first.bytes) == ("conv2d", 9, 9)
+    assert (second.name, second.parameters, second.bytes) == ("conv2d_1", 0, 0)
+    assert first.macs == second.macs == 9 * 256

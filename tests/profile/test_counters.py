@@ -97,6 +97,22 @@ def test_what_a_runtime_does_for_itself_has_a_row_of_its_own(eager):
     assert next(layer for layer in layers if layer.name == "stem").ms == 3.0
 
 
+def test_a_layer_is_computed_in_what_its_slowest_part_is_whatever_is_changed_around_it(eager, gated, limits):
+    nodes = (
+        Executed("in", "Reorder", 1.0, ("stem",), "fp32"),
+        Executed("conv", "Convolution", 3.0, ("stem", "relu"), "int8"),
+        Executed("out", "Reorder", 1.0, ("stem",), "fp32"),
+        Executed("head", "FullyConnected", 1.0, ("head",), "fp32"),
+    )
+    ran = Ran(nodes, 6.0, "int8", 5)
+    layers = gathering.counted(eager, ran)
+    picture = capture.example(gated.input, batch=1)
+    needs = gathering.demands(gated.model, eager, time_layers(gated.model, picture, threads=1, repeats=1))
+    asked = gathering.loads(layers, needs, limits, ran, precision="fp32")
+    widths = {name: asked[name].activation_bytes / needs[name].activations for name in asked}
+    assert (widths["stem"], widths["relu"], widths["head"]) == (1, 1, 4)
+
+
 def test_a_runtime_that_counts_nothing_is_refused(gated):
     with pytest.raises(SlimcvError, match="counts nothing"):
         counters.count(gated, "openvin", threads=1)

@@ -72,15 +72,53 @@ def test_denormal_weights_are_reported_with_their_layer_and_measured_cost():
 def test_a_healthy_network_has_no_denormals_and_whole_vectors_of_channels():
     lint = profile(variant_of(network()), threads=1).lint
     assert check(lint, "denormals").state == "fine"
-    assert check(lint, "channels").text in (
-        "every heavy convolution has a multiple of 8 channels",
-        "every heavy convolution has a multiple of 16 channels",
+    found = check(lint, "channels")
+    assert (found.state, found.now_ms) == ("fine", None)
+    assert found.text.startswith("2 of 2 dense convolutions with 2 % of the time or more read and write")
+
+
+def equally_slow(model, limits):
+    """A subject each of whose layers takes a tenth of the time."""
+    variant = variant_of(model)
+    timed = profile(variant, threads=1, limits=limits, extras=False).layers
+    heavy = tuple(dataclasses.replace(layer, share=0.1) for layer in timed)
+    shapes = {layer.node: (1, *layer.output) for layer in timed}
+    shapes[next(iter(variant.model.graph.nodes)).name] = (1, 3, 32, 32)
+    return Subject(variant.model, torch.zeros(1, 3, 32, 32), heavy, shapes, 1)
+
+
+def test_layers_whose_channels_are_not_looked_at_are_counted(limits):
+    depthwise, pointwise = nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 32, 1)
+    tail = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+    (found,) = layout.channels(
+        equally_slow(nn.Sequential(nn.Conv2d(3, 16, 3), depthwise, pointwise, *tail), limits)
     )
+    assert found.state == "fine"
+    assert found.text.startswith("2 of 2 dense convolutions")
+    assert found.text.endswith(
+        " channels, pictures aside; not looked at: 1 depthwise convolution, 1 linear layer"
+    )
+    grouped = nn.Sequential(nn.Conv2d(3, 15, 3, groups=3), *tail[:2], nn.Linear(15, 4))
+    (found,) = layout.channels(equally_slow(grouped, limits))
+    assert found.text.startswith("0 of 0 dense convolutions")
+    assert found.text.endswith("; not looked at: 1 grouped convolution, 1 linear layer")
+
+
+def test_odd_channel_counts_beyond_the_slowest_three_are_counted(limits, monkeypatch):
+    monkeypatch.setattr(layout, "SECONDS", 0.01)
+    odd = [nn.Conv2d(reads, 13, 1) for reads in (3, 13, 13, 13, 13)]
+    *timed, last = layout.channels(
+        equally_slow(nn.Sequential(*odd, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(13, 4)), limits)
+    )
+    assert len(timed) == 3
+    assert last.state == "note"
+    assert last.text.startswith("0 of 5 dense convolutions")
+    assert "; 2 of the others not timed; not looked at: 1 linear layer" in last.text
 
 
 def test_odd_channel_counts_are_timed_against_the_next_multiple_of_eight():
     lint = profile(variant_of(network(width=13)), threads=1).lint
-    odd = [one for one in lint if one.rule == "channels"]
+    odd = [one for one in lint if one.rule == "channels" and one.now_ms is not None]
     assert {"'0' has 3 → 13", "'2' has 13 → 13"} == {one.text.partition(" channels")[0] for one in odd}
     assert any("with 16 → 16, 1.51 times the work" in one.text for one in odd)
     assert all(one.now_ms > 0 and one.fixed_ms > 0 for one in odd)

@@ -13,6 +13,7 @@ from slimcv import recipe
 from slimcv.models import checkpoint
 from slimcv.models.capture import capture
 from slimcv.profile import profile, render
+from slimcv.profile.difference import pairs
 from slimcv.profile.prediction import Bench, Network, predict
 from slimcv.step import Context, InputSpec, Variant
 from slimcv.steps.quantize_int8 import QuantizeInt8
@@ -63,6 +64,20 @@ class Twice(nn.Module):
     def forward(self, x):
         x = self.act(self.again(self.act(self.again(self.stem(x)))))
         return self.head(x.mean((2, 3)))
+
+
+class Laid(nn.Module):
+    """Maps joined, padded, cut and laid out anew, some of it in the memory that they are in."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8 * 18 * 18, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = nn.functional.pad(torch.cat([x, x * x], 1), (1, 1, 1, 1))
+        left, right = x.split(8, 1)
+        return self.head((left * right).permute(0, 2, 3, 1).flatten(1))
 
 
 class Plain(nn.Module):
@@ -155,6 +170,48 @@ def test_integers_are_told_from_floats(int8, limits):
     assert {one.step for one in found.advice} <= {"export_openvino", "export_onnx"}
     problems = {one["step"]: one["problem"] for one in found.predictions}
     assert problems["quantize_int8"] == problems["depthwise_separable"] == "the network is INT8 already"
+
+
+def test_a_layer_on_integers_has_the_weights_and_maps_it_had_on_floats(int8, limits):
+    before, after = (profile(one, threads=1, limits=limits, extras=False) for one in (captured(Plain), int8))
+    costs = [
+        {
+            layer.name: (layer.kind, layer.parameters, layer.macs, layer.activation_bytes, layer.weight_bytes)
+            for layer in found.layers
+            if layer.macs
+        }
+        for found in (before, after)
+    ]
+    assert costs[0] == costs[1]
+    assert set(costs[1]) == {"stem", "conv", "head"}
+    rounding = [layer for layer in after.layers if layer.kind == "quantisation"]
+    assert len(rounding) > len(costs[1])
+    assert not any(layer.parameters or layer.weight_bytes for layer in rounding)
+    assert sum(kind.weight_bytes for kind in after.by_kind) == 4 * after.totals.parameters
+    beside = {one.name: one for one in pairs(before.as_json()["layers"], after.as_json()["layers"])}
+    assert [name for name, one in beside.items() if one.before is None] == ["(quantisation)"]
+    assert all(beside[name].after.parameters == beside[name].before.parameters for name in costs[1])
+
+
+def test_what_onnx_runtime_keeps_in_float_of_an_int8_network_is_no_int8(int8, limits):
+    found = profile(int8, threads=1, limits=limits, runtime="onnxruntime", extras=False)
+    layers = {layer.name: layer for layer in found.layers if layer.macs}
+    assert layers["stem"].runs_as == "QLinearConv"
+    widths = {name: layer.weight_bytes / layer.parameters for name, layer in layers.items()}
+    assert widths == {"stem": 1, "conv": 4, "head": 4}
+
+
+def test_views_are_free_and_copies_move_what_they_read_and_write(limits):
+    found = profile(captured(Laid), threads=1, limits=limits, extras=False)
+    layers = {layer.node: layer for layer in found.layers}
+    inner, outer = 16 * 16 * 16, 16 * 18 * 18
+    moved = {"cat": 4 * 2 * inner, "pad": 4 * (inner + outer), "flatten": 4 * outer}
+    for node, bytes in moved.items():
+        assert (layers[node].kind, layers[node].activation_bytes) == ("copy", bytes)
+        assert (layers[node].bound, layers[node].roofline_ms) == ("memory", pytest.approx(bytes / 1e7))
+    views = [layer for layer in found.layers if layer.kind == "reshape"]
+    assert {layer.node.partition("_")[0] for layer in views} == {"split", "getitem", "permute"}
+    assert {(layer.activation_bytes, layer.bound) for layer in views} == {(0, None)}
 
 
 def test_a_transposed_convolution_is_no_dense_one(limits):

@@ -1,7 +1,6 @@
 """What a step would save is foretold from the layers it would make, in shapes that are those it makes."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,6 +18,7 @@ from slimcv.profile.prediction import Network, beforehand, changes, packed, pred
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
 from slimcv.profile.prediction.pieces import Piece, piece_of, random_batch
+from slimcv.profile.roofline import Limits
 from slimcv.report import pasting
 from slimcv.report import predictions as drawn
 from slimcv.runtimes import prepare_onnx
@@ -27,14 +27,27 @@ from slimcv.step import Context, InputSpec, Stage, Variant
 DENSE = Piece(16, 32, (16, 8, 8), kernel=(3, 3), padding=(1, 1))
 
 
+LIMITS = Limits(1, 100.0, 200.0, 400.0, 10.0, 0.0)
+
+
 class ByMacs:
-    """Pieces timed by a clock that knows nothing but their MACs: a million a millisecond, four with INT8."""
+    """Pieces timed by a clock that knows nothing but their MACs: a million a millisecond, four with INT8.
+
+    What `predict` makes of times can be told exactly from it; tests of what times are use a `Bench`.
+    """
 
     def ms(self, piece, _runtime, *, int8=False):
         return piece.macs / 1e6 / (4 if int8 else 1)
 
     def training_ms(self, piece):
         return 3 * piece.macs / 1e6
+
+
+class Slow(ByMacs):
+    """The same, but for what nothing is faster than."""
+
+    def ms(self, _piece, _runtime, *, int8=False):  # noqa: ARG002
+        return 5.0
 
 
 def network_of(variant, runtime="openvino"):
@@ -49,14 +62,6 @@ def network_of(variant, runtime="openvino"):
     }
     whole = sum(parameter.numel() for parameter in variant.model.parameters())
     return Network(variant, layers, shapes, runtime, 4 * whole)
-
-
-LIMITS = SimpleNamespace()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _limits(limits):
-    globals()["LIMITS"] = limits
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +211,6 @@ def test_int8_is_foretold_for_every_layer_that_multiplies(network):
 
 
 def test_a_gain_that_is_none_is_said_with_what_the_time_is_spent_on(network):
-    slow = SimpleNamespace(ms=lambda *_, **__: 5.0, training_ms=lambda _: 1.0)
     waiting = {
         name: dataclasses.replace(
             layer, kind="depthwise convolution", bound="memory", share=1 / len(network.layers)
@@ -214,7 +218,7 @@ def test_a_gain_that_is_none_is_said_with_what_the_time_is_spent_on(network):
         for name, layer in network.layers.items()
     }
     found = predict(
-        "quantize_int8", step("quantize_int8"), dataclasses.replace(network, layers=waiting), slow
+        "quantize_int8", step("quantize_int8"), dataclasses.replace(network, layers=waiting), Slow()
     )
     assert found.verdict == (
         "INT8 not worth it for speed: 100 % of the time is memory-bound depthwise convolution"
@@ -227,9 +231,8 @@ def test_of_several_kinds_that_wait_for_memory_the_largest_is_named(network):
         name: dataclasses.replace(layer, kind=kinds[at % 2], bound="memory", share=1 / len(network.layers))
         for at, (name, layer) in enumerate(network.layers.items())
     }
-    slow = SimpleNamespace(ms=lambda *_, **__: 5.0, training_ms=lambda _: 1.0)
     known = dataclasses.replace(network, layers=waiting)
-    found = predict("depthwise_separable", step("depthwise_separable"), known, slow)
+    found = predict("depthwise_separable", step("depthwise_separable"), known, Slow())
     assert found.verdict.startswith("not worth it for speed: 100 % of the time is memory-bound, most of it ")
 
 
@@ -270,10 +273,34 @@ def test_savings_are_told_in_milliseconds_bytes_and_seconds_of_training(network)
 
 def test_layers_without_time_for_training_are_taken_for_like_the_rest(network):
     first = max(network.pieces.values(), key=lambda piece: piece.macs)
-    one = SimpleNamespace(training_ms=lambda piece: piece.macs / 1e6 if piece == first else None)
-    one.ms = ByMacs().ms
-    found = predict("finetune", step("finetune"), network, one)
-    assert found.training_after_ms == pytest.approx(sum(p.macs for p in network.pieces.values()) / 1e6)
+    bench = Bench(threads=1, deadline=float("inf"))
+    ms = bench.training_ms(first)
+    bench.deadline = 0.0
+    found = predict("finetune", step("finetune"), network, bench)
+    whole = sum(piece.macs for piece in network.pieces.values())
+    assert found.training_after_ms == pytest.approx(ms * whole / first.macs)
+
+
+class Joined(nn.Module):
+    """Two convolutions whose maps are joined, as in a DenseNet, and flattened."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Linear(16 * 256, 5)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.left(x), self.right(x)], 1).flatten(1))
+
+
+def test_maps_that_are_joined_are_foretold_to_be_copied_elsewhere_too():
+    input = InputSpec(3, 16, 16)
+    network = network_of(Variant(capture.capture(Joined().eval(), input), input), "eager")
+    found = predict("export_openvino", step("export_openvino"), network, ByMacs())
+    multiplying = sum(piece.macs for piece in network.pieces.values()) / 1e6
+    copied_bytes = 4 * 2 * 16 * 256
+    assert found.before_ms == pytest.approx(multiplying + 0.2)
+    assert found.after_ms == pytest.approx(multiplying + copied_bytes / 1e7)
 
 
 @pytest.mark.parametrize(
@@ -297,8 +324,7 @@ def test_without_a_compiler_nothing_is_foretold_of_compiled_code(network, monkey
 
 
 def test_an_export_that_is_no_faster_says_so(network):
-    slow = SimpleNamespace(ms=lambda *_, **__: 5.0, training_ms=lambda _: 1.0)
-    assert predict("export_onnx", step("export_onnx"), network, slow).verdict == "not worth it for speed"
+    assert predict("export_onnx", step("export_onnx"), network, Slow()).verdict == "not worth it for speed"
 
 
 def test_layers_that_the_runtime_merges_by_itself_are_no_gain(network):
@@ -321,10 +347,10 @@ def test_layers_that_the_runtime_merges_by_itself_are_no_gain(network):
         Piece(32, 8, (5, 32)),
     ],
 )
-def test_a_piece_in_a_frozen_graph_gives_what_its_module_gives(piece, monkeypatch):
+def test_a_piece_in_a_frozen_graph_gives_what_its_module_gives(piece):
     torch.manual_seed(0)
     module = piece.module().eval()
-    monkeypatch.setattr(Piece, "module", lambda _: module)
+    torch.manual_seed(0)
     with torch.inference_mode():
         found, wanted = packed.call_of(piece)(), module(random_batch(piece))
     assert torch.allclose(found, wanted, atol=1e-5)
@@ -459,7 +485,7 @@ def test_a_piece_is_a_model_that_runtimes_run(piece, int8):
     assert bench.ms(piece, "onnxruntime", int8=int8) > 0
 
 
-def test_a_piece_is_timed_once(monkeypatch):
+def test_a_piece_is_timed_once():
     bench = Bench(threads=1, deadline=float("inf"))
     first = bench.ms(DENSE, "eager"), bench.training_ms(DENSE)
     assert all(value > 0 for value in first)

@@ -1,5 +1,6 @@
 """Profiles of small networks, and the advice drawn from them."""
 
+import ctypes
 import json
 import warnings
 
@@ -158,8 +159,8 @@ def test_profiling_leaves_weights_and_thread_count_alone():
 
 
 @pytest.mark.skipif(not allocator.tunable(), reason="this C library has no allocator to tune")
-def test_the_allocator_is_compared_last_and_left_alone_where_it_cannot_be_tuned(monkeypatch):
-    found = profile(variant_of(Separable(), size=32), threads=1, allocators=True)
+def test_the_tuned_allocator_is_compared_with_the_calls_before_it_was(limits):
+    found = profile(variant_of(Separable(), size=32), threads=1, limits=limits, allocators=True)
     assert found.totals.default_allocator_ms == found.totals.call_ms
     assert found.totals.tuned_allocator_ms > 0
     assert "with the allocator tuned" in render(found, "markdown")
@@ -168,6 +169,17 @@ def test_the_allocator_is_compared_last_and_left_alone_where_it_cannot_be_tuned(
         found.totals.default_allocator_ms,
         found.totals.tuned_allocator_ms,
     )
+
+
+def test_an_allocator_that_cannot_be_tuned_is_left_as_it_is_and_not_compared(limits, monkeypatch, caplog):
+    real = ctypes.CDLL
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda name, *more, **how: object() if name is None else real(name, *more, **how)
+    )
+    found = profile(variant_of(Separable(), size=32), threads=1, limits=limits, allocators=True)
+    assert (found.totals.default_allocator_ms, found.totals.tuned_allocator_ms) == (None, None)
+    assert "allocator" not in {check.rule for check in found.lint}
+    assert allocator.UNTUNED in caplog.messages
 
 
 def test_json_holds_every_layer_and_is_strict(dense):

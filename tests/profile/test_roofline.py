@@ -73,29 +73,48 @@ def test_a_slow_machine_is_read_less_often(deadline, calls):
     assert len(made) == calls
 
 
-def test_limits_are_kept_for_each_number_of_threads_and_only_grow(tmp_path, monkeypatch):
-    asked = []
+@pytest.fixture
+def clock(monkeypatch):
+    """The readings of a clock that goes on by 50 ms whenever it is looked at."""
+    readings = []
 
-    def count(*, threads, seconds=9.0):
-        asked.append((threads, seconds))
-        return Limits(threads, 4.0 / len(asked), None, 2.0 * len(asked), 3.0, 0.1)
+    def look():
+        readings.append(len(readings) / 20)
+        return readings[-1]
 
-    monkeypatch.setattr(limiting, "probe", count)
-    assert measured(threads=1, folder=tmp_path).fp32_gflops == 4.0
+    monkeypatch.setattr(limiting, "perf_counter", look)
+    return readings
+
+
+def test_limits_are_kept_for_each_number_of_threads_and_only_grow(tmp_path):
+    measured(threads=1, folder=tmp_path)
+    (place,) = (tmp_path / "limits").iterdir()
+    kept = {**json.loads(place.read_text()), "fp32_gflops": 1e9, "memory_gbytes": 1e-9, "seconds": 7.0}
+    place.write_text(json.dumps(kept))
     again = measured(threads=1, folder=tmp_path)
-    assert (again.fp32_gflops, again.int8_gflops, again.bf16_gflops) == (4.0, 4.0, None)
-    measured(threads=2, folder=tmp_path)
-    assert [threads for threads, _ in asked] == [1, 1, 2]
-    assert [seconds < 9.0 for _, seconds in asked] == [False, True, False]
+    assert (again.fp32_gflops, again.seconds) == (1e9, 7.0)
+    assert again.memory_gbytes > 0.01
+    assert json.loads(place.read_text()) == dataclasses.asdict(again)
+    assert measured(threads=2, folder=tmp_path).threads == 2
+    assert len(list((tmp_path / "limits").iterdir())) == 2
 
 
-def test_limits_that_cannot_be_read_are_measured_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(limiting, "probe", lambda *, threads, **_: Limits(threads, 1.0, None, 2.0, 3.0, 0.1))
+def test_limits_that_are_known_are_looked_at_again_for_a_shorter_time(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(limiting, "SECONDS", 0.5)
+    measured(threads=1, folder=tmp_path)
+    first = len(clock)
+    measured(threads=1, folder=tmp_path)
+    assert 0 < len(clock) - first < first
+
+
+def test_limits_that_cannot_be_read_are_measured_anew(tmp_path, clock):
     first = measured(threads=1, folder=tmp_path)
     (kept,) = (tmp_path / "limits").iterdir()
     for damaged in ("", "{}", json.dumps({**json.loads(kept.read_text()), "fp32_gflops": "fast"})):
         kept.write_text(damaged)
+        clock.clear()
         assert measured(threads=1, folder=tmp_path) == first
+        assert json.loads(kept.read_text()) == dataclasses.asdict(first)
 
 
 def test_every_layer_that_multiplies_has_a_rate_and_a_place_under_the_roof(gated, limits):

@@ -25,6 +25,7 @@ class Executed:
     slimcv.profile.counters.calls).
 
     `sources` are the nodes of the lifted graph that were merged into it, none where it is the runtime's own.
+    `precision` is what it computes in ("fp32", "bf16", "fp16", "int8"), None where the runtime does not tell.
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _KERNEL = "_kernel_time"
 
+_PRECISIONS = {"float": "fp32", "bfloat16": "bf16", "float16": "fp16", "uint8": "int8", "int8": "int8"}
+"""By the type of what a kernel reads first."""
+
 
 def run(variant: Variant, *, threads: int) -> Ran:
     """See `slimcv.profile.counters.count`."""
@@ -42,29 +45,36 @@ def run_onnx(
     precision: str | None = None,
     seconds: float = SECONDS,
 ) -> Ran:
-    """Count an ONNX model; `precision` is the word for what it computes in, which the file decides."""
+    """Count an ONNX model; `precision` is the word for what it mostly computes in, as the file decides."""
     plain = runtime.prepare(model.model, threads=threads)
     call_ms, calls = timed(partial(plain.predict, batch), seconds=seconds)
     del plain
     with tempfile.TemporaryDirectory(prefix="slimcv-") as folder:
         events, made_of = _events(model, batch, Path(folder), threads=threads, calls=calls)
     times: dict[str, list[float]] = defaultdict(list)
-    kinds: dict[str, str] = {}
+    told: dict[str, dict[str, Any]] = {}
     for event in events:
         name = event["name"].removesuffix(_KERNEL)
         times[name].append(event["dur"] / 1000)
-        kinds[name] = event["args"].get("op_name", "")
+        told[name] = event["args"]
     # The first call, which sets up buffers, is left out.
     nodes = tuple(
         Executed(
             name=name,
-            kind=kinds[name],
+            kind=told[name].get("op_name", ""),
             ms=undisturbed(spent[1:] or spent),
             sources=made_of.get(name) or model.sources(name),
+            precision=_precision(told[name]),
         )
         for name, spent in times.items()
     )
     return Ran(nodes, call_ms, precision or "fp32", calls)
+
+
+def _precision(told: Mapping[str, Any]) -> str | None:
+    """What a kernel computes in: not what it writes, which for integers may be floats again."""
+    types = [name for read in told.get("input_type_shape", ()) for name in read]
+    return _PRECISIONS.get(types[0]) if types else None
 
 
 def _events(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _MERGED, _KIND, _PRECISION = "originalLayersNames", "layerType", "runtimePrecision"
 """What the plug-in writes on each node of its graph; the first lists the nodes it was made of."""
 
+_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
+
 _NO_WORK = frozenset({"Input", "Output", "Parameter", "Result", "Const", "Constant"})
 
 
@@ -87,7 +89,7 @@ def _counted(compiled: Any, model: Named, batch: NDArray[np.float32], *, calls: 
             kind=kinds[name],
             ms=undisturbed(spent),
             sources=model.sources(_note(notes.get(name), _MERGED), name),
-            precision=_note(notes.get(name), _PRECISION) or None,
+            precision=_PRECISIONS.get(_note(notes.get(name), _PRECISION)),
         )
         for name, spent in times.items()
         if kinds[name] not in _NO_WORK
