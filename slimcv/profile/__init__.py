@@ -104,12 +104,11 @@ def profile(
         shapes=timed.shapes,
         input=variant.input.shape,
         has_int8_instructions=environment.has_int8_instructions(),
-        quantized=variant.precision == "int8",
     )
     by_node = {layer.node: layer for layer in layers if layer.node}
     network = Network(variant, by_node, timed.shapes, runtime, weight_bytes)
     checks = lint(Subject(model, picture, eager, timed.shapes, threads, limits)) if extras else []
-    predictions = _predictions(network, threads) if extras else ()
+    predictions = tuple(one.as_json() for one in _predictions(network, threads)) if extras else ()
     if allocators:
         whole = compare_allocators(model, picture, default_ms=timed.whole_ms, threads=threads)
         if whole is not None:
@@ -125,11 +124,11 @@ def profile(
         layers=layers,
         totals=totals,
         by_kind=gather(layers, asked, limits),
-        advice=advise(findings) if extras else (),
+        advice=advise(findings, predictions) if extras else (),
         lint=in_order(checks),
         by_block=gather_blocks(layers, asked, limits),
         limits=asdict(limits),
-        predictions=tuple(one.as_json() for one in predictions),
+        predictions=predictions,
     )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from slimcv import report
 from slimcv.measure import allocator
 from slimcv.models.capture import capture
-from slimcv.profile import Advice, profile, render
+from slimcv.profile import profile, render
 from slimcv.step import InputSpec, Variant
 
 
@@ -61,10 +61,6 @@ def dense():
     return profile(variant_of(dense_head_network()), threads=1, name="net")
 
 
-def advice_for(found, step) -> Advice:
-    return next(advice for advice in found.advice if advice.step == step)
-
-
 def test_layers_are_named_counted_and_shaped_in_the_order_of_the_network(dense):
     layers = {layer.name: layer for layer in dense.layers}
     first = dense.layers[0]
@@ -97,43 +93,19 @@ def test_peak_memory_is_that_of_the_tensors_alive_together(dense):
     assert dense.totals.peak_rss_bytes is None or dense.totals.peak_rss_bytes >= dense.totals.weight_bytes
 
 
-def test_the_dense_layer_is_named_with_the_step_that_shrinks_it(dense):
-    advice = advice_for(dense, "global_average_pool")
-    assert "'9'" in advice.text
-    assert "32×16×16" in advice.text
-    assert "256 positions" in advice.text
-    assert advice.of == "parameters"
-    assert advice.share == pytest.approx((8192 * 64 + 64) / dense.totals.parameters)
-
-
-def test_a_large_input_points_to_a_smaller_resolution(dense):
-    advice = advice_for(dense, "reduce_resolution")
-    assert "3×64×64" in advice.text
-    assert "32×32" in advice.text
-    assert "after global_average_pool" in advice.text
-    convolutions = sum(layer.macs for layer in dense.layers if "convolution" in layer.kind)
-    assert advice.share == pytest.approx(0.75 * convolutions / dense.totals.macs)
-
-
-def test_a_head_that_adapts_does_not_hinder_a_smaller_input():
-    head = (nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * 4 * 4, 5))
-    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), *head)
-    found = profile(variant_of(network), threads=1)
-    assert "16×4×4" in advice_for(found, "global_average_pool").text
-    assert "after global_average_pool" not in advice_for(found, "reduce_resolution").text
-
-
-def test_dense_convolutions_point_to_separable_ones(dense):
-    advice = advice_for(dense, "depthwise_separable")
-    assert "3×3 convolutions" in advice.text
-    of_kind = next(kind for kind in dense.by_kind if kind.kind == "3×3 convolution")
-    assert advice.share == pytest.approx(of_kind.share)
-
-
-def test_advice_comes_with_the_largest_share_first(dense):
-    shares = [advice.share for advice in dense.advice]
-    assert shares == sorted(shares, reverse=True)
-    assert all(advice.of in ("parameters", "time", "MACs") for advice in dense.advice)
+def test_advice_about_a_step_has_the_figures_of_its_prediction(dense):
+    known = {one["step"]: one for one in dense.predictions}
+    told = [advice for advice in dense.advice if advice.saved_ms is not None]
+    assert told
+    for advice in told:
+        one = known[advice.step]
+        assert (advice.saved_ms, advice.saved_bytes) == (one["saved_ms"], one["saved_bytes"])
+        assert advice.share == pytest.approx(
+            one["saved_ms"] / one["before_ms"]
+            if advice.of == "time"
+            else one["saved_bytes"] / one["before_bytes"]
+        )
+        assert not (one["verdict"] and advice.of == "time")
 
 
 def test_a_pooled_network_is_not_told_to_pool():
@@ -186,7 +158,7 @@ def test_text_fits_a_terminal_and_ends_with_advice_and_lint(dense):
     text = render(dense, "text")
     assert max(len(line) for line in text.splitlines()) <= 80
     words = " ".join(text.split())
-    assert "global_average_pool averages the 256 positions first" in words
+    assert "averaging the 256 positions first leaves about 2.05 k" in words
     assert "peak memory while predicting, weights included" in words
     assert "allocator" not in words
     assert "What this CPU makes of it" in words
