@@ -61,6 +61,19 @@ def for_size(profile: Mapping[str, Any]) -> str:
     return _recipe([*found, *_exports(profile, known, faster, None)], objective="size")
 
 
+def each(profile: Mapping[str, Any]) -> str:
+    """An entry for every step that is foretold, with the training that it needs, in their order."""
+    return "\n".join(f"  {_entry(one)}" for one in _known(profile).values())
+
+
+def _entry(one: Mapping[str, Any]) -> str:
+    line = str(one["recipe"])
+    if one["stage"] >= _TRAIN:
+        return line
+    entry = line.removeprefix("- ")
+    return f"- {{{entry if ':' in entry else f'{entry}: {{}}'}, recover: {{}}}}"
+
+
 def _known(profile: Mapping[str, Any]) -> _Known:
     return {one["step"]: one for one in profile.get("predictions") or () if one["problem"] is None}
 

@@ -402,6 +402,22 @@ def test_the_lines_to_paste_are_recipes_that_can_be_run(which, runtime, request,
             assert {"prune_weights", "cluster_weights", "quantize_weights"} < set(names)
 
 
+@pytest.mark.parametrize("which", ["gated", "plain"])
+def test_every_step_that_is_foretold_has_a_line_that_can_be_run_alone(which, request, tmp_path):
+    found = predicted(network_of(request.getfixturevalue(which), "eager"))
+    wanted = [one["step"] for one in found["predictions"] if one["problem"] is None]
+    lines = pasting.each(found).splitlines()
+    assert len(lines) == len(wanted) > 10
+    assert "  - {depthwise_separable: {}, recover: {}}" in lines
+    assert max(map(len, lines)) <= 80
+    path = tmp_path / "one.yaml"
+    for name, line in zip(wanted, lines, strict=True):
+        path.write_text(f"description: pasted\nsteps:\n{line}\n")
+        (entry,) = recipe.load(str(path)).entries
+        assert entry.name == name
+        assert (entry.recover is not None) == (entry.step.stage < Stage.TRAIN)
+
+
 def test_nothing_is_pasted_where_nothing_is_saved(network):
     one = dataclasses.asdict(predict("depthwise_separable", step("depthwise_separable"), network, ByMacs()))
     dearer = {**one, "after_ms": one["before_ms"], "after_bytes": one["before_bytes"]}
@@ -414,6 +430,10 @@ def test_the_settings_of_a_step_are_pasted_with_it(network):
     int4 = predict("quantize_weights", step("quantize_weights", bits=4), network, ByMacs())
     pruned = predict("prune_weights", step("prune_weights"), network, ByMacs())
     told = {"predictions": [dataclasses.asdict(one) for one in (small, int4, pruned)]}
+    assert pasting.each(told).splitlines()[:2] == [
+        "  - {reduce_resolution: {scale: 0.6}, recover: {}}",
+        "  - quantize_weights: {bits: 4}",
+    ]
     assert yaml.safe_load(pasting.for_speed(told)) == {
         "steps": [{"reduce_resolution": {"scale": 0.6}, "recover": {}}]
     }

@@ -1,6 +1,7 @@
 """Profiles of small networks, and the advice drawn from them."""
 
 import json
+import re
 import warnings
 
 import pytest
@@ -163,6 +164,20 @@ def test_text_fits_a_terminal_and_ends_with_advice_and_lint(dense):
     assert "allocator" not in words
     assert "What this CPU makes of it" in words
     assert "in order: " in words
+
+
+def test_every_step_s_line_is_there_to_paste(dense):
+    values = dense.as_json()
+    for one in values["predictions"]:
+        one["problem"] = one["problem"] if one["step"] != "low_rank" else None
+    foretold = [one["step"] for one in values["predictions"] if one["problem"] is None]
+    title = "for a recipe's steps, a line for each of them alone"
+    for format in ("text", "markdown"):
+        text = report.render_profile(values, format)
+        _, _, after = text.partition(f"{title}:")
+        lines = [line for line in after.splitlines() if line.startswith("  - ")][: len(foretold)]
+        assert [re.findall(r"\w+", line)[0] for line in lines] == foretold
+        assert "  - {low_rank: {}, recover: {}}" in lines
 
 
 def test_markdown_escapes_the_names_of_layers(dense):

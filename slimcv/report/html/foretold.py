@@ -66,6 +66,7 @@ def of_profile(profile: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [_chart(profile, timed)] if timed else []
     left_out = predictions.left_out(profile)
     for title, pasted in (
+        ("For a recipe's steps: a line for each of them alone", pasting.each(profile)),
         ("For a recipe: the steps that would save time", pasting.for_speed(profile)),
         ("For a recipe: the steps that would save bytes", pasting.for_size(profile)),
     ):
