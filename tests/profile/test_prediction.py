@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from slimcv import recipe
+from slimcv import instruments, recipe
 from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
@@ -493,14 +493,35 @@ def test_a_step_is_foretold_before_it_is_tried(gated, runtime):
     found = beforehand.foretell(network, "reduce_resolution", step("reduce_resolution", scale=0.5), threads=1)
     assert found.speedup == pytest.approx(found.before_ms / found.after_ms)
     assert found.runtime == runtime
-    assert found.weight_bytes == network.weight_bytes
+    assert found.weight_bytes == found.before_bytes == network.weight_bytes
     assert 0 < found.timed_share <= 1
 
 
 def test_what_cannot_be_foretold_is_left_open(gated):
     network = beforehand.network_of(gated, runtime="eager", threads=1)
-    for name in ("global_average_pool", "quantize_int8"):
-        assert beforehand.foretell(network, name, step(name), threads=1) is None
+    for name, reason in (
+        ("global_average_pool", "flatten"),
+        ("quantize_int8", "it is foretold in openvino and was compared in eager"),
+    ):
+        with pytest.raises(NotApplicable, match=reason):
+            beforehand.foretell(network, name, step(name), threads=1)
+
+
+def test_a_run_says_of_a_step_why_it_is_not_foretold(gated, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("description: mine\nsteps: [finetune, fuse_conv_bn]\n")
+    plan = recipe.load(str(path))
+    context = Context(teacher=gated, data=None, workdir=tmp_path, threads=1, train_threads=1)
+    bench = instruments.Instruments(plan, context, None)
+    trained, fused = plan.entries
+    with pytest.raises(NotApplicable, match="there is no prediction for this step"):
+        bench.foretold(trained, bench.teacher)
+    integers = instruments.Held(dataclasses.replace(gated, precision="int8"), 1)
+    with pytest.raises(NotApplicable, match="the network is INT8 already"):
+        bench.foretold(fused, integers)
+    bench.yardstick = "inductor"
+    with pytest.raises(NotApplicable, match="nothing is foretold in inductor"):
+        bench.foretold(fused, bench.teacher)
 
 
 def test_an_export_is_foretold_in_its_own_runtime(gated):
@@ -511,7 +532,7 @@ def test_an_export_is_foretold_in_its_own_runtime(gated):
 
 
 def test_what_was_foretold_is_said_with_two_digits_and_why_it_is_no_gain():
-    told = beforehand.Foretold(1.2345, 10, 1.0, "openvino", 1.2, 1.0, "")
+    told = beforehand.Foretold(1.2345, 20, 10, 1.0, "openvino", 1.2, 1.0, "")
     assert str(told) == "foretold: 1.2×"
     waiting = "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution"
     assert str(dataclasses.replace(told, speedup=0.98, verdict=waiting)) == f"foretold: 0.98×, {waiting}"

@@ -58,9 +58,10 @@ def test_a_run_of_an_older_version_has_fewer_sections(make_report, tmp_path):
 
 def test_what_was_foretold_stands_beside_what_was_measured(make_run):
     seen = text_of(render_html([read(make_run())]))
-    assert "1. global_average_pool 1.5× 1.20× 25 % 90.0 %" in seen
-    assert "2. separable 1.0× 1.00× 0 % 90.0 % not worth it for speed" in seen
+    assert "2. separable 1.0× 1.00× 0 % −75.0 % +250.6 % 93 % 90.0 % not worth it for speed" in seen
     assert "2 steps was foretold from the times of layers: the median error is 13 %" in seen
+    assert "1. global_average_pool 1.5× 1.20× 25 % −75.0 % −71.5 % 12 % 90.0 %" in seen
+    assert "Not foretold: 3. reduce_resolution (" in seen
 
 
 def test_a_run_shows_the_time_of_each_layer_before_and_after_and_this_machine_s_limits(make_run):
