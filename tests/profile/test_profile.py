@@ -180,6 +180,51 @@ def test_every_step_s_line_is_there_to_paste(dense):
         assert "  - {low_rank: {}, recover: {}}" in lines
 
 
+PLUGIN = """
+from typing import ClassVar
+
+from pydantic import model_validator
+
+from slimcv.step import Stage, Step
+
+
+class Needy(Step):
+    stage: ClassVar[Stage] = Stage.SURGERY
+    strength: float
+
+    def apply(self, variant, context):
+        return variant
+
+
+class Picky(Step):
+    stage: ClassVar[Stage] = Stage.SURGERY
+    strength: float = 2.0
+
+    @model_validator(mode="after")
+    def check(self):
+        raise ValueError("a strength of 2 is too much")
+
+    def apply(self, variant, context):
+        return variant
+"""
+
+
+def test_another_package_s_step_without_defaults_is_a_row_and_no_end(tmp_path, monkeypatch):
+    (tmp_path / "needy.py").write_text(PLUGIN)
+    metadata = tmp_path / "needy-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: needy\nVersion: 1.0\n")
+    points = "[slimcv.steps]\nneedy = needy:Needy\npicky = needy:Picky\n"
+    (metadata / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = profile(variant_of(Separable(), size=32), threads=1, repeats=1)
+    problems = {one["step"]: one["problem"] for one in found.predictions}
+    assert problems["needy"] == "needs the parameter strength"
+    assert problems["picky"].startswith("its defaults are refused: ")
+    words = " ".join(render(found, "text").split())
+    assert "needy: needs the parameter strength" in words.partition("not foretold: ")[2]
+
+
 def test_markdown_escapes_the_names_of_layers(dense):
     values = dense.as_json()
     values["layers"][0]["name"] = "a|b"
