@@ -1,5 +1,6 @@
 """Pages as text: everything is there, everything is escaped, nothing is fetched."""
 
+import dataclasses
 import html
 import json
 import re
@@ -14,6 +15,7 @@ from slimcv.report.html.classes import blocks
 from slimcv.report.html.several import titles
 from slimcv.report.reading import read
 from slimcv.report.showing import show
+from slimcv.results import Latency, Record
 
 HOSTILE = "<script>alert(1)</script>"
 LIMIT_BYTES = 3_000_000
@@ -54,6 +56,23 @@ def test_a_run_of_an_older_version_has_fewer_sections(make_report, tmp_path):
     page = render_html([read(tmp_path)])
     assert "layers" not in re.findall(r'<section id="([\w-]+)"', page)
     assert "spread of the samples" in text_of(page)
+
+
+def test_each_bar_of_the_way_names_the_runtimes_it_compares(make_run, original):
+    fast = dataclasses.replace(
+        original, runtime="openvino", latency_ms=Latency(p50=5.0, p90=6.0, p99=None, n=50, spread=0.02)
+    )
+    records = [
+        Record(1, 0, "fuse_conv_bn", "accepted", "", 2.0, original, original),
+        Record(2, 1, "export_openvino", "accepted", "", 3.0, fast, original),
+        Record(3, 2, "finetune", "skipped", "needs data", 0.2),
+    ]
+    seen = text_of(render_html([read(make_run(records=records))]))
+    assert "1. fuse_conv_bnaccepted, in eager, took 2.0 s" in seen
+    assert "2. export_openvinoaccepted, in eager → openvino, took 3.0 s" in seen
+    assert "2. export_openvino accepted eager → openvino 5.0" in seen
+    assert "3. finetuneskipped, took 0.20 s" in seen
+    assert "In eager, on a logarithmic axis" not in seen
 
 
 def test_what_was_foretold_stands_beside_what_was_measured(make_run):
