@@ -12,6 +12,7 @@ from slimcv import report
 from slimcv.measure import allocator
 from slimcv.models.capture import capture
 from slimcv.profile import profile, render
+from slimcv.report import reading
 from slimcv.step import InputSpec, Variant
 
 
@@ -153,6 +154,12 @@ def test_json_holds_every_layer_and_is_strict(dense):
     assert values["totals"]["default_allocator_ms"] is None
     assert values["by_kind"]
     assert {check["rule"] for check in values["lint"]} >= {"threads", "denormals", "compiler", "int8"}
+
+
+def test_what_is_printed_as_json_is_read_back_by_report(dense, tmp_path):
+    path = tmp_path / "profile.json"
+    path.write_text(render(dense, "json"))
+    assert reading.read(path).document == json.loads(path.read_text())
 
 
 def test_text_fits_a_terminal_and_ends_with_advice_and_lint(dense):

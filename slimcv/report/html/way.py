@@ -40,9 +40,9 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
         Chart(
             "Latency before and after each step",
             "Each bar goes from the latency of the network a step was applied to, to that of the one it "
-            "made, where the dot is; to the left is faster. On a logarithmic axis; the runtime stands with each "
-            "bar, two where a step's file is compared with the network in another one. At the end the factor, and the "
-            "change of top-1 on the tuning split.",
+            "made, where the dot is; to the left is faster. On a logarithmic axis; the runtime stands "
+            "with each bar, two where a step's file is compared with the network in another one. At the "
+            "end the factor, and the change of top-1 on the tuning split.",
             rows.chart(drawn, axis, title="latency p50, ms", tick=_tick),
             table,
             key=(("accepted", "accepted"), ("rejected", "rejected")),
