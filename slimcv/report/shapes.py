@@ -257,7 +257,7 @@ class Ladder(_Shape):
     data: dict[str, Any]
     epochs: int
     seed: int
-    threads: int
+    threads: int | None
     train_threads: int
     environment: dict[str, Any]
     command: list[str]
