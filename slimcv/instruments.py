@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from slimcv import runtimes
 from slimcv.bakeoff import FLOATS, runtime_of
-from slimcv.errors import Rejected, SlimcvError
+from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.measure import latency, macs, size
 from slimcv.measure.variant import Answers, answers, computed_exactly, measurement
 from slimcv.recipe import EXPORTS, Entry, Recipe
@@ -89,13 +89,19 @@ class Instruments:
         self._known: dict[tuple[int, str], Answers] = {}
         self._networks: dict[int, Network] = {}
 
-    def foretold(self, entry: Entry, before: Held) -> Foretold | None:
-        """How much faster the entry's step should make the variant, to be read beside what it did."""
+    def foretold(self, entry: Entry, before: Held) -> Foretold:
+        """How much faster the entry's step should make the variant, to be read beside what it did.
+
+        Raises NotApplicable, with the reason, where that cannot be told.
+        """
         from slimcv.profile.prediction import beforehand
 
-        known = entry.name in beforehand.STEPS and self.yardstick in beforehand.RUNTIMES
-        if self.quick or not known or before.variant.precision == "int8":
-            return None
+        if entry.name not in beforehand.STEPS:
+            raise NotApplicable("there is no prediction for this step")
+        if self.yardstick not in beforehand.RUNTIMES:
+            raise NotApplicable(f"nothing is foretold in {self.yardstick}, where compiling takes long")
+        if before.variant.precision == "int8":
+            raise NotApplicable("the network is INT8 already")
         threads = self.context.threads
         if before.number not in self._networks:
             self._networks.clear()
@@ -103,8 +109,8 @@ class Instruments:
                 self._networks[before.number] = beforehand.network_of(
                     before.variant, runtime=self.yardstick, threads=threads, limits=self._limits
                 )
-            except SlimcvError:
-                return None
+            except SlimcvError as error:
+                raise NotApplicable(error.message) from error
         return beforehand.foretell(self._networks[before.number], entry.name, entry.step, threads=threads)
 
     def layer_times(self, held: Held, shipped: Record) -> dict[str, object]:

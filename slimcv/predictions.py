@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimcv.errors import SlimcvError
 from slimcv.writing import write_text
 
 if TYPE_CHECKING:
@@ -58,11 +59,19 @@ def write(
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What `write` left in a run directory, or None."""
+    """What `write` left in a run directory, or None. Raises SlimcvError where it cannot be read."""
     path = folder / PREDICTIONS
     if not path.is_file():
         return None
-    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    hint = "remove it: the report then goes without classes and example pictures"
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SlimcvError(f"{path}: {error.strerror}", "see that it can be read") from error
+    except ValueError as error:
+        raise SlimcvError(f"{path}: cut short, or not JSON ({error})", hint) from error
+    if not isinstance(values, dict):
+        raise SlimcvError(f"{path}: not the answers of a run", hint)
     return values
 
 

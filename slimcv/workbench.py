@@ -83,7 +83,7 @@ class Workbench:
             return replayed, self._replayed(replayed, entry.step, before)
         started = time.perf_counter()
         log.info("%s: applying", entry.name, extra={"begun": (at, entry.name)})
-        foretold = self.instruments.foretold(entry, before)
+        foretold, words = self._foretold(entry, before)
         record = Record(number, at, entry.name, "skipped", "", 0.0)
         candidate = None
         try:
@@ -105,13 +105,9 @@ class Workbench:
                 self._made[before.number] = candidate.variant  # Its training begins where it ends.
             left_out = candidate.variant.details.get(_LEFT_OUT)
             if left_out is not None:
-                record = replace(record, reason=f"{record.reason}; trained without {entry.name}: {left_out}")
-            elif foretold is not None:
-                record = replace(
-                    record,
-                    reason=f"{record.reason} ({foretold})",
-                    details={**record.details, "foretold": foretold.as_json()},
-                )
+                words = f"; trained without {entry.name}: {left_out}"
+                foretold = {"not_foretold": f"trained without {entry.name}"}
+            record = replace(record, reason=f"{record.reason}{words}", details={**record.details, **foretold})
         except Rejected as error:
             record = replace(record, outcome="rejected", reason=error.message)
         except NotApplicable as error:
@@ -347,6 +343,16 @@ class Workbench:
         artifacts = {name: self.run.folder / path for name, path in record.details["artifacts"].items()}
         variant = replace(before.variant, artifacts=artifacts, runtime=record.details["runtime"])
         return self._held(replace(variant, details=record.details["variant"]), record.number, step, before)
+
+    def _foretold(self, entry: Entry, before: Held) -> tuple[dict[str, object], str]:
+        """What a record keeps of the step's prediction, or of why there is none, and what its reason says."""
+        if self.instruments.quick:
+            return {}, ""
+        try:
+            found = self.instruments.foretold(entry, before)
+        except NotApplicable as error:
+            return {"not_foretold": error.message}, ""
+        return {"foretold": found.as_json()}, f" ({found})"
 
     def _details(self, variant: Variant) -> dict[str, object]:
         artifacts = {name: str(path.relative_to(self.run.folder)) for name, path in variant.artifacts.items()}

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from slimcv import data, predictions
+from slimcv.errors import SlimcvError
 from slimcv.step import InputSpec
 
 
@@ -68,3 +69,14 @@ def test_a_thumbnail_is_a_small_picture(split, tmp_path, channels):
 
 def test_without_a_file_there_are_none(tmp_path):
     assert predictions.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"schema_version": 1, "cla', "cut short, or not JSON"), ("[1, 2]", "not the answers of a run")],
+)
+def test_a_file_that_was_cut_short_is_refused_with_what_to_do(tmp_path, content, message):
+    (tmp_path / predictions.PREDICTIONS).write_text(content)
+    with pytest.raises(SlimcvError, match=message) as refused:
+        predictions.read(tmp_path)
+    assert "remove it" in refused.value.hint

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from pydantic import ValidationError
+
 from slimcv import recipe
 from slimcv.measure import environment, size
 from slimcv.models import capture
@@ -20,7 +22,7 @@ from slimcv.profile.layers import (
     Totals,
 )
 from slimcv.profile.lint import Subject, in_order, lint, machine
-from slimcv.profile.prediction import Network, Prediction, predict_all
+from slimcv.profile.prediction import Network, Prediction, predict_all, unforetold
 from slimcv.profile.roofline import Limits, measured
 from slimcv.profile.timing import time_layers
 from slimcv.profile.whole import compare_allocators
@@ -104,12 +106,11 @@ def profile(
         shapes=timed.shapes,
         input=variant.input.shape,
         has_int8_instructions=environment.has_int8_instructions(),
-        quantized=variant.precision == "int8",
     )
     by_node = {layer.node: layer for layer in layers if layer.node}
     network = Network(variant, by_node, timed.shapes, runtime, weight_bytes)
     checks = lint(Subject(model, picture, eager, timed.shapes, threads, limits)) if extras else []
-    predictions = _predictions(network, threads) if extras else ()
+    predictions = tuple(one.as_json() for one in _predictions(network, threads)) if extras else ()
     if allocators:
         whole = compare_allocators(model, picture, default_ms=timed.whole_ms, threads=threads)
         if whole is not None:
@@ -125,11 +126,11 @@ def profile(
         layers=layers,
         totals=totals,
         by_kind=gather(layers, asked, limits),
-        advice=advise(findings) if extras else (),
+        advice=advise(findings, predictions) if extras else (),
         lint=in_order(checks),
         by_block=gather_blocks(layers, asked, limits),
         limits=asdict(limits),
-        predictions=tuple(one.as_json() for one in predictions),
+        predictions=predictions,
     )
 
 
@@ -140,8 +141,22 @@ def render(profile: Profile, format: str, *, colour: bool = False) -> str:
 
 def _predictions(network: Network, threads: int) -> tuple[Prediction, ...]:
     """For every step there is, with its defaults; third parties' steps cannot be foretold."""
-    steps = [(name, recipe.step_class(name)()) for name in recipe.step_names()]
-    return predict_all(network, steps, threads=threads)
+    steps, refused = [], []
+    for name in recipe.step_names():
+        kind = recipe.step_class(name)
+        try:
+            steps.append((name, kind()))
+        except ValidationError as error:
+            refused.append(unforetold(name, kind, network, _without_defaults(error)))
+    return (*predict_all(network, steps, threads=threads), *refused)
+
+
+def _without_defaults(error: ValidationError) -> str:
+    """Why a step of another package cannot be built from its defaults."""
+    missing = [str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "missing"]
+    if not missing:
+        return f"its defaults are refused: {error.errors()[0]['msg']}"
+    return f"needs the parameter{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
 
 
 def _precision(variant: Variant) -> str:

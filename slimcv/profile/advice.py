@@ -1,29 +1,33 @@
-"""What dominates a network, in words, and which recipe step addresses it; all of it follows from shares."""
+"""Which steps to take: those foretold to save something, with what in the network makes them save it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from slimcv.profile import kinds
 from slimcv.profile.layers import Advice, Layer, Totals
-from slimcv.report import figures
+from slimcv.report import figures, pasting
+from slimcv.report.predictions import gains, saved
 
 _WORTH_SAYING = 0.1
-"""Below a tenth of a total a saving is small beside what else there is to do."""
+"""Below a tenth of a total nothing dominates it."""
 _LARGE_INPUT = 64
 """Pixels a side below which a picture has no resolution to give away."""
+_DIGITS = 2
+"""What a prediction is good for."""
+
+_ALTERNATIVES = (pasting.CONVOLUTIONS, pasting.INT8, (*pasting.RUNTIMES, "export_aotinductor"))
+"""Steps in each other's place: the one that saves most is advised, the others are named beside it."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the rules look at. `shapes` are those of the graph's tensors by node name, with the batch.
-
-    In an INT8 graph (`quantized`) nothing is changed any more.
-    """
+    """What reasons are drawn from. `shapes` are those of the graph's tensors by node name, with the batch."""
 
     model: fx.GraphModule
     layers: Sequence[Layer]
@@ -31,7 +35,6 @@ class Findings:
     shapes: dict[str, tuple[int, ...]]
     input: tuple[int, int, int]
     has_int8_instructions: bool
-    quantized: bool = False
 
     def time(self, layers: Sequence[Layer]) -> float:
         """The fraction of the layers' time that these take."""
@@ -42,134 +45,216 @@ class Findings:
         return sum(layer.macs for layer in layers) / max(self.totals.macs, 1)
 
 
-def advise(findings: Findings) -> tuple[Advice, ...]:
-    """All advice that holds for this network, the largest share first."""
-    given = [
-        *_dense_head(findings),
-        *_dense_convolutions(findings),
-        *_input_size(findings),
-        *_batch_norms(findings),
-        *_matrix_work(findings),
-        *_passes_over_memory(findings),
-        *_between_layers(findings),
+@dataclass(frozen=True)
+class _Reason:
+    """What in the network a step goes for: a `share` (0 to 1) of "time" or "parameters"."""
+
+    text: str
+    share: float
+    of: str = "time"
+
+
+_Foretold = Mapping[str, Any]
+"""A prediction as JSON (see slimcv.profile.prediction)."""
+
+
+def advise(findings: Findings, predictions: Sequence[_Foretold]) -> tuple[Advice, ...]:
+    """The steps that are foretold to gain, the most milliseconds first; then hints without a prediction."""
+    known = {one["step"]: one for one in predictions if one["problem"] is None}
+    reasons = {step: reason for step, why in _REASONS.items() if (reason := why(findings)) is not None}
+    if min(findings.input[1:]) < _LARGE_INPUT:
+        known.pop("reduce_resolution", None)
+    saving = [one for one in known.values() if _gains(one, reasons)]
+    saving.sort(key=lambda one: -(saved(one, "ms") or 0.0))
+    given = []
+    while saving:
+        best = saving.pop(0)
+        group = next((steps for steps in _ALTERNATIVES if best["step"] in steps), ())
+        others = [one for one in saving if one["step"] in group]
+        saving = [one for one in saving if one not in others]
+        given.append(_foretold(best, others, reasons.get(best["step"]), runtime=findings.totals.runtime))
+    return (*given, *_hints(findings, known, reasons))
+
+
+def _gains(one: _Foretold, reasons: Mapping[str, _Reason]) -> bool:
+    """Whether a step is foretold to save time, or bytes where what it goes for holds a good part of them."""
+    reason = reasons.get(one["step"])
+    return gains(one, "ms") or (reason is not None and reason.of == "parameters" and gains(one, "bytes"))
+
+
+def _foretold(one: _Foretold, others: Sequence[_Foretold], reason: _Reason | None, *, runtime: str) -> Advice:
+    """Advice in the words and figures of its prediction; `runtime` is the one that was profiled."""
+    ms, bytes = saved(one, "ms"), saved(one, "bytes")
+    faster = gains(one, "ms")
+    parts = []
+    if faster and ms is not None:
+        ratio = one["before_ms"] / one["after_ms"] if one["after_ms"] else None
+        words = figures.times(ratio, "faster", "slower", digits=_DIGITS)
+        parts.append(f"{_significant(ms)} of {_significant(one['before_ms'])} ms ({words})")
+    if gains(one, "bytes") and bytes is not None:
+        parts.append(f"{figures.size(bytes)} of {figures.size(one['before_bytes'])} of weights")
+    text = f"{one['step']} saves {' and '.join(parts)}"
+    text += "" if faster else _at_the_cost_of(ms)
+    text += f", in {one['runtime']}" if one["runtime"] != runtime else ""
+    text += f": {reason.text}" if reason is not None else ""
+    instead = ", ".join(f"{other['step']} {_significant(saved(other, 'ms') or 0.0)} ms" for other in others)
+    return Advice(
+        text + (f"; in its place {instead}" if instead else ""),
+        one["step"],
+        share=(ms or 0.0) / one["before_ms"] if faster else (bytes or 0) / one["before_bytes"],
+        of="time" if faster else "bytes",
+        saved_ms=ms,
+        saved_bytes=None if bytes is None else int(bytes),
+    )
+
+
+def _at_the_cost_of(saved_ms: float | None) -> str:
+    if saved_ms is None:
+        return ", its time not foretold"
+    return f" and takes {_significant(-saved_ms)} ms more" if saved_ms < 0 else " and no time worth naming"
+
+
+def _significant(value: float) -> str:
+    return figures.significant(value, _DIGITS)
+
+
+def _hints(
+    findings: Findings, known: Mapping[str, _Foretold], reasons: Mapping[str, _Reason]
+) -> Iterator[Advice]:
+    """What no prediction is about, the largest share first; each says that it is none."""
+    found = [
+        Advice(
+            f"not foretold ({known[step]['verdict']}): {reason.text}: {step}", step, reason.share, reason.of
+        )
+        for step, reason in reasons.items()
+        if step in known and known[step]["after_ms"] is None and not _gains(known[step], reasons)
     ]
-    if findings.quantized:
-        given = [advice for advice in given if advice.step is None or advice.step.startswith("export_")]
-    return tuple(sorted(given, key=lambda advice: -advice.share))
+    found += [*_smaller_after_pooling(findings, known), *_between_layers(findings)]
+    yield from sorted(found, key=lambda advice: -advice.share)
 
 
-def _dense_head(findings: Findings) -> Iterator[Advice]:
-    """The linear layer with most parameters, if it holds a good part of them all."""
-    linear = [layer for layer in findings.layers if layer.kind == kinds.LINEAR]
-    if not linear:
-        return
-    largest = max(linear, key=lambda layer: layer.parameters)
-    share = largest.parameters / max(findings.totals.parameters, 1)
-    if share < _WORTH_SAYING:
-        return
-    start = (
-        f"the dense layer '{largest.name}' holds {figures.share(share)} of the parameters "
-        f"({figures.count(largest.parameters)})"
-    )
-    source = _flattened_map(findings, largest)
-    if source is None:
-        text = f"{start}: quantize_int8 stores them in a quarter of the bytes"
-        yield Advice(text, "quantize_int8", share, "parameters")
-        return
-    features = findings.shapes[source.name][1:]
-    positions = features[1] * features[2]
-    left = figures.count(largest.parameters // positions)
-    text = (
-        f"{start}, because it reads every position of a flattened {_times(features)} map: "
-        f"global_average_pool averages the {positions} positions first and leaves about {left}"
-    )
-    yield Advice(text, "global_average_pool", share, "parameters")
-
-
-def _dense_convolutions(findings: Findings) -> Iterator[Advice]:
-    dense = [layer for layer in findings.layers if kinds.is_dense_convolution(layer.kind)]
-    share = findings.time(dense)
-    if share < _WORTH_SAYING:
-        return
-    before = sum(layer.macs for layer in dense)
-    after = sum(_separable_macs(findings, layer) for layer in dense)
-    text = (
-        f"{_names(dense)} take {figures.share(share)} of the time and "
-        f"{figures.share(findings.macs(dense))} of the MACs: "
-        f"depthwise_separable leaves about {figures.share(after / max(before, 1))} of their MACs (rank 1)"
-    )
-    yield Advice(text, "depthwise_separable", share, "time")
-
-
-def _input_size(findings: Findings) -> Iterator[Advice]:
-    channels, height, width = findings.input
-    if min(height, width) < _LARGE_INPUT or any(layer.kind == kinds.ATTENTION for layer in findings.layers):
-        return
-    maps = [layer for layer in findings.layers if layer.output is not None and len(layer.output) == 3]
-    spatial = [layer for layer in maps if layer.output is not None and max(layer.output[1:]) > 1]
-    saved = 0.75 * findings.macs(spatial)
-    if saved < _WORTH_SAYING:
-        return
+def _smaller_after_pooling(findings: Findings, known: Mapping[str, _Foretold]) -> Iterator[Advice]:
+    """A dense layer that fixes the size of the pictures, until pooling frees it."""
+    share = _on_maps(findings)
     linear = [layer for layer in findings.layers if layer.kind == kinds.LINEAR]
     fixed = any(_fixes_the_input(findings, layer) for layer in linear)
-    first = ", after global_average_pool, since the dense layer fixes the size now" if fixed else ""
-    text = (
-        f"the input is {channels}×{height}×{width}: halving it to {height // 2}×{width // 2} "
-        f"(reduce_resolution) saves about {figures.share(saved)} of the MACs{first}"
-    )
-    yield Advice(text, "reduce_resolution", saved, "MACs")
-
-
-def _batch_norms(findings: Findings) -> Iterator[Advice]:
-    norms = [layer for layer in findings.layers if layer.kind == kinds.BATCH_NORM]
-    share = findings.time(norms)
-    if share < _WORTH_SAYING / 2:
-        return
-    many = f"{len(norms)} BatchNorms, each a pass over memory of its own, take" if len(norms) > 1 else ""
-    text = (
-        f"{many or 'one BatchNorm takes'} {figures.share(share)} of the time: "
-        "fuse_conv_bn folds what it can into the weights next to it"
-    )
-    yield Advice(text, "fuse_conv_bn", share, "time")
-
-
-def _matrix_work(findings: Findings) -> Iterator[Advice]:
-    work = [layer for layer in findings.layers if kinds.is_matrix_work(layer.kind)]
-    share = findings.time(work)
-    dense = [layer for layer in work if layer.kind != kinds.DEPTHWISE]
-    if share < _WORTH_SAYING or findings.time(dense) < _WORTH_SAYING:
-        return
-    text = (
-        f"convolutions and dense layers take {figures.share(share)} of the time: "
-        "quantize_int8 does them in 8-bit integers"
-    )
-    depthwise = findings.time([layer for layer in work if layer.kind == kinds.DEPTHWISE])
-    if depthwise > _WORTH_SAYING:
-        text += f" (the {figures.share(depthwise)} in depthwise convolutions wait for memory and gain little)"
-    if not findings.has_int8_instructions:
-        text += "; this CPU has no instructions for 8-bit products (VNNI), so that the gain is smaller here"
-    yield Advice(text, "quantize_int8", share, "time")
-
-
-def _passes_over_memory(findings: Findings) -> Iterator[Advice]:
-    passes = [layer for layer in findings.layers if layer.kind in kinds.PASSES_OVER_MEMORY]
-    share = findings.time(passes)
-    if share >= _WORTH_SAYING:
+    large = min(findings.input[1:]) >= _LARGE_INPUT
+    now = "reduce_resolution" in known
+    if large and fixed and not now and share >= _WORTH_SAYING and "global_average_pool" in known:
         text = (
-            f"{len(passes)} activations, poolings and element-wise operations take {figures.share(share)} of "
-            "the time for almost no MACs: export_openvino and compile merge them with the layers around them"
+            f"not foretold: {_halved(findings)} (reduce_resolution) is possible once global_average_pool is "
+            f"done, since a dense layer fixes the size now; layers on maps take {figures.share(share)} of "
+            "the time"
         )
-        yield Advice(text, "export_openvino", share, "time")
+        yield Advice(text, "reduce_resolution", share, "time")
 
 
 def _between_layers(findings: Findings) -> Iterator[Advice]:
     share = findings.totals.between_layers
     if share >= _WORTH_SAYING:
         text = (
-            f"{figures.share(share)} of a call is spent between the layers, not in them: "
-            "export_openvino and export_onnx run the network without Python"
+            f"not foretold: {figures.share(share)} of a call is spent between the layers, and predictions "
+            "are of the layers alone; export_openvino and export_onnx run the network without Python"
         )
         yield Advice(text, "export_openvino", share, "time")
+
+
+def _flattened_head(findings: Findings) -> _Reason | None:
+    """The largest linear layer, where it reads a flattened map."""
+    largest, share = _largest_head(findings)
+    source = None if largest is None else _flattened_map(findings, largest)
+    if largest is None or source is None:
+        return None
+    features = findings.shapes[source.name][1:]
+    positions = features[1] * features[2]
+    left = figures.count(largest.parameters // positions)
+    text = (
+        f"{_holds(largest, share)}, because it reads every position of a flattened {_times(features)} map; "
+        f"averaging the {positions} positions first leaves about {left}"
+    )
+    return _Reason(text, share, "parameters")
+
+
+def _plain_head(findings: Findings) -> _Reason | None:
+    """The largest linear layer, where there is nothing to average before it."""
+    largest, share = _largest_head(findings)
+    if largest is None or _flattened_map(findings, largest) is not None:
+        return None
+    return _Reason(_holds(largest, share), share, "parameters")
+
+
+def _largest_head(findings: Findings) -> tuple[Layer | None, float]:
+    """The linear layer with most parameters and its share of them all, if that is a good part."""
+    linear = [layer for layer in findings.layers if layer.kind == kinds.LINEAR]
+    largest = max(linear, key=lambda layer: layer.parameters, default=None)
+    share = 0.0 if largest is None else largest.parameters / max(findings.totals.parameters, 1)
+    return (None, 0.0) if share < _WORTH_SAYING else (largest, share)
+
+
+def _holds(layer: Layer, share: float) -> str:
+    return (
+        f"the dense layer '{layer.name}' holds {figures.share(share)} of the parameters "
+        f"({figures.count(layer.parameters)})"
+    )
+
+
+def _dense_convolutions(findings: Findings) -> _Reason | None:
+    dense = [layer for layer in findings.layers if kinds.is_dense_convolution(layer.kind)]
+    share = findings.time(dense)
+    text = (
+        f"{_names(dense)} take {figures.share(share)} of the time, with "
+        f"{figures.share(findings.macs(dense))} of the MACs"
+    )
+    return _Reason(text, share) if share >= _WORTH_SAYING else None
+
+
+def _input_size(findings: Findings) -> _Reason | None:
+    share = _on_maps(findings)
+    text = f"{_halved(findings)}; layers on maps take {figures.share(share)} of the time"
+    return _Reason(text, share) if share >= _WORTH_SAYING else None
+
+
+def _on_maps(findings: Findings) -> float:
+    """The fraction of the time in layers that give a map larger than one position."""
+    maps = [layer for layer in findings.layers if layer.output is not None and len(layer.output) == 3]
+    return findings.time([layer for layer in maps if max((layer.output or ())[1:]) > 1])
+
+
+def _halved(findings: Findings) -> str:
+    channels, height, width = findings.input
+    return f"halving the {channels}×{height}×{width} input to {height // 2}×{width // 2}"
+
+
+def _batch_norms(findings: Findings) -> _Reason | None:
+    norms = [layer for layer in findings.layers if layer.kind == kinds.BATCH_NORM]
+    share = findings.time(norms)
+    many = f"{len(norms)} BatchNorms, each a pass over memory of its own, take"
+    text = f"{many if len(norms) > 1 else 'one BatchNorm takes'} {figures.share(share)} of the time"
+    return _Reason(text, share) if share >= _WORTH_SAYING / 2 else None
+
+
+def _matrix_work(findings: Findings) -> _Reason | None:
+    work = [layer for layer in findings.layers if kinds.is_matrix_work(layer.kind)]
+    share = findings.time(work)
+    if share < _WORTH_SAYING:
+        return None
+    text = f"convolutions and dense layers take {figures.share(share)} of the time"
+    depthwise = findings.time([layer for layer in work if layer.kind == kinds.DEPTHWISE])
+    if depthwise > _WORTH_SAYING:
+        text += f", {figures.share(depthwise)} in depthwise convolutions, which wait for memory"
+    if not findings.has_int8_instructions:
+        text += "; this CPU has no instructions for 8-bit products (VNNI)"
+    return _Reason(text, share)
+
+
+def _passes_over_memory(findings: Findings) -> _Reason | None:
+    passes = [layer for layer in findings.layers if layer.kind in kinds.PASSES_OVER_MEMORY]
+    share = findings.time(passes)
+    text = (
+        f"{len(passes)} activations, poolings and element-wise operations take {figures.share(share)} of the "
+        "time for almost no MACs, and are merged with the layers around them"
+    )
+    return _Reason(text, share) if share >= _WORTH_SAYING else None
 
 
 def _flattened_map(findings: Findings, layer: Layer) -> fx.Node | None:
@@ -192,19 +277,6 @@ def _fixes_the_input(findings: Findings, layer: Layer) -> bool:
     return source is not None and not kinds.function_name(source).startswith("adaptive")
 
 
-def _separable_macs(findings: Findings, layer: Layer) -> int:
-    """MACs of the depthwise and pointwise pair for a dense convolution: 1/outputs + 1/kernel of its own."""
-    node = next(node for node in findings.model.graph.nodes if node.name == layer.node)
-    if node.op == "call_module":
-        module = findings.model.get_submodule(str(node.target))
-        if not isinstance(module, nn.Conv2d):
-            return layer.macs
-        weight: tuple[int, ...] = tuple(module.weight.shape)
-    else:
-        weight = findings.shapes[node.args[1].name]
-    return round(layer.macs * (1 / weight[0] + 1 / prod(weight[2:])))
-
-
 def _names(layers: Sequence[Layer]) -> str:
     """The kinds of some layers, the slowest first: "8 3×3 convolutions" or "3×3 and 5×5 convolutions"."""
     times: dict[str, float] = {}
@@ -218,3 +290,16 @@ def _names(layers: Sequence[Layer]) -> str:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "×".join(str(extent) for extent in shape)
+
+
+_REASONS: Mapping[str, Callable[[Findings], _Reason | None]] = {
+    "global_average_pool": _flattened_head,
+    "quantize_weights": _plain_head,
+    "depthwise_separable": _dense_convolutions,
+    "prune_channels": _dense_convolutions,
+    "reduce_resolution": _input_size,
+    "fuse_conv_bn": _batch_norms,
+    **dict.fromkeys(pasting.INT8, _matrix_work),
+    **dict.fromkeys(_ALTERNATIVES[-1], _passes_over_memory),
+}
+"""What each step goes for; the others have a prediction alone."""

@@ -65,15 +65,19 @@ class Kind:
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing that dominates and the recipe step that addresses it, None where no step is needed.
+    """One thing to do and the recipe step for it, None where no step is needed.
 
-    `share` is its fraction (0 to 1) `of` a total: "parameters", "time" or "MACs".
+    Where it is drawn from a prediction, `saved_ms` (a picture) and `saved_bytes` (of weights) are what that
+    foretells, below 0 for a loss, and `share` is the fraction (0 to 1) saved `of` "time" or "bytes". A hint
+    without a prediction has None for both, and `share` is what it concerns `of` "time" or "parameters".
     """
 
     text: str
     step: str | None
     share: float
     of: str
+    saved_ms: float | None = None
+    saved_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Profile:
-    """Where time and memory go, in the network's order, and what to do about it, the largest share first.
+    """Where time and memory go, in the network's order, and what to do about it, the largest saving first.
 
     `lint` is what was checked about the network on this CPU, faults first. `by_block` are the layers by the
     part of the network they belong to, `limits` what this machine can do at most (see

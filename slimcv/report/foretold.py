@@ -9,8 +9,10 @@ from typing import Any
 
 from slimcv.report import figures
 
-HEADINGS = ("step", "foretold", "measured", "off by", "of the changed time timed", "why")
-LEFT = 1
+HEADINGS = (
+    "step", "foretold", "measured", "off by", "weights, foretold", "file, measured", "bytes off by",
+    "of the changed time timed", "why",
+)  # fmt: skip
 
 DIGITS = 2
 """What a prediction is good for."""
@@ -21,7 +23,8 @@ class Foretold:
     """One step's speed-up as foretold from its layers and as measured, and what was said with it.
 
     `error` is |foretold / measured - 1|, `timed_share` (0 to 1) the part of the changed layers' time whose
-    new form had been timed; `spread` is the relative uncertainty of what was measured.
+    new form had been timed; `spread` is the relative uncertainty of what was measured. `weights` are the
+    bytes of the weights before and after as foretold, `file` those of the measured files; None is not known.
     """
 
     step: str
@@ -30,52 +33,109 @@ class Foretold:
     spread: float
     timed_share: float
     verdict: str
+    weights: tuple[int, int] | None
+    file: tuple[int, int] | None
 
     @property
     def error(self) -> float:
         """How far off, as a fraction."""
         return abs(self.foretold / self.measured - 1)
 
+    @property
+    def bytes_error(self) -> float | None:
+        """How far off the share of the bytes that is left, as a fraction."""
+        if self.weights is None or self.file is None:
+            return None
+        return abs((self.weights[1] / self.weights[0]) / (self.file[1] / self.file[0]) - 1)
+
+
+@dataclass(frozen=True)
+class Unforetold:
+    """One step that was timed and not foretold: its speed-up, that one's spread, its files, and why."""
+
+    step: str
+    measured: float
+    spread: float
+    file: tuple[int, int] | None
+    why: str
+
 
 def of(report: Mapping[str, Any]) -> list[Foretold]:
     """A row for each step of a run that was foretold and timed, in their order."""
     found = []
-    for step in report["steps"]:
+    for step in _timed(report):
         told = step["details"].get("foretold")
-        before, after = ((step[key] or {}).get("latency_ms") for key in ("before", "measurement"))
-        if not told or not before or not after:
-            continue
-        found.append(
-            Foretold(
-                step=f"{step['number']}. {step['name']}",
-                foretold=told["speedup"],
-                measured=before["p50"] / after["p50"],
-                spread=(before["spread"] ** 2 + after["spread"] ** 2) ** 0.5,
-                timed_share=told["timed_share"],
-                verdict=told.get("verdict", ""),
+        if told:
+            found.append(
+                Foretold(
+                    step=_name(step),
+                    foretold=told["speedup"],
+                    measured=_speedup(step),
+                    spread=_spread(step),
+                    timed_share=told["timed_share"],
+                    verdict=told.get("verdict", ""),
+                    weights=_both(told.get("before_bytes"), told.get("weight_bytes")),
+                    file=_file(step),
+                )
             )
-        )
     return found
 
 
-def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The same in words."""
+def unforetold(report: Mapping[str, Any]) -> list[Unforetold]:
+    """A row for each step of a run that was timed and not foretold, as far as the run says why."""
     return [
+        Unforetold(_name(step), _speedup(step), _spread(step), _file(step), step["details"]["not_foretold"])
+        for step in _timed(report)
+        if step["details"].get("not_foretold")
+    ]
+
+
+def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The same in words: what was foretold, then what was not and why."""
+    foretold: list[tuple[str, ...]] = [
         (
             one.step,
             f"{figures.significant(one.foretold, DIGITS)}×",
             measured(one),
-            f"{100 * one.error:.0f} %",
+            off(one.error),
+            reduction(one.weights),
+            reduction(one.file),
+            off(one.bytes_error),
             figures.share(one.timed_share),
             one.verdict,
         )
         for one in of(report)
     ]
+    none = figures.NOT_MEASURED
+    return foretold + [
+        (
+            one.step,
+            none,
+            measured(one),
+            none,
+            none,
+            reduction(one.file),
+            none,
+            none,
+            f"not foretold: {one.why}",
+        )
+        for one in unforetold(report)
+    ]
 
 
-def measured(one: Foretold) -> str:
+def measured(one: Foretold | Unforetold) -> str:
     """The measured speed-up with the digits that its spread leaves."""
     return f"{figures.rounded(one.measured, one.spread * one.measured)}×"
+
+
+def off(error: float | None) -> str:
+    """An error (a fraction) in whole percent."""
+    return figures.NOT_MEASURED if error is None else f"{100 * error:.0f} %"
+
+
+def reduction(bytes: tuple[int, int] | None) -> str:
+    """What became of the bytes: −75.0 %."""
+    return figures.NOT_MEASURED if bytes is None else figures.reduction(*bytes)
 
 
 def sentence(report: Mapping[str, Any]) -> str:
@@ -83,7 +143,48 @@ def sentence(report: Mapping[str, Any]) -> str:
     found = of(report)
     if not found:
         return ""
-    off = f"{100 * median(one.error for one in found):.0f} %"
     steps = f"{len(found)} steps" if len(found) > 1 else "one step"
     many = "the median error is " if len(found) > 1 else "off by "
-    return f"the gain of {steps} was foretold from the times of layers: {many}{off}"
+    told = f"the gain of {steps} was foretold from the times of layers: {many}"
+    bytes = [one.bytes_error for one in found if one.bytes_error is not None]
+    told += off(median(one.error for one in found))
+    return f"{told}, that of the bytes left {off(median(bytes))}" if bytes else told
+
+
+def left_out(report: Mapping[str, Any]) -> str:
+    """Which steps were timed and not foretold, by reason; empty where all were."""
+    reasons: dict[str, list[str]] = {}
+    for one in unforetold(report):
+        reasons.setdefault(one.why, []).append(one.step)
+    told = "; ".join(f"{', '.join(steps)} ({why})" for why, steps in reasons.items())
+    return f"not foretold: {told}" if told else ""
+
+
+def _timed(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [
+        step
+        for step in report["steps"]
+        if all((step[key] or {}).get("latency_ms") for key in ("before", "measurement"))
+    ]
+
+
+def _name(step: Mapping[str, Any]) -> str:
+    return f"{step['number']}. {step['name']}"
+
+
+def _speedup(step: Mapping[str, Any]) -> float:
+    return float(step["before"]["latency_ms"]["p50"] / step["measurement"]["latency_ms"]["p50"])
+
+
+def _spread(step: Mapping[str, Any]) -> float:
+    before, after = (step[key]["latency_ms"]["spread"] for key in ("before", "measurement"))
+    return float((before**2 + after**2) ** 0.5)
+
+
+def _file(step: Mapping[str, Any]) -> tuple[int, int] | None:
+    return _both(step["before"]["size_bytes"], step["measurement"]["size_bytes"])
+
+
+def _both(before: int | None, after: int | None) -> tuple[int, int] | None:
+    """Two sizes to be compared, None where one is not known."""
+    return (before, after) if before and after else None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PREDICTED = "What each step would give, one at a time"
 
 FOR_SPEED, FOR_SIZE = "for a recipe, to save time", "for a recipe, to save bytes"
+FOR_EACH = "for a recipe's steps, a line for each of them alone"
 
 _WORTH_A_ROW = 0.001
 """A layer with less than a thousandth of the time and of the parameters gets no row in a drawn table."""
@@ -116,7 +117,11 @@ def _predictions_markdown(profile: Mapping[str, Any]) -> list[str]:
 
 def _recipes(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lines to paste, with what they are for."""
-    found = ((FOR_SPEED, pasting.for_speed(profile)), (FOR_SIZE, pasting.for_size(profile)))
+    found = (
+        (FOR_EACH, pasting.each(profile)),
+        (FOR_SPEED, pasting.for_speed(profile)),
+        (FOR_SIZE, pasting.for_size(profile)),
+    )
     return [(title, pasted) for title, pasted in found if pasted]
 
 

@@ -65,8 +65,8 @@ def _rungs(report: Mapping[str, Any]) -> list[str]:
 
 def _foretold(report: Mapping[str, Any]) -> list[str]:
     rows, sentence = foretold.rows(report), foretold.sentence(report)
-    grown = sentence[:1].upper() + sentence[1:]
-    return ["## Foretold and measured", grid(foretold.HEADINGS, rows), f"{grown}."] if rows else []
+    told = [f"{sentence[0].upper()}{sentence[1:]}."] if sentence else []
+    return ["## Foretold and measured", grid(foretold.HEADINGS, rows), *told] if rows else []
 
 
 def _trainings(report: Mapping[str, Any]) -> list[str]:

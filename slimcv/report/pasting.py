@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slimcv.recipe import EXPORTS
+from slimcv.report.predictions import gains
 
 INT8 = ("quantize_int8", "export_nncf", "export_onnx_int8")
 """Ways to 8-bit arithmetic; of those as fast as each other the first, whose graph every runtime takes."""
 
-_CONVOLUTIONS = ("depthwise_separable", "prune_channels", "low_rank")
+CONVOLUTIONS = ("depthwise_separable", "prune_channels", "low_rank")
 """They change the same layers: more than one of them is more than a training can repair."""
 
-_RUNTIMES = ("export_openvino", "export_onnx", "compile")
+RUNTIMES = ("export_openvino", "export_onnx", "compile")
+"""What a network can be run in."""
+
 _TRAIN = 30
 """The stage before which steps change the architecture (see slimcv.step.Stage)."""
-
-_WORTH = 1.05
-"""A smaller gain is none that a prediction can tell."""
 
 _Known = Mapping[str, Mapping[str, Any]]
 
@@ -26,7 +26,7 @@ _Known = Mapping[str, Mapping[str, Any]]
 def for_speed(profile: Mapping[str, Any]) -> str:
     """A recipe of the steps that would save time, with what they need; empty where none would."""
     known = _known(profile)
-    saving = [name for name in known if _saves(known[name], "ms")]
+    saving = [name for name in known if gains(known[name], "ms")]
     found = _surgery(known, saving, "after_ms")
     int8 = min((name for name in INT8 if name in saving), key=_by(known, "after_ms"), default=None)
     if "fuse_conv_bn" in saving or (int8 is not None and "fuse_conv_bn" in known):
@@ -34,7 +34,7 @@ def for_speed(profile: Mapping[str, Any]) -> str:
     if int8 is not None:
         found.append(_line(known, int8))
     exports = _exports(profile, known, saving, int8)
-    if not found and not set(saving) & set(_RUNTIMES):
+    if not found and not set(saving) & set(RUNTIMES):
         return ""
     return _recipe([*found, *exports])
 
@@ -42,7 +42,7 @@ def for_speed(profile: Mapping[str, Any]) -> str:
 def for_size(profile: Mapping[str, Any]) -> str:
     """A recipe of the steps that would make files smaller, each keeping what those before it gained."""
     known = _known(profile)
-    saving = [name for name in known if _saves(known[name], "bytes")]
+    saving = [name for name in known if gains(known[name], "bytes")]
     found = _surgery(known, [name for name in saving if name != "prune_weights"], "after_bytes")
     kept = []
     if "prune_weights" in saving:
@@ -57,17 +57,25 @@ def for_size(profile: Mapping[str, Any]) -> str:
         found.append(_line(known, "quantize_weights", keeping=kept))
     if not saving or not found:
         return ""
-    faster = [name for name in known if _saves(known[name], "ms")]
+    faster = [name for name in known if gains(known[name], "ms")]
     return _recipe([*found, *_exports(profile, known, faster, None)], objective="size")
+
+
+def each(profile: Mapping[str, Any]) -> str:
+    """An entry for every step that is foretold, with the training that it needs, in their order."""
+    return "\n".join(f"  {_entry(one)}" for one in _known(profile).values())
+
+
+def _entry(one: Mapping[str, Any]) -> str:
+    line = str(one["recipe"])
+    if one["stage"] >= _TRAIN:
+        return line
+    entry = line.removeprefix("- ")
+    return f"- {{{entry if ':' in entry else f'{entry}: {{}}'}, recover: {{}}}}"
 
 
 def _known(profile: Mapping[str, Any]) -> _Known:
     return {one["step"]: one for one in profile.get("predictions") or () if one["problem"] is None}
-
-
-def _saves(one: Mapping[str, Any], what: str) -> bool:
-    before, after = one[f"before_{what}"], one[f"after_{what}"]
-    return after is not None and bool(before >= _WORTH * after)
 
 
 def _by(known: _Known, key: str) -> Any:
@@ -77,8 +85,8 @@ def _by(known: _Known, key: str) -> Any:
 def _surgery(known: _Known, saving: Iterable[str], key: str) -> list[str]:
     """The steps before a training in a recipe's order, of alternatives the best, and the training."""
     wanted = [name for name in saving if known[name]["stage"] < _TRAIN]
-    best = min((name for name in _CONVOLUTIONS if name in wanted), key=_by(known, key), default=None)
-    chosen = [name for name in wanted if name not in _CONVOLUTIONS or name == best]
+    best = min((name for name in CONVOLUTIONS if name in wanted), key=_by(known, key), default=None)
+    chosen = [name for name in wanted if name not in CONVOLUTIONS or name == best]
     lines = [_line(known, name) for name in sorted(chosen, key=_by(known, "stage"))]
     if lines:
         last = lines[-1] if ":" in lines[-1] else f"{lines[-1]}: {{}}"
@@ -88,7 +96,7 @@ def _surgery(known: _Known, saving: Iterable[str], key: str) -> list[str]:
 
 def _exports(profile: Mapping[str, Any], known: _Known, saving: Iterable[str], int8: str | None) -> list[str]:
     """What the network is to run in: the fastest runtime, and the one that the 8-bit graph was timed in."""
-    fastest = min((name for name in _RUNTIMES if name in saving), key=_by(known, "after_ms"), default=None)
+    fastest = min((name for name in RUNTIMES if name in saving), key=_by(known, "after_ms"), default=None)
     profiled = EXPORTS.get((profile.get("totals") or {}).get("runtime", "eager"))
     of_int8 = EXPORTS.get(known[int8]["runtime"]) if int8 == INT8[0] else None
     return [f"- {name}" for name in dict.fromkeys((fastest or profiled, of_int8)) if name is not None]

@@ -18,6 +18,9 @@ ON_A_TERMINAL = ("step", "ms", "ms saved", "speed", "weights saved", "training")
 PICTURES = 1000
 """An epoch that `epoch saved` is told for has so many pictures."""
 
+_WORTH = 1.05
+"""A smaller gain is none that a prediction can tell."""
+
 _DIGITS = 2
 """What a prediction is good for."""
 
@@ -43,6 +46,12 @@ def saved(one: Mapping[str, Any], what: str) -> float | None:
     )
     before, after = one[key[0]], one[key[1]]
     return None if before is None or after is None else before - after
+
+
+def gains(one: Mapping[str, Any], what: str) -> bool:
+    """Whether a step saves more of `ms` or `bytes` than a prediction can be wrong by about nothing."""
+    before, after = one[f"before_{what}"], one[f"after_{what}"]
+    return after is not None and bool(before >= _WORTH * after)
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from slimcv import predictions
 from slimcv.errors import SlimcvError
+from slimcv.report import shapes
 from slimcv.report.schema import Report
 
 Kind = Literal["run", "ladder", "bench", "profile", "training"]
@@ -28,6 +29,15 @@ _TOLD_BY: Mapping[Kind, Callable[[dict[str, Any]], bool]] = {
     "training": lambda found: {"model", "training"} <= found.keys(),
 }
 """By what keys the JSON of each command is told from the others."""
+
+
+_SHAPES: Mapping[Kind, type[BaseModel]] = {
+    "run": Report,
+    "ladder": shapes.Ladder,
+    "bench": shapes.Comparison,
+    "profile": shapes.Profile,
+    "training": shapes.Training,
+}
 
 
 @dataclass(frozen=True)
@@ -79,12 +89,13 @@ def of(
             f"{source}: not a report of slimcv",
             "give the folder of a run, or what slimcv bench or profile printed with --format json",
         )
-    if kind == "run":
-        try:
-            Report.model_validate_json(json.dumps(document))
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise SlimcvError(f"{source}: {where}: {error.errors()[0]['msg']}", _AGAIN) from error
+    try:
+        _SHAPES[kind].model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise SlimcvError(
+            f"{source}: {where}: {error.errors()[0]['msg']}; another version of slimcv wrote it", _AGAIN
+        ) from error
     return Finished(kind, folder, document, said if kind == "run" and _fits(said) else None)
 
 

@@ -112,7 +112,7 @@ def _closing(report: Mapping[str, Any]) -> list[str]:
     if report["data"] is None:
         lines.append(sentences.no_data(report))
     lines += [one_line(rungs.line(report))] if rungs.line(report) else []
-    lines += [foretold.sentence(report)] if foretold.sentence(report) else []
+    lines += [one_line(line) for line in (foretold.sentence(report), foretold.left_out(report)) if line]
     lines += [one_line(line) for line in trainings.lines(report)]
     lines.append(f"{figures.NOT_MEASURED} stands for not measured")
     return lines

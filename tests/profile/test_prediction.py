@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import nn
 
-from slimcv import recipe
+from slimcv import instruments, recipe
 from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
@@ -428,6 +428,22 @@ def test_the_lines_to_paste_are_recipes_that_can_be_run(which, runtime, request,
             assert {"prune_weights", "cluster_weights", "quantize_weights"} < set(names)
 
 
+@pytest.mark.parametrize("which", ["gated", "plain"])
+def test_every_step_that_is_foretold_has_a_line_that_can_be_run_alone(which, request, tmp_path):
+    found = predicted(network_of(request.getfixturevalue(which), "eager"))
+    wanted = [one["step"] for one in found["predictions"] if one["problem"] is None]
+    lines = pasting.each(found).splitlines()
+    assert len(lines) == len(wanted) > 10
+    assert "  - {depthwise_separable: {}, recover: {}}" in lines
+    assert max(map(len, lines)) <= 80
+    path = tmp_path / "one.yaml"
+    for name, line in zip(wanted, lines, strict=True):
+        path.write_text(f"description: pasted\nsteps:\n{line}\n")
+        (entry,) = recipe.load(str(path)).entries
+        assert entry.name == name
+        assert (entry.recover is not None) == (entry.step.stage < Stage.TRAIN)
+
+
 def test_nothing_is_pasted_where_nothing_is_saved(network):
     one = dataclasses.asdict(predict("depthwise_separable", step("depthwise_separable"), network, ByMacs()))
     dearer = {**one, "after_ms": one["before_ms"], "after_bytes": one["before_bytes"]}
@@ -440,6 +456,10 @@ def test_the_settings_of_a_step_are_pasted_with_it(network):
     int4 = predict("quantize_weights", step("quantize_weights", bits=4), network, ByMacs())
     pruned = predict("prune_weights", step("prune_weights"), network, ByMacs())
     told = {"predictions": [dataclasses.asdict(one) for one in (small, int4, pruned)]}
+    assert pasting.each(told).splitlines()[:2] == [
+        "  - {reduce_resolution: {scale: 0.6}, recover: {}}",
+        "  - quantize_weights: {bits: 4}",
+    ]
     assert yaml.safe_load(pasting.for_speed(told)) == {
         "steps": [{"reduce_resolution": {"scale": 0.6}, "recover": {}}]
     }
@@ -499,14 +519,35 @@ def test_a_step_is_foretold_before_it_is_tried(gated, runtime):
     found = beforehand.foretell(network, "reduce_resolution", step("reduce_resolution", scale=0.5), threads=1)
     assert found.speedup == pytest.approx(found.before_ms / found.after_ms)
     assert found.runtime == runtime
-    assert found.weight_bytes == network.weight_bytes
+    assert found.weight_bytes == found.before_bytes == network.weight_bytes
     assert 0 < found.timed_share <= 1
 
 
 def test_what_cannot_be_foretold_is_left_open(gated):
     network = beforehand.network_of(gated, runtime="eager", threads=1)
-    for name in ("global_average_pool", "quantize_int8"):
-        assert beforehand.foretell(network, name, step(name), threads=1) is None
+    for name, reason in (
+        ("global_average_pool", "flatten"),
+        ("quantize_int8", "it is foretold in openvino and was compared in eager"),
+    ):
+        with pytest.raises(NotApplicable, match=reason):
+            beforehand.foretell(network, name, step(name), threads=1)
+
+
+def test_a_run_says_of_a_step_why_it_is_not_foretold(gated, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("description: mine\nsteps: [finetune, fuse_conv_bn]\n")
+    plan = recipe.load(str(path))
+    context = Context(teacher=gated, data=None, workdir=tmp_path, threads=1, train_threads=1)
+    bench = instruments.Instruments(plan, context, None)
+    trained, fused = plan.entries
+    with pytest.raises(NotApplicable, match="there is no prediction for this step"):
+        bench.foretold(trained, bench.teacher)
+    integers = instruments.Held(dataclasses.replace(gated, precision="int8"), 1)
+    with pytest.raises(NotApplicable, match="the network is INT8 already"):
+        bench.foretold(fused, integers)
+    bench.yardstick = "inductor"
+    with pytest.raises(NotApplicable, match="nothing is foretold in inductor"):
+        bench.foretold(fused, bench.teacher)
 
 
 def test_an_export_is_foretold_in_its_own_runtime(gated):
@@ -517,7 +558,7 @@ def test_an_export_is_foretold_in_its_own_runtime(gated):
 
 
 def test_what_was_foretold_is_said_with_two_digits_and_why_it_is_no_gain():
-    told = beforehand.Foretold(1.2345, 10, 1.0, "openvino", 1.2, 1.0, "")
+    told = beforehand.Foretold(1.2345, 20, 10, 1.0, "openvino", 1.2, 1.0, "")
     assert str(told) == "foretold: 1.2×"
     waiting = "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution"
     assert str(dataclasses.replace(told, speedup=0.98, verdict=waiting)) == f"foretold: 0.98×, {waiting}"

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import re
 import warnings
 
 import pytest
@@ -11,7 +12,8 @@ from torch import nn
 from slimcv import report
 from slimcv.measure import allocator
 from slimcv.models.capture import capture
-from slimcv.profile import Advice, profile, render
+from slimcv.profile import profile, render
+from slimcv.report import reading
 from slimcv.step import InputSpec, Variant
 
 
@@ -62,10 +64,6 @@ def dense():
     return profile(variant_of(dense_head_network()), threads=1, name="net")
 
 
-def advice_for(found, step) -> Advice:
-    return next(advice for advice in found.advice if advice.step == step)
-
-
 def test_layers_are_named_counted_and_shaped_in_the_order_of_the_network(dense):
     layers = {layer.name: layer for layer in dense.layers}
     first = dense.layers[0]
@@ -98,43 +96,19 @@ def test_peak_memory_is_that_of_the_tensors_alive_together(dense):
     assert dense.totals.peak_rss_bytes is None or dense.totals.peak_rss_bytes >= dense.totals.weight_bytes
 
 
-def test_the_dense_layer_is_named_with_the_step_that_shrinks_it(dense):
-    advice = advice_for(dense, "global_average_pool")
-    assert "'9'" in advice.text
-    assert "32×16×16" in advice.text
-    assert "256 positions" in advice.text
-    assert advice.of == "parameters"
-    assert advice.share == pytest.approx((8192 * 64 + 64) / dense.totals.parameters)
-
-
-def test_a_large_input_points_to_a_smaller_resolution(dense):
-    advice = advice_for(dense, "reduce_resolution")
-    assert "3×64×64" in advice.text
-    assert "32×32" in advice.text
-    assert "after global_average_pool" in advice.text
-    convolutions = sum(layer.macs for layer in dense.layers if "convolution" in layer.kind)
-    assert advice.share == pytest.approx(0.75 * convolutions / dense.totals.macs)
-
-
-def test_a_head_that_adapts_does_not_hinder_a_smaller_input():
-    head = (nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * 4 * 4, 5))
-    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), *head)
-    found = profile(variant_of(network), threads=1)
-    assert "16×4×4" in advice_for(found, "global_average_pool").text
-    assert "after global_average_pool" not in advice_for(found, "reduce_resolution").text
-
-
-def test_dense_convolutions_point_to_separable_ones(dense):
-    advice = advice_for(dense, "depthwise_separable")
-    assert "3×3 convolutions" in advice.text
-    of_kind = next(kind for kind in dense.by_kind if kind.kind == "3×3 convolution")
-    assert advice.share == pytest.approx(of_kind.share)
-
-
-def test_advice_comes_with_the_largest_share_first(dense):
-    shares = [advice.share for advice in dense.advice]
-    assert shares == sorted(shares, reverse=True)
-    assert all(advice.of in ("parameters", "time", "MACs") for advice in dense.advice)
+def test_advice_about_a_step_has_the_figures_of_its_prediction(dense):
+    known = {one["step"]: one for one in dense.predictions}
+    told = [advice for advice in dense.advice if advice.saved_ms is not None]
+    assert told
+    for advice in told:
+        one = known[advice.step]
+        assert (advice.saved_ms, advice.saved_bytes) == (one["saved_ms"], one["saved_bytes"])
+        assert advice.share == pytest.approx(
+            one["saved_ms"] / one["before_ms"]
+            if advice.of == "time"
+            else one["saved_bytes"] / one["before_bytes"]
+        )
+        assert not (one["verdict"] and advice.of == "time")
 
 
 def test_a_pooled_network_is_not_told_to_pool():
@@ -194,15 +168,80 @@ def test_json_holds_every_layer_and_is_strict(dense):
     assert {check["rule"] for check in values["lint"]} >= {"threads", "denormals", "compiler", "int8"}
 
 
+def test_what_is_printed_as_json_is_read_back_by_report(dense, tmp_path):
+    path = tmp_path / "profile.json"
+    path.write_text(render(dense, "json"))
+    assert reading.read(path).document == json.loads(path.read_text())
+
+
 def test_text_fits_a_terminal_and_ends_with_advice_and_lint(dense):
     text = render(dense, "text")
     assert max(len(line) for line in text.splitlines()) <= 80
     words = " ".join(text.split())
-    assert "global_average_pool averages the 256 positions first" in words
+    assert "averaging the 256 positions first leaves about 2.05 k" in words
     assert "peak memory while predicting, weights included" in words
     assert "allocator" not in words
     assert "What this CPU makes of it" in words
     assert "in order: " in words
+
+
+def test_every_step_s_line_is_there_to_paste(dense):
+    values = dense.as_json()
+    for one in values["predictions"]:
+        one["problem"] = one["problem"] if one["step"] != "low_rank" else None
+    foretold = [one["step"] for one in values["predictions"] if one["problem"] is None]
+    title = "for a recipe's steps, a line for each of them alone"
+    for format in ("text", "markdown"):
+        text = report.render_profile(values, format)
+        _, _, after = text.partition(f"{title}:")
+        lines = [line for line in after.splitlines() if line.startswith("  - ")][: len(foretold)]
+        assert [re.findall(r"\w+", line)[0] for line in lines] == foretold
+        assert "  - {low_rank: {}, recover: {}}" in lines
+
+
+PLUGIN = """
+from typing import ClassVar
+
+from pydantic import model_validator
+
+from slimcv.step import Stage, Step
+
+
+class Needy(Step):
+    stage: ClassVar[Stage] = Stage.SURGERY
+    strength: float
+
+    def apply(self, variant, context):
+        return variant
+
+
+class Picky(Step):
+    stage: ClassVar[Stage] = Stage.SURGERY
+    strength: float = 2.0
+
+    @model_validator(mode="after")
+    def check(self):
+        raise ValueError("a strength of 2 is too much")
+
+    def apply(self, variant, context):
+        return variant
+"""
+
+
+def test_another_package_s_step_without_defaults_is_a_row_and_no_end(tmp_path, monkeypatch):
+    (tmp_path / "needy.py").write_text(PLUGIN)
+    metadata = tmp_path / "needy-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: needy\nVersion: 1.0\n")
+    points = "[slimcv.steps]\nneedy = needy:Needy\npicky = needy:Picky\n"
+    (metadata / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = profile(variant_of(Separable(), size=32), threads=1, repeats=1)
+    problems = {one["step"]: one["problem"] for one in found.predictions}
+    assert problems["needy"] == "needs the parameter strength"
+    assert problems["picky"].startswith("its defaults are refused: ")
+    words = " ".join(render(found, "text").split())
+    assert "needy: needs the parameter strength" in words.partition("not foretold: ")[2]
 
 
 def test_markdown_escapes_the_names_of_layers(dense):

@@ -21,14 +21,31 @@ def test_an_error_is_how_far_the_prediction_is_from_what_was_measured(told):
     assert first.measured == pytest.approx(1.2)
     assert first.error == pytest.approx(0.25)
     assert second.error == pytest.approx(1 - 64.9 / 65.0)
+    assert (first.weights, first.file) == ((4_000_000, 1_000_000), (210_377_874, 60_000_000))
+    assert first.bytes_error == pytest.approx(1 - 0.25 * 210_377_874 / 60_000_000)
+
+
+def test_a_step_without_a_prediction_says_why(told):
+    (one,) = foretold.unforetold(told)
+    assert (one.step, one.why) == ("3. reduce_resolution", "<script>alert(1)</script> is not timed")
+    assert one.measured == pytest.approx(65.0 / 21.0)
+    words = "not foretold: 3. reduce_resolution (<script>alert(1)</script> is not timed)"
+    assert words in " ".join(report.render(told, "text").split())
+    row = "| 3. reduce_resolution | – | 3.10× | – | – | +250.6 % | – | – | not foretold: \\<script\\>"
+    assert row in report.render(told, "markdown")
+    for step in told["steps"]:
+        step["details"].pop("foretold", None)
+    assert "## Foretold and measured" in report.render(told, "markdown")
+    assert foretold.sentence(told) == ""
 
 
 def test_text_and_markdown_say_how_far_off_the_predictions_were(told):
-    sentence = "the gain of 2 steps was foretold from the times of layers: the median error is 13 %"
+    sentence = "the gain of 2 steps was foretold from the times of layers: the median error is 13 %, "
+    sentence += "that of the bytes left 53 %"
     assert sentence in " ".join(report.render(told, "text").split())
     text = report.render(told, "markdown")
     assert "## Foretold and measured" in text
-    assert "| 1. global_average_pool | 1.5× | 1.20× | 25 % | 90.0 % |" in text
+    assert "| 1. global_average_pool | 1.5× | 1.20× | 25 % | −75.0 % | −71.5 % | 12 % | 90.0 % |" in text
     assert "not worth it for speed: \\<script\\>" in text
     assert sentence[0].upper() + sentence[1:] in text
 

@@ -1,5 +1,6 @@
 """Pages as text: everything is there, everything is escaped, nothing is fetched."""
 
+import dataclasses
 import html
 import json
 import re
@@ -14,6 +15,7 @@ from slimcv.report.html.classes import blocks
 from slimcv.report.html.several import titles
 from slimcv.report.reading import read
 from slimcv.report.showing import show
+from slimcv.results import Latency, Record
 
 HOSTILE = "<script>alert(1)</script>"
 LIMIT_BYTES = 3_000_000
@@ -56,11 +58,29 @@ def test_a_run_of_an_older_version_has_fewer_sections(make_report, tmp_path):
     assert "spread of the samples" in text_of(page)
 
 
+def test_each_bar_of_the_way_names_the_runtimes_it_compares(make_run, original):
+    fast = dataclasses.replace(
+        original, runtime="openvino", latency_ms=Latency(p50=5.0, p90=6.0, p99=None, n=50, spread=0.02)
+    )
+    records = [
+        Record(1, 0, "fuse_conv_bn", "accepted", "", 2.0, original, original),
+        Record(2, 1, "export_openvino", "accepted", "", 3.0, fast, original),
+        Record(3, 2, "finetune", "skipped", "needs data", 0.2),
+    ]
+    seen = text_of(render_html([read(make_run(records=records))]))
+    assert "1. fuse_conv_bnaccepted, in eager, took 2.0 s" in seen
+    assert "2. export_openvinoaccepted, in eager → openvino, took 3.0 s" in seen
+    assert "2. export_openvino accepted eager → openvino 5.0" in seen
+    assert "3. finetuneskipped, took 0.20 s" in seen
+    assert "In eager, on a logarithmic axis" not in seen
+
+
 def test_what_was_foretold_stands_beside_what_was_measured(make_run):
     seen = text_of(render_html([read(make_run())]))
-    assert "1. global_average_pool 1.5× 1.20× 25 % 90.0 %" in seen
-    assert "2. separable 1.0× 1.00× 0 % 90.0 % not worth it for speed" in seen
+    assert "2. separable 1.0× 1.00× 0 % −75.0 % +250.6 % 93 % 90.0 % not worth it for speed" in seen
     assert "2 steps was foretold from the times of layers: the median error is 13 %" in seen
+    assert "1. global_average_pool 1.5× 1.20× 25 % −75.0 % −71.5 % 12 % 90.0 %" in seen
+    assert "Not foretold: 3. reduce_resolution (" in seen
 
 
 def test_a_run_shows_the_time_of_each_layer_before_and_after_and_this_machine_s_limits(make_run):
@@ -94,8 +114,10 @@ def test_a_profile_has_a_roofline_and_says_what_each_step_would_give(results):
     assert "batch 1, eager PyTorch fp32, 1 thread" in seen
     assert "depthwise_separable eager 3.0 3.0 2.0× faster 8.00 kB −66.7 % 10 s 2.0× faster" in seen
     assert "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution" in seen
-    assert "- depthwise_separable" in page
-    assert "- quantize_int8" not in page
+    alone, together = (html.unescape(part) for part in re.findall(r"<pre.*?</pre>", page, re.DOTALL)[:2])
+    assert "  - {depthwise_separable: {}, recover: {}}\n  - quantize_int8" in alone
+    assert "- depthwise_separable" in together
+    assert "- quantize_int8" not in together
     assert "Not foretold: low_rank: no rank is low enough" in seen
 
 

@@ -18,7 +18,7 @@ from slimcv.report import figures
 if TYPE_CHECKING:
     from slimcv.step import Step
 
-__all__ = ["SECONDS", "Bench", "Network", "Prediction", "predict", "predict_all"]
+__all__ = ["SECONDS", "Bench", "Network", "Prediction", "predict", "predict_all", "unforetold"]
 
 SECONDS = 4.0
 """What predicting all steps may take; layers are timed the slowest first, so that the last matter least."""
@@ -129,6 +129,27 @@ def predict(name: str, step: Step, network: Network, bench: Bench) -> Prediction
         recipe=recipe_lines(name, step),
         stage=int(step.stage),
         enabling=step.enabling,
+    )
+
+
+def unforetold(name: str, kind: type[Step], network: Network, problem: str) -> Prediction:
+    """The row of a step that cannot even be built, and why."""
+    return Prediction(
+        step=name,
+        runtime=network.runtime,
+        before_ms=sum(layer.ms for layer in network.layers.values()),
+        after_ms=None,
+        before_bytes=network.weight_bytes,
+        after_bytes=None,
+        training_before_ms=None,
+        training_after_ms=None,
+        timed_share=0.0,
+        note="",
+        verdict="",
+        problem=problem,
+        recipe=f"- {name}",
+        stage=int(kind.stage),
+        enabling=kind.enabling,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.profile import gathering
 from slimcv.profile.inside import look
 from slimcv.profile.prediction import Bench, predict
@@ -51,11 +51,13 @@ RUNTIMES = ("eager", "openvino", "onnxruntime")
 class Foretold:
     """How many times faster a step will make the network, by its layers alone, and the bytes it leaves.
 
-    `before_ms` and `after_ms` are the sums over the layers that this rests on, `runtime` is where the step's
-    result runs. `timed_share` and `verdict` are those of slimcv.profile.prediction.Prediction.
+    `before_bytes` and `weight_bytes` are those of the weights before and after the step. `before_ms` and
+    `after_ms` are the sums over the layers that this rests on, `runtime` is where the step's result runs.
+    `timed_share` and `verdict` are those of slimcv.profile.prediction.Prediction.
     """
 
     speedup: float
+    before_bytes: int
     weight_bytes: int | None
     timed_share: float
     runtime: str
@@ -82,17 +84,21 @@ def network_of(variant: Variant, *, runtime: str, threads: int, limits: Limits |
     return Network(variant, by_node, found.shapes, runtime, gathering.weight_bytes(variant.model))
 
 
-def foretell(network: Network, name: str, step: Step, *, threads: int) -> Foretold | None:
-    """What the step will do; None where that cannot be told."""
+def foretell(network: Network, name: str, step: Step, *, threads: int) -> Foretold:
+    """What the step will do. Raises NotApplicable, with the reason, where that cannot be told."""
     try:
         found = predict(name, step, network, Bench(threads=threads, deadline=perf_counter() + SECONDS))
-    except SlimcvError:
-        return None
-    moved = found.runtime != network.runtime and step.stage != Stage.EXPORT
-    if found.speedup is None or found.after_ms is None or moved:
-        return None
+    except SlimcvError as error:
+        raise NotApplicable(error.message) from error
+    if found.problem is not None:
+        raise NotApplicable(found.problem)
+    if found.runtime != network.runtime and step.stage != Stage.EXPORT:
+        raise NotApplicable(f"it is foretold in {found.runtime} and was compared in {network.runtime}")
+    if found.speedup is None or found.after_ms is None:
+        raise NotApplicable(found.verdict or "its layers take no time")
     return Foretold(
         speedup=found.speedup,
+        before_bytes=found.before_bytes,
         weight_bytes=found.after_bytes,
         timed_share=found.timed_share,
         runtime=found.runtime,

@@ -13,10 +13,15 @@ _UNCHANGED = 1.0
 
 
 def of_run(report: Mapping[str, Any]) -> list[Block]:
-    """Foretold against measured, for every step that was both."""
-    found = foretold.of(report)
+    """Foretold against measured, for every step that was both, and why others were not foretold."""
+    found, left_out = foretold.of(report), foretold.left_out(report)
+    quiet = [
+        Note(f"{line[0].upper()}{line[1:]}.", "quiet")
+        for line in (foretold.sentence(report), left_out)
+        if line
+    ]
     if not found:
-        return []
+        return [*quiet]
     values = [value for one in found for value in (one.foretold, one.measured)]
     axis = scale.linear([_UNCHANGED, *values], zero=True)
     drawn = [
@@ -28,33 +33,45 @@ def of_run(report: Mapping[str, Any]) -> list[Block]:
         )
         for one in found
     ]
-    lines = tuple(
-        (
-            Cell(one.step),
-            Cell(f"{figures.significant(one.foretold, foretold.DIGITS)}×", one.foretold),
-            Cell(foretold.measured(one), one.measured),
-            Cell(f"{100 * one.error:.0f} %", one.error),
-            Cell(figures.share(one.timed_share), one.timed_share),
-            Cell(one.verdict),
-        )
-        for one in found
-    )
     told = (
         "How many times faster each step makes the network: foretold, before it was tried, from the times of "
         "the layers that it would make; and measured on the whole network. 1× is no change."
     )
-    table = Table("Each step's gain, foretold and measured", foretold.HEADINGS, lines, frozenset({0, 5}))
-    sentence = foretold.sentence(report)
     return [
         Chart(
             "Foretold and measured",
             told,
             rows.chart(drawn, axis, title="times faster", tick=lambda value: f"{value:g}×"),
-            table,
+            _compared(report),
             key=(("before", "foretold"), ("after", "measured")),
         ),
-        Note(f"{sentence[0].upper()}{sentence[1:]}.", "quiet"),
+        *quiet,
     ]
+
+
+def _compared(report: Mapping[str, Any]) -> Table:
+    """Speed and bytes of every step that was timed, those without a prediction last."""
+    sorts: list[tuple[float | None, ...]] = [
+        (
+            None, one.foretold, one.measured, one.error, _left(one.weights), _left(one.file), one.bytes_error,
+            one.timed_share, None,
+        )
+        for one in foretold.of(report)
+    ]  # fmt: skip
+    sorts += [
+        (None, None, one.measured, None, None, _left(one.file), None, None, None)
+        for one in foretold.unforetold(report)
+    ]
+    lines = tuple(
+        tuple(Cell(text, sort) for text, sort in zip(words, values, strict=True))
+        for words, values in zip(foretold.rows(report), sorts, strict=True)
+    )
+    why = len(foretold.HEADINGS) - 1
+    return Table("Each step's gain, foretold and measured", foretold.HEADINGS, lines, frozenset({0, why}))
+
+
+def _left(bytes: tuple[int, int] | None) -> float | None:
+    return None if bytes is None else bytes[1] / bytes[0]
 
 
 def of_profile(profile: Mapping[str, Any]) -> list[Block]:
@@ -66,6 +83,7 @@ def of_profile(profile: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [_chart(profile, timed)] if timed else []
     left_out = predictions.left_out(profile)
     for title, pasted in (
+        ("For a recipe's steps: a line for each of them alone", pasting.each(profile)),
         ("For a recipe: the steps that would save time", pasting.for_speed(profile)),
         ("For a recipe: the steps that would save bytes", pasting.for_size(profile)),
     ):

@@ -60,6 +60,7 @@ def _advice(profile: Mapping[str, Any]) -> list[Block]:
             one["text"],
             one["step"] or figures.NOT_MEASURED,
             f"{figures.share(one['share'])} of {one['of']}",
+            "measured share, no prediction" if one.get("saved_ms") is None else "foretold saving",
         )
         for at, one in enumerate(profile["advice"], start=1)
     ]
@@ -70,14 +71,14 @@ def _advice(profile: Mapping[str, Any]) -> list[Block]:
     ]
     blocks: list[Block] = []
     if advice:
-        blocks.append(
-            plain("Advice, the largest share first", ("#", "what", "step", "share"), advice, left=4)
-        )
+        headings = ("#", "what", "step", "share", "which is")
+        caption = "Advice: steps by the time they are foretold to save, then hints without a prediction"
+        blocks.append(plain(caption, headings, advice, left=5))
     else:
         blocks.append(Note("Nothing stands out."))
     if checks:
-        headings = ("rule", "state", "found", "fix")
-        blocks.append(plain("What this CPU makes of it", headings, checks, left=4))
+        rules = ("rule", "state", "found", "fix")
+        blocks.append(plain("What this CPU makes of it", rules, checks, left=4))
     return blocks
 
 

@@ -27,22 +27,22 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     for step in steps:
         if step["name"] in _GIVEN:
             continue
-        took = f"{step['outcome']}, took {figures.duration(step['seconds'])}"
+        took = ", ".join(
+            filter(None, (step["outcome"], _where(step), f"took {figures.duration(step['seconds'])}"))
+        )
         latencies = _latencies(step)
         if latencies is None:
             drawn.append((_name(step), took, "", Markup("")))
             continue
         kind = "accepted" if step["outcome"] == "accepted" else "rejected"
         drawn.append((_name(step), took, _figure(step), rows.change(axis, *latencies, kind)))
-    runtime = timed[0]["measurement"]["runtime"]
     return [
         Chart(
             "Latency before and after each step",
             "Each bar goes from the latency of the network a step was applied to, to that of the one it "
-            "made, where "
-            f"the dot is; to the left is faster. In {runtime}, on a logarithmic axis. At the end the "
-            "factor, and the "
-            "change of top-1 on the tuning split.",
+            "made, where the dot is; to the left is faster. On a logarithmic axis; the runtime stands "
+            "with each bar, two where a step's file is compared with the network in another one. At the "
+            "end the factor, and the change of top-1 on the tuning split.",
             rows.chart(drawn, axis, title="latency p50, ms", tick=_tick),
             table,
             key=(("accepted", "accepted"), ("rejected", "rejected")),
@@ -52,6 +52,12 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
 
 def _name(step: Mapping[str, Any]) -> str:
     return f"{step['number']}. {step['name']}"
+
+
+def _where(step: Mapping[str, Any]) -> str:
+    """The runtime that a step was timed in, both where they differ: "in openvino", "in eager → openvino"."""
+    timed = [step[key]["runtime"] for key in ("before", "measurement") if step[key]]
+    return f"in {' → '.join(dict.fromkeys(timed))}" if timed else ""
 
 
 def _latencies(step: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -83,8 +89,8 @@ def _tick(value: float) -> str:
 
 def _table(steps: list[Mapping[str, Any]]) -> Table:
     headings = (
-        "step", "outcome", "latency p50", "gain", "top-1", "change", "MACs", "parameters", "size", "took",
-        "why",
+        "step", "outcome", "runtime", "latency p50", "gain", "top-1", "change", "MACs", "parameters", "size",
+        "took", "why",
     )  # fmt: skip
     lines = []
     for step in steps:
@@ -97,6 +103,7 @@ def _table(steps: list[Mapping[str, Any]]) -> Table:
             (
                 Cell(_name(step), step["number"]),
                 Cell(outcome, mark=outcome if outcome in ("accepted", "rejected") else ""),
+                Cell(_where(step).removeprefix("in ") or figures.NOT_MEASURED),
                 Cell(comparison.latency_of(after), p50),
                 Cell(comparison.changes_of(step), gain),
                 Cell(sentences.top1(after), after.get("top1")),
@@ -113,4 +120,4 @@ def _table(steps: list[Mapping[str, Any]]) -> Table:
         "of the pictures they were judged on; in brackets the 95 % interval of its difference from the "
         "original's"
     )
-    return Table(caption, headings, tuple(lines), frozenset({0, 1, 10}))
+    return Table(caption, headings, tuple(lines), frozenset({0, 1, 2, 11}))
