@@ -122,7 +122,7 @@ def test_beside_a_quantised_variant_there_are_the_floats_it_was_made_from(varian
 
 
 class Picky(nn.Module):
-    """Looks up a row that is not there for whatever has less contrast than the noise that calls are timed on."""
+    """Looks up a row that is not there for what has less contrast than the noise that calls are timed on."""
 
     def __init__(self):
         super().__init__()

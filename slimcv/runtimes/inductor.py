@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import Refused, SlimcvError
 from slimcv.models import checkpoint
 from slimcv.runtimes import eager
 from slimcv.runtimes.prepared import PLANES, InputFormat
@@ -96,7 +96,7 @@ class InductorModel:
         return PLANES
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """See `Prepared.predict`; compiles at the first call with a shape."""
+        """See `Prepared.predict`; compiles at the first call with a shape. Raises Refused."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         pixels = torch.from_numpy(batch)
@@ -117,7 +117,7 @@ class InductorModel:
                 outputs: torch.Tensor = self._compiled(pixels)
         except (TorchDynamoException, InductorError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise SlimcvError(
+            raise Refused(
                 f"torch.compile failed: {reason}", "use another runtime: onnxruntime or openvino"
             ) from error
         self._compiled_for.add(tuple(pixels.shape))
