@@ -261,7 +261,7 @@ def _latency(manifest: Manifest, predictor: Predictor, limits: Limits) -> Check:
 def _top1(predictor: Predictor, source: str, limits: Limits, *, cache: Path | None) -> Check:
     """On the validation pictures of a source, which are decoded as they were for the report."""
     split = data.load(
-        source, classes=predictor.classes, input=predictor.input, cache=cache
+        source, seed=predictor.manifest.seed, classes=predictor.classes, input=predictor.input, cache=cache
     ).val
     spec = predictor.input
     pixels = split.pixels(spec.height, spec.width, spec.channels)

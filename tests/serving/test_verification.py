@@ -5,12 +5,13 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slimcv import bundle, cli, data, packed
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
 from slimcv.measure.threads import available
-from slimcv.serving import golden
+from slimcv.serving import golden, load
 from slimcv.serving.verification import Limits, verify
 
 
@@ -76,6 +77,25 @@ def test_a_limit_that_is_missed_fails_alone(folder, pictures):
     found = verify(folder, Limits(max_latency_ms=1e-6, min_top1=99.0), source=str(pictures))
     assert [name for name, outcome in outcomes(found).items() if outcome == "failed"] == ["latency p50"]
     assert outcomes(found)["top-1"] == "passed"
+
+
+def test_top1_is_that_of_the_pictures_which_the_run_held_back(folder, pictures):
+    """Every other picture shows another colour than its folder says, so that top-1 depends on the choice."""
+    for name in ("blue", "green", "<red>"):
+        for number in (1, 3, 5):
+            Image.new("RGB", (30, 40), (127, 128, 127)).save(pictures / name / f"{number}.png")
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    model = load(folder, threads=1)
+
+    def top1(seed):
+        val = data.load(str(pictures), seed=seed, classes=model.classes, input=model.input).val
+        return 100 * float((model.outputs(val.pixels(16, 12, 3)).argmax(axis=1) == val.labels).mean())
+
+    known = top1(0)
+    seed = next(seed for seed in range(1, 100) if top1(seed) != known)
+    (folder / bundle.MANIFEST).write_bytes(signed({**manifest, "seed": seed}))
+    checks = {check.name: check for check in verify(folder, Limits(), source=str(pictures)).checks}
+    assert checks["top-1"].value == pytest.approx(top1(seed))
 
 
 def test_where_it_was_made_is_compared_with_here(folder):
