@@ -139,7 +139,7 @@ def unchanged(before: Variant, after: Variant, *, context: Context, tolerance: f
 
 def compare(variant: Variant, prepared: Prepared, pixels: NDArray[np.uint8], *, tolerance: float) -> Parity:
     """Both on pictures (n, height, width, channels), the first one alone."""
-    # The compiler builds a program for each batch size it meets: one is enough.
+    # The compiler builds a program for one picture and others for more: one is enough.
     sizes = [1] * len(pixels) if prepared.runtime in runtimes.COMPILED else [1, len(pixels) - 1]
     parts = np.split(pixels, np.cumsum(sizes)[:-1])
     answers = np.concatenate([answer(prepared, part, variant.input) for part in parts if len(part)])

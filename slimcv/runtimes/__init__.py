@@ -47,7 +47,7 @@ NAMES = (
     "openvino",
 )
 COMPILED = ("inductor", "inductor_unfrozen")
-"""Those that compile a checkpoint when it is loaded, at the first call with each batch size."""
+"""Those that compile a checkpoint where it is loaded, at the first call and for few sizes of batches."""
 
 PYTORCH = NAMES[:5]
 """Those that are PyTorch, to whose speed the allocator matters."""
