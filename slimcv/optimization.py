@@ -95,9 +95,13 @@ def make_context(
     )
 
 
-def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
-    """The run directory of this very optimisation, new or gone on with. Raises SlimcvError."""
-    return open_folder(folder, context, "run", own={"recipe": plan.plan()}, overwrite=overwrite)
+def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool, quick: bool = False) -> Run:
+    """The run directory of this very optimisation, new or gone on with; `quick` is that of `records`.
+
+    Raises SlimcvError where the folder holds another run, among them one that was measured otherwise.
+    """
+    own = {"recipe": plan.plan(), "measurement": "quick" if quick else "full"}
+    return open_folder(folder, context, "run", own=own, overwrite=overwrite)
 
 
 def open_folder(folder: Path, context: Context, what: str, *, own: dict[str, Any], overwrite: bool) -> Run:
