@@ -128,7 +128,7 @@ def optimize(
     )
     sha256 = bundle.sha256(Path(name)) if Path(name).is_file() else None
     named = Named(name, sha256=sha256, arch=arch, data=pictures, license=license)
-    with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
+    with optimization.open_run(folder, plan, context, overwrite=overwrite, quick=quick) as run:
         found = list(optimization.records(plan, run, context, seconds=limit, quick=quick))
         report = optimization.finish(
             found, plan, run, context, named=named, keep=kept, keep_checkpoints=checkpoints

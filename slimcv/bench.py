@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from slimcv import runtimes
 from slimcv.errors import SlimcvError
 from slimcv.measure import environment, latency, size, throughput
 from slimcv.measure.latency import Contender, ContenderFailed, Timing
@@ -18,7 +19,7 @@ from slimcv.targets import Target, targets
 if TYPE_CHECKING:
     from slimcv.data import Split
 
-__all__ = ["Comparison", "Ratio", "Row", "Target", "compare", "targets"]
+__all__ = ["Comparison", "Ratio", "Row", "Target", "compare", "side_by_side", "targets"]
 
 _Found = TypeVar("_Found")
 
@@ -40,6 +41,7 @@ class Ratio:
 @dataclass(frozen=True)
 class Row:
     """A target with so many threads and pictures at once; None is "not measured", `problem` says why.
+    Where only top-1 was not, though there are pictures, `accuracy_problem` says that.
 
     Milliseconds are those of one call with `batch` pictures, `spread` theirs, `ratio` that of latencies.
     `streams` predictions ran side by side for `throughput_ips`, images a second, with a spread and a ratio of
@@ -69,6 +71,7 @@ class Row:
     top1: float | None = None
     paired: Paired | None = None
     problem: str | None = None
+    accuracy_problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,49 +91,58 @@ class Comparison:
         }
 
 
+def side_by_side(threads: Sequence[int], *, allowed: int) -> dict[int, int]:
+    """How many predictions, each with so many threads, keep the `allowed` cores busy."""
+    return {count: max(1, allowed // count) for count in threads}
+
+
 def compare(
     found: Sequence[Target],
     *,
     threads: Sequence[int],
     batches: Sequence[int],
-    streams: int | None = None,
+    streams: Mapping[int, int] | None = None,
     split: Split | None = None,
     quick: bool = False,
     seed: int = 0,
 ) -> Iterator[Row]:
     """Time all targets in turns for each number of threads and pictures; a row each as it is known.
 
-    Without `streams` one prediction runs at a time (latency). With it so many processes predict side by side
-    and their images a second count; the milliseconds are still those of one alone. A target that a runtime
-    refuses, or that dies, is a row with its problem.
+    Without `streams` one prediction runs at a time (latency). With it so many processes, for each number of
+    threads, predict side by side and their images a second count; the milliseconds are still those of one
+    alone. A target that has a problem, that a runtime refuses, or that dies, is a row with its problem.
     """
-    said = {target.name: _answers(target, split, seed=seed) for target in found}
-    reference = next((answers for answers in said.values() if answers is not None), None)
+    able = [target for target in found if target.problem is None]
+    said, silent = _answers(able, split, seed=seed)
+    reference = next(iter(said.values()), None)
     for count in threads:
+        together = 1 if streams is None else streams[count]
         for batch in batches:
-            timed, problems = _timings(found, threads=count, batch=batch, quick=quick, seed=seed)
+            timed, problems = _timings(able, threads=count, batch=batch, quick=quick, seed=seed)
+            problems |= {target.name: target.problem for target in found if target.problem is not None}
             rates: Mapping[str, Throughput] = {}
             if streams is not None:
-                running = [target for target in found if target.name in timed]
+                running = [target for target in able if target.name in timed]
                 rates, more = _rates(
-                    running, streams=streams, threads=count, batch=batch, quick=quick, seed=seed
+                    running, streams=together, threads=count, batch=batch, quick=quick, seed=seed
                 )
                 problems |= more
             first = next((target.name for target in found if target.name not in problems), "")
             for target in found:
-                row = Row(target.name, target.runtime, None, count, batch, streams or 1)
+                row = Row(target.name, target.runtime, None, count, batch, together)
                 if target.name in problems:
                     yield replace(row, problem=problems[target.name])
                     continue
                 row = _with_times(row, timed[target.name], timed[first])
                 if streams is not None:
                     row = _with_rate(row, rates[target.name], rates[first])
-                answers = said[target.name]
+                answers = said.get(target.name)
                 yield replace(
                     row,
                     size_bytes=target.packed_bytes or size.artifact_bytes(target.path),
                     top1=answers.top1 if answers else None,
                     paired=_against(reference, answers),
+                    accuracy_problem=silent.get(target.name),
                 )
 
 
@@ -209,10 +221,28 @@ def _ratio(found: latency.Ratio) -> Ratio:
     return Ratio(found.value, found.low, found.high)
 
 
-def _answers(target: Target, split: Split | None, *, seed: int) -> Answers | None:
-    if split is None:
-        return None
-    try:
-        return answers(target.path, target.runtime, target.input, split=split, threads=available(), seed=seed)
-    except SlimcvError:
-        return None  # What the runtime has against the file is said where it is timed.
+def _answers(
+    found: Sequence[Target], split: Split | None, *, seed: int
+) -> tuple[dict[str, Answers], dict[str, str]]:
+    """What those say to the pictures that can be asked about them, and why the others cannot."""
+    said: dict[str, Answers] = {}
+    silent: dict[str, str] = {}
+    for target in found if split is not None else ():
+        try:
+            said[target.name] = answers(
+                target.path,
+                target.runtime,
+                target.input,
+                split=split,
+                threads=available(),
+                seed=seed,
+                batch=_batch(target),
+            )
+        except SlimcvError as error:
+            silent[target.name] = error.message
+    return said, silent
+
+
+def _batch(target: Target) -> int | None:
+    """How many pictures its file takes at once, None where that is free."""
+    return runtimes.fed(target.path, target.runtime)[0][0] if target.runtime in runtimes.EXACT else None

@@ -186,11 +186,13 @@ def renew(folder: Path, name: str, content: bytes) -> None:
 def keep_only(
     folder: Path, artifacts: Sequence[Artifact], runtimes: Collection[str], *, serve: str
 ) -> list[Artifact]:
-    """Remove the files of other runtimes than these and the served one; the artifacts that are left.
+    """Remove the files that neither these runtimes nor the served one read; the artifacts that are left.
 
-    Raises SlimcvError where the folder cannot be written.
+    Several runtimes may read one file, and it is an artifact of the one it was timed in. Raises SlimcvError
+    where the folder cannot be written.
     """
-    kept = [artifact for artifact in artifacts if artifact.runtime in {*runtimes, serve}]
+    places = {PLACES[runtime] for runtime in (*runtimes, serve)}
+    kept = [artifact for artifact in artifacts if PLACES[artifact.runtime] in places]
     names = {artifact.path for artifact in kept}
     with _writable(folder):
         for artifact in artifacts:

@@ -37,6 +37,10 @@ class Rejected(SlimcvError):  # noqa: N818 -- reads as a fact about the step
         super().__init__(message, hint)
 
 
+class Refused(SlimcvError):  # noqa: N818 -- reads as a fact about the file
+    """A runtime does not load or run a file here: it is too old, not installed, or the file is none."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The choice spelled most like `word` as a question for a hint, or all choices where none is near."""
     known = sorted(choices)

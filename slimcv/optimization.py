@@ -95,9 +95,28 @@ def make_context(
     )
 
 
-def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool) -> Run:
-    """The run directory of this very optimisation, new or gone on with. Raises SlimcvError."""
-    return open_folder(folder, context, "run", own={"recipe": plan.plan()}, overwrite=overwrite)
+def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool, quick: bool = False) -> Run:
+    """The run directory of this very optimisation, new or gone on with; `quick` is that of `records`.
+
+    Raises SlimcvError where the folder holds another run, among them one that was measured otherwise, or the
+    only runtime that may serve is not here.
+    """
+    if plan.runtime is not None:
+        _require(plan.runtime)
+    own = {"recipe": plan.plan(), "measurement": "quick" if quick else "full"}
+    return open_folder(folder, context, "run", own=own, overwrite=overwrite)
+
+
+def _require(name: str) -> None:
+    """Raise SlimcvError where a runtime, or the one of a form, lacks its library or its compiler."""
+    from slimcv import runtimes
+    from slimcv.bakeoff import runtime_of
+    from slimcv.runtimes import inductor
+
+    runtime = runtime_of(name)
+    runtimes.import_library(runtime)
+    if runtime in (*runtimes.COMPILED, runtimes.NATIVE):
+        inductor.require_compiler()
 
 
 def open_folder(folder: Path, context: Context, what: str, *, own: dict[str, Any], overwrite: bool) -> Run:

@@ -161,6 +161,9 @@ class Workbench:
 
     def _shortfall(self, because: Record) -> str:
         """Why what was made after a surgery is not good enough, in words."""
+        otherwise: str | None = because.details.get("not_as_asked")
+        if otherwise:
+            return otherwise
         bound = self.recipe.gate.max_drop
         if because.step != SHIP or because.measurement is None or because.before is None or bound is None:
             return f"{because.step} did not recover its accuracy ({because.reason})"

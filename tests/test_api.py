@@ -61,6 +61,9 @@ def test_a_file_gets_its_folder_by_its_name_and_the_same_call_repeats_the_report
     assert again.speedup == first.speedup
     assert not (first.folder / "checkpoints").exists(), "a finished run reads them no more"
     assert first.report["packing"] is None, "the recipe is not for size"
+    with pytest.raises(SlimcvError, match="another run \\(another measurement\\)") as caught:
+        slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit")
+    assert "overwrite" in caught.value.hint, "what was measured quickly is not told as a full result"
 
 
 def test_a_recipe_for_size_says_what_original_and_result_take_zipped_and_packed(tmp_path):

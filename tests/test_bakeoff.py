@@ -121,6 +121,32 @@ def test_beside_a_quantised_variant_there_are_the_floats_it_was_made_from(varian
     assert not any(bakeoff.form_of(name) for name in candidates.written(quantized, files, tmp_path).files)
 
 
+class Picky(nn.Module):
+    """Looks up a row that is not there for what has less contrast than the noise that calls are timed on."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(1, 4)
+
+    def forward(self, x):
+        contrast = (x - x.mean((1, 2, 3), keepdim=True)).abs().mean((1, 2, 3))
+        return self.rows((contrast < 0.7).long() * 9)
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_a_candidate_that_dies_at_the_pictures_is_a_row_with_its_reason(variant, files, tmp_path):
+    picky = Variant(capture.capture(Picky().eval(), INPUT), INPUT)
+    alone = {"openvino": files["openvino"]}
+    heat = bakeoff.heat(
+        picky, alone, context=context(picky, tmp_path), folder=tmp_path, left_out=WITHOUT_TORCH
+    )
+    assert heat.timings["onnxruntime"].latency.n == bakeoff.FIRST_SAMPLES
+    assert "ONNX Runtime does not run the model" in heat.problems["onnxruntime"]
+    assert list(heat.files) == ["openvino"]
+    table = bakeoff.rows(heat.timings, {}, best="openvino", problems=heat.problems, refused={})
+    assert "ONNX Runtime does not run the model" in {row.name: row.outcome for row in table}["onnxruntime"]
+
+
 @pytest.mark.usefixtures("without_compiler")
 def test_floats_that_are_faster_than_the_integers_take_part_in_the_final_measurement(tmp_path):
     """The export is that of a network many times as large."""

@@ -5,12 +5,13 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
-from slimcv import bench, cli, runtimes
+from slimcv import bench, cli, packed, runtimes
 from slimcv import data as datasets
 from slimcv.errors import SlimcvError
 from slimcv.measure import latency, throughput
@@ -96,13 +97,25 @@ def test_throughput_is_measured_in_rounds_and_compared_with_an_interval(variant,
         bench.Target(name, runtimes.write(each, "openvino", tmp_path / name), "openvino", INPUT)
         for name, each in (("small", variant), ("large", wide))
     ]
-    small, large = bench.compare(found, threads=[1], batches=[2], streams=2, quick=True)
+    small, large = bench.compare(found, threads=[1], batches=[2], streams={1: 2}, quick=True)
     assert small.throughput_ratio == bench.Ratio(1.0, 1.0, 1.0)
     ratio = large.throughput_ratio
     assert ratio.value == pytest.approx(large.throughput_ips / small.throughput_ips)
     assert ratio.low <= ratio.value <= ratio.high < 1
     assert ratio.value != large.ratio.value, "the ratio of latencies is another one"
     assert large.throughput_spread >= 0
+
+
+def test_each_number_of_threads_has_the_streams_that_fit_beside_each_other(variant, tmp_path):
+    assert bench.side_by_side([1, 2, 3], allowed=2) == {1: 2, 2: 1, 3: 1}
+    found = [bench.Target("network", runtimes.write(variant, "onnxruntime", tmp_path), "onnxruntime", INPUT)]
+    rows = list(bench.compare(found, threads=[1, 2], batches=[1], streams={1: 2, 2: 1}, quick=True))
+    assert [(row.threads, row.streams) for row in rows] == [(1, 2), (2, 1)]
+    document = bench.Comparison("throughput", tuple(rows)).as_json()
+    for format in ("text", "markdown"):
+        assert "streams" in render_bench(document, format)
+    shown = [line.split("|")[3:6] for line in render_bench(document, "markdown").splitlines()[2:4]]
+    assert [[cell.strip() for cell in row] for row in shown] == [["1", "1", "2"], ["2", "1", "1"]]
 
 
 def test_rounds_of_throughput_are_in_turns(monkeypatch, variant, tmp_path):
@@ -172,6 +185,120 @@ def test_a_target_that_cannot_run_stays_with_its_reason(variant, tmp_path):
     assert "ONNX Runtime does not load" in broken.problem
     assert broken.p50_ms is None
     assert sound.ratio.value == pytest.approx(1.0)
+
+
+def fixed(variant, runtime, batch, folder):
+    """A file as others export them: for so many pictures and no other number."""
+    path = runtimes.write(variant, "onnxruntime", folder)
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, path)
+    if runtime == "onnxruntime":
+        return path
+    openvino = runtimes.openvino.import_library()
+    openvino.save_model(openvino.Core().read_model(path), folder / "model.xml")
+    return folder / "model.xml"
+
+
+@pytest.mark.parametrize(("runtime", "batch"), [("onnxruntime", 1), ("onnxruntime", 50), ("openvino", 3)])
+def test_the_accuracy_of_a_file_for_one_batch_size_is_measured_with_that(
+    variant, data, tmp_path, runtime, batch
+):
+    free = bench.Target("free", runtimes.write(variant, "onnxruntime", tmp_path), "onnxruntime", INPUT)
+    path = fixed(variant, runtime, batch, tmp_path / "fixed")
+    rows = list(
+        bench.compare(
+            [free, bench.Target("fixed", path, runtime, INPUT)],
+            threads=[1],
+            batches=[batch],
+            split=data.val,
+            quick=True,
+        )
+    )
+    assert [(row.problem, row.accuracy_problem) for row in rows] == [(None, None)] * 2
+    assert rows[1].top1 == rows[0].top1
+    assert rows[1].paired == Paired.counted(0, 0, len(data.val))
+
+
+class Picky(nn.Module):
+    """Looks up a row that is not there for what has less contrast than the noise that calls are timed on."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(1, 2)
+
+    def forward(self, x):
+        contrast = (x - x.mean((1, 2, 3), keepdim=True)).abs().mean((1, 2, 3))
+        return self.rows((contrast < 0.7).long() * 9)
+
+
+def test_accuracy_that_cannot_be_measured_has_its_reason_in_the_row(tmp_path):
+    for name in ("black", "grey"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("L", (12, 16), number).save(tmp_path / "pictures" / name / f"{number}.png")
+    split = datasets.load(str(tmp_path / "pictures"), cache=tmp_path / "cache").val
+    picky = Variant(capture.capture(Picky().eval(), INPUT), INPUT)
+    found = [bench.Target("picky", runtimes.write(picky, "onnxruntime", tmp_path), "onnxruntime", INPUT)]
+    (row,) = bench.compare(found, threads=[1], batches=[1], split=split, quick=True)
+    assert row.p50_ms > 0
+    assert (row.problem, row.top1) == (None, None)
+    assert "ONNX Runtime does not run the model" in row.accuracy_problem
+    document = bench.Comparison("latency", (row,)).as_json()
+    for format in ("text", "markdown"):
+        assert "no top-1: ONNX Runtime does not run" in " ".join(render_bench(document, format).split())
+
+
+def test_a_file_that_the_runtime_asked_for_does_not_read_is_a_row_with_its_reason(
+    variant, tmp_path, monkeypatch, capsys
+):
+    path = runtimes.write(variant, "onnxruntime", tmp_path)
+    packed.pack(path, out=tmp_path / "model.slim")
+    code, out, _ = call(monkeypatch, capsys, path, "--runtime", "inductor", "--format", "json")
+    assert code == 2, "nothing ran"
+    (row,) = json.loads(out)["rows"]
+    assert "inductor does not read .onnx files" in row["problem"]
+    for word in ("model.xml", "model.slim"):
+        if word == "model.xml":
+            runtimes.write(variant, "openvino", tmp_path)
+        (target,) = bench.targets(str(tmp_path / word), tmp_path / "unpacked", runtime="eager")
+        assert "eager does not read" in target.problem
+    (target,) = bench.targets(str(path), tmp_path, runtime="openvino")
+    assert target.problem is None
+
+
+def test_a_runtime_that_a_model_cannot_be_written_for_is_a_row_with_its_reason(tmp_path, monkeypatch):
+    torch.save(network(), tmp_path / "net.pt")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    found = bench.targets(str(tmp_path / "net.pt"), tmp_path, runtime="all", input="3x16x12")
+    problems = {target.runtime: target.problem for target in found}
+    assert list(problems) == list(runtimes.NAMES)
+    assert "openvino is not installed" in problems["openvino"]
+    for name in ("inductor", "inductor_unfrozen", "aotinductor"):
+        assert "needs a C++ compiler" in problems[name]
+    assert [name for name, why in problems.items() if why is None] == [
+        "eager", "eager_channels_last", "onnxruntime"
+    ]  # fmt: skip
+    chosen = [target for target in found if target.runtime in ("onnxruntime", "openvino")]
+    sound, broken = bench.compare(chosen, threads=[1], batches=[1], quick=True)
+    assert sound.p50_ms > 0
+    assert broken.problem == problems["openvino"]
+
+
+class Tiny(nn.Module):
+    """Goes through numbers so small that ONNX Runtime takes them for zero."""
+
+    def forward(self, x):
+        return (x * 1e-20 * 1e-20 * 1e20 * 1e20).mean((2, 3))
+
+
+def test_a_runtime_that_answers_otherwise_than_the_model_is_a_row_that_says_so(tmp_path):
+    path = runtimes.write(Variant(capture.capture(Tiny(), INPUT), INPUT), "eager", tmp_path)
+    (target,) = bench.targets(str(path), tmp_path / "made", runtime="onnxruntime")
+    assert "onnxruntime answers otherwise" in target.problem
 
 
 @pytest.mark.slow

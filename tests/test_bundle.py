@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 import slimcv
-from slimcv import bundle, report
+from slimcv import bundle, optimization, report
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
 from slimcv.results import Artifact, Latency, Measurement
@@ -126,6 +126,19 @@ def test_files_that_are_not_kept_are_removed_and_the_served_one_stays(tmp_path, 
     assert [part.path for part in kept] == ["model.pt2", "openvino/model.xml", "openvino/model.bin"]
     assert not (out / "model.onnx").exists()
     assert (out / "openvino" / "model.bin").is_file()
+
+
+@pytest.mark.parametrize("timed_in", ["inductor", "inductor_unfrozen", "eager_channels_last"])
+def test_a_kept_pt2_stays_whatever_it_was_timed_in(tmp_path, exported, timed_in):
+    out = tmp_path / "out"
+    files = {timed_in: exported["eager"], "onnxruntime": exported["onnxruntime"]}
+    artifacts = [
+        part for runtime, path in files.items() for part in bundle.place(out, path, runtime, precision="fp32")
+    ]
+    runtimes, _ = optimization.kept(["pt2"])
+    kept = bundle.keep_only(out, artifacts, runtimes, serve="onnxruntime")
+    assert [part.path for part in kept] == ["model.pt2", "model.onnx"]
+    assert (out / "model.pt2").is_file()
 
 
 def test_a_changed_file_is_named(tmp_path, exported):

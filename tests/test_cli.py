@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from slimcv import bundle, cli
+from slimcv import bundle, cli, runtimes
 from slimcv.errors import SlimcvError
+from slimcv.models import capture
 from slimcv.run import Run
+from slimcv.step import InputSpec, Variant
 
 SMALL = ("--input", "3x16x16", "--threads", "1", "--quick", "--format", "json")
 
@@ -437,6 +439,41 @@ def test_a_gate_that_cannot_be_met_ends_with_3_and_still_ships(slimcv, model, tm
     names = [step["name"] for step in report["steps"]]
     assert names == ["original", "quantize_int8", "export_onnx", "ship"], "nothing is measured twice"
     assert Path(tmp_path / "model-slim" / "slimcv.json").is_file()
+
+
+class Tiny(nn.Module):
+    """Goes through numbers so small that ONNX Runtime takes them for zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head((x * 1e-20 * 1e-20 * 1e20 * 1e20).mean((2, 3)))
+
+
+def test_a_runtime_that_the_network_cannot_be_exported_to_ends_with_3_and_the_reason(slimcv, tmp_path):
+    spec = InputSpec(3, 16, 16)
+    path = runtimes.write(Variant(capture.capture(Tiny(), spec), spec), "eager", tmp_path)
+    (tmp_path / "export.yaml").write_text("steps: [export_onnx]")
+    words = ("optimize", path, "--recipe", "./export.yaml", "--threads", "1", "--quick", "--format", "json")
+    code, out, _ = slimcv(*words, "--runtime", "onnxruntime")
+    report = json.loads(out)
+    assert (code, report["gate"]["met"], report["optimized"]["runtime"]) == (3, False, "eager")
+    reason = report["steps"][-1]["reason"]
+    assert "there is no file for onnxruntime: rejected: onnxruntime answers otherwise" in reason
+
+
+def test_a_runtime_that_is_not_installed_is_refused_before_the_work(
+    slimcv, model, export_only, tmp_path, monkeypatch
+):
+    words = ("optimize", model, "--recipe", export_only, *SMALL)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    refused(slimcv(*words, "--runtime", "inductor"), "needs a C++ compiler", "g++")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    refused(slimcv(*words, "--runtime", "openvino:fp32"), "openvino is not installed", "pip install")
+    assert not (tmp_path / "model-slim").exists()
 
 
 def test_a_folder_that_another_process_works_in_is_refused(slimcv, model, export_only, tmp_path):

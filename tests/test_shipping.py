@@ -64,6 +64,34 @@ def test_what_is_forced_is_the_only_file_and_has_its_precision(variant, tmp_path
         assert list(files("openvino", exported)) == ["openvino", "openvino:nncf"]
 
 
+def test_without_a_file_for_the_forced_runtime_eager_pytorch_stands_in_and_it_is_said_why(
+    variant, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    left_out = {"openvino": "rejected: an operator is unknown"}
+    exported = replace(variant, artifacts={"openvino": tmp_path / "model.xml"})
+    with Run.open(tmp_path / "out", identity={}) as run:
+        surroundings = context(variant, run.workdir)
+
+        def found(forced, of=variant):
+            files, why = contenders.files_or_why_not(
+                of, surroundings, run, 1, forced=forced, left_out=left_out
+            )
+            return [*files], why
+
+        assert found(None) == (["eager"], None)
+        assert found("eager") == (["eager"], None)
+        assert found("openvino:nncf", exported) == (["openvino"], None)
+        assert found("openvino") == (
+            ["eager"],
+            "there is no file for openvino: rejected: an operator is unknown",
+        )
+        files, why = found("inductor")
+        assert files == ["eager"]
+        assert why.startswith("there is no file for inductor: torch.compile needs a C++ compiler")
+
+
 def test_files_that_the_recipe_does_not_export_are_fed_pixels(variant):
     assert placing.fed(variant, ["eager"]) == runtimes.PLANES
     assert placing.fed(variant, ["onnxruntime", "eager"]) == runtimes.PIXELS

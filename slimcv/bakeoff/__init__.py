@@ -103,8 +103,9 @@ def heat(
     questions = _Questions(parity.pictures(variant, context), folder / "pictures.npy")
     np.save(questions.path, questions.pixels, allow_pickle=False)
     left = {name: path for name, path in every.items() if name not in heat.problems}
-    heat.timings = {**first, **_timed(heat, left, variant, context, samples=SAMPLES, asked=questions.path)}
-    for name in left.keys() & more.files.keys() & heat.timings.keys():
+    second = _timed(heat, left, variant, context, samples=SAMPLES, asked=questions.path)
+    heat.timings = {**first, **second}
+    for name in second.keys() & more.files.keys():
         _judge_answers(heat, name, more.variants[name], questions)
     heat.files = {name: path for name, path in files.items() if name not in heat.problems}
     if not heat.files:

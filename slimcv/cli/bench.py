@@ -100,9 +100,11 @@ def bench(
         raise SlimcvError(f"unknown runtime '{runtime}'", nearest(str(runtime), [*runtimes.NAMES, "all"]))
     allocator.tune_or_tell()
     counts = counts or [available() if mode is Mode.LATENCY else 1]
-    side_by_side = None
+    together = None
     if mode is Mode.THROUGHPUT:
-        side_by_side = streams or max(1, available() // max(counts))
+        together = benching.side_by_side(counts, allowed=available())
+        if streams is not None:
+            together = dict.fromkeys(counts, streams)
     besides = [sidecar.find(word) for word in targets]
     with tempfile.TemporaryDirectory(prefix="slimcv-bench-") as folder:
         found = [
@@ -119,12 +121,13 @@ def bench(
                 std=numbers("--std", std) or beside.std,
             )
         ]
-        split = None if data is None else _split(data, found, seed=seed, cache=cache)
+        able = [target for target in found if target.problem is None]
+        split = None if data is None or not able else _split(data, able, seed=seed, cache=cache)
         rows = benching.compare(
             _distinct(found),
             threads=counts,
             batches=batches or [1],
-            streams=side_by_side,
+            streams=together,
             split=split,
             quick=quick,
             seed=seed,

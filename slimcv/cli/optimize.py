@@ -190,7 +190,7 @@ def optimize(
         context = together.lead(group, context, trains=trains)
         command = ["slimcv", *sys.argv[1:]]
         named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
-        with optimization.open_run(folder, plan, context, overwrite=overwrite) as run:
+        with optimization.open_run(folder, plan, context, overwrite=overwrite, quick=quick) as run:
             with pipeline.watched(plan, logging.getLogger("slimcv"), sys.stderr) as board:
                 coming = optimization.records(plan, run, context, seconds=seconds, quick=quick)
                 found = list(_shown(coming, board))

@@ -49,7 +49,8 @@ def verify(
 
     A packed file has to unpack to the very model that was packed.
 
-    Exit codes: 0 all passed, 2 no bundle or a damaged one, 3 an answer, the speed or the accuracy fell short.
+    Exit codes: 0 all passed, 2 no bundle or a damaged one, 3 the runtime does not take the file, or an
+    answer, the speed or the accuracy fell short.
     """
     from slimcv.errors import SlimcvError
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from slimcv.step import InputSpec
 
 
+BATCH = 32
+"""Pictures that are asked about at once."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """Percentages over `n` pictures; `top5` is None below six classes, where it would say nothing.
@@ -33,32 +37,39 @@ class Accuracy:
     right: NDArray[np.bool_]
 
 
-def evaluate(prepared: Prepared, split: Split, input: InputSpec, *, batch_size: int = 32) -> Accuracy:
-    """Top-1 and top-5 on a split, its pixels normalised as everywhere in slimcv."""
-    return score(outputs(prepared, split, input, batch_size=batch_size), split.labels)
+def evaluate(prepared: Prepared, split: Split, input: InputSpec, *, batch: int | None = None) -> Accuracy:
+    """Top-1 and top-5 on a split, its pixels normalised as everywhere in slimcv.
+
+    `batch` is that of `predict_pixels`.
+    """
+    return score(outputs(prepared, split, input, batch=batch), split.labels)
 
 
 def outputs(
-    prepared: Prepared, split: Split, input: InputSpec, *, batch_size: int = 32, limit: int | None = None
+    prepared: Prepared, split: Split, input: InputSpec, *, batch: int | None = None, limit: int | None = None
 ) -> NDArray[np.float32]:
     """The model's outputs (n, classes) for the pictures of a split, or for its first `limit`."""
     pixels = split.pixels(input.height, input.width, input.channels)
-    return predict_pixels(prepared, pixels[:limit], input, batch_size=batch_size)
+    return predict_pixels(prepared, pixels[:limit], input, batch=batch)
 
 
 def predict_pixels(
-    prepared: Prepared, pixels: NDArray[np.uint8], input: InputSpec, *, batch_size: int = 32
+    prepared: Prepared, pixels: NDArray[np.uint8], input: InputSpec, *, batch: int | None = None
 ) -> NDArray[np.float32]:
-    """The model's outputs for uint8 pictures (n, height, width, channels)."""
+    """The model's outputs for uint8 pictures (n, height, width, channels).
+
+    `batch` is the number of pictures that the file was written for, where it takes no other.
+    """
     from slimcv.runtimes import answer
 
     if len(pixels) == 0:
         raise SlimcvError("there is no picture to measure the accuracy on", "add pictures to the val/ folder")
     found = []
-    for start in range(0, len(pixels), batch_size):
-        chunk = np.array(pixels[start : start + batch_size])
-        # A last batch of another size would be compiled anew by runtimes that compile for one size.
-        padding = np.repeat(chunk[-1:], min(batch_size, len(pixels)) - len(chunk), axis=0)
+    size = batch or min(BATCH, len(pixels))
+    for start in range(0, len(pixels), size):
+        chunk = np.array(pixels[start : start + size])
+        # The last batch may be smaller, which not every file takes.
+        padding = np.repeat(chunk[-1:], size - len(chunk), axis=0)
         found.append(answer(prepared, np.concatenate([chunk, padding]), input)[: len(chunk)])
     return np.concatenate(found)
 

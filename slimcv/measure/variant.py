@@ -69,16 +69,17 @@ def answers(
     threads: int,
     seed: int,
     exact: bool = False,
+    batch: int | None = None,
 ) -> Answers:
     """Run the file through its own runtime over `split`, or over synthetic pictures where there is none.
 
-    `exact` is that of `slimcv.runtimes.prepare`.
+    `exact` is that of `slimcv.runtimes.prepare`, `batch` that of `slimcv.measure.accuracy.predict_pixels`.
     """
     prepared = runtimes.prepare(path, runtime, threads=threads, exact=exact)
     if split is None:
         pixels = synthetic.pictures(SYNTHETIC_PICTURES, input, seed=seed)
-        return Answers(accuracy.predict_pixels(prepared, pixels, input).argmax(axis=1))
-    found = accuracy.evaluate(prepared, split, input)
+        return Answers(accuracy.predict_pixels(prepared, pixels, input, batch=batch).argmax(axis=1))
+    found = accuracy.evaluate(prepared, split, input, batch=batch)
     return Answers(found.predictions, found.top1, found.top5, found.right)
 
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _HEADINGS = (
-    "target", "runs in", "threads", "batch", "p50", "p90", "p99", "spread", "calls", "images/s",
+    "target", "runs in", "threads", "batch", "streams", "p50", "p90", "p99", "spread", "calls", "images/s",
     "spread of images/s", "against the first", "load", "first call", "memory", "size", "top-1", "change",
     "95 % interval", "p",
 )  # fmt: skip
 
-_SETTING = ("threads", "batch")
+_SETTING = ("threads", "batch", "streams")
 _TIMES = ("p50", "p90", "images/s", "against the first")
 _SPREADS = ("p99", "spread", "calls", "spread of images/s")
 _COSTS = ("load", "first call", "memory", "size")
@@ -44,6 +44,9 @@ def render_bench(found: Mapping[str, Any], format: str, *, colour: bool = False)
     from rich.text import Text
 
     rows = [dict(zip(_HEADINGS, map(one_line, line), strict=True)) for line in lines]
+    for row, each in zip(rows, found["rows"], strict=True):
+        if each.get("accuracy_problem"):
+            row["top-1"] = figures.NOT_MEASURED
     setting = [heading for heading in _SETTING if len({row[heading] for row in rows}) > 1]
     tables = [
         _columns(found["rows"], rows, ("target", *setting, *known))
@@ -51,11 +54,12 @@ def render_bench(found: Mapping[str, Any], format: str, *, colour: bool = False)
         if (known := [each for each in columns if any(row[each].strip(_NOTHING) for row in rows)])
     ]
     runs = dict.fromkeys(
-        (row["target"], row["runs in"], one_line(each["problem"] or ""))
+        (row["target"], row["runs in"], one_line(each["problem"] or without_top1(each)))
         for row, each in zip(rows, found["rows"], strict=True)
     )
     tables.append(table(("target", "runs in", ""), list(runs), words={2}))
-    alike = ", ".join(f"{key} {rows[0][key]}" for key in _SETTING if rows and key not in setting)
+    told = _SETTING if found["mode"] == "throughput" else _SETTING[:2]
+    alike = ", ".join(f"{key} {rows[0][key]}" for key in told if rows and key not in setting)
     return draw([*tables, Text(f"{alike}; {_note(found)}" if alike else _note(found))], colour=colour)
 
 
@@ -78,7 +82,7 @@ def _columns(
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     head = (row["name"], f"{row['runtime']} {row['precision'] or ''}".strip())
     if row["problem"] is not None:
-        setting = (str(row["threads"]), str(row["batch"]), row["problem"])
+        setting = (str(row["threads"]), str(row["batch"]), str(row["streams"]), row["problem"])
         return (*head, *setting, *[""] * (len(_HEADINGS) - len(head) - len(setting)))
     spread = row["spread"]
     load = row["load_seconds"]
@@ -86,6 +90,7 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         *head,
         str(row["threads"]),
         str(row["batch"]),
+        str(row["streams"]),
         figures.milliseconds(row["p50_ms"], spread=spread),
         figures.milliseconds(row["p90_ms"], spread=spread),
         figures.milliseconds(row["p99_ms"], spread=spread),
@@ -98,9 +103,15 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         figures.milliseconds(row["first_call_ms"], spread=ONE_CALL),
         figures.size(row["model_bytes"]),
         figures.size(row["size_bytes"]),
-        figures.percent(row["top1"]),
+        without_top1(row) or figures.percent(row["top1"]),
         *_paired(row.get("paired")),
     )
+
+
+def without_top1(row: Mapping[str, Any]) -> str:
+    """Why there is no top-1 though there are pictures, "" where there is or nobody asked."""
+    reason = row.get("accuracy_problem")
+    return f"no top-1: {reason}" if reason else ""
 
 
 def rate(row: Mapping[str, Any]) -> str:
@@ -135,8 +146,7 @@ def _paired(found: Mapping[str, Any] | None) -> tuple[str, str, str]:
 def _note(found: Mapping[str, Any]) -> str:
     samples = {row["samples"] for row in found["rows"] if row["problem"] is None}
     counted = f"{min(samples)}–{max(samples)}" if len(samples) > 1 else str(next(iter(samples), 0))
-    streams = max((row["streams"] for row in found["rows"]), default=1)
-    how = "one prediction at a time" if found["mode"] == "latency" else f"images/s of {streams} side by side"
+    how = "one prediction at a time" if found["mode"] == "latency" else "images/s of all streams together"
     note = (
         f"{found['mode']} mode: {how}; interleaved, {counted} calls each, "
         f"{figures.allocator(found.get('environment') or {})}; "

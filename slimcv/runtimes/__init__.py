@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from slimcv.errors import SlimcvError, nearest
+from slimcv.errors import Refused, SlimcvError, nearest
 from slimcv.runtimes.libraries import required
 from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat, Prepared, answer
 
@@ -45,7 +47,7 @@ NAMES = (
     "openvino",
 )
 COMPILED = ("inductor", "inductor_unfrozen")
-"""Those that compile a checkpoint when it is loaded, at the first call with each batch size."""
+"""Those that compile a checkpoint where it is loaded, at the first call and for few sizes of batches."""
 
 PYTORCH = NAMES[:5]
 """Those that are PyTorch, to whose speed the allocator matters."""
@@ -73,8 +75,8 @@ def write(variant: Variant, runtime: str, folder: Path, *, name: str = "model") 
 
 
 def prepare(path: Path, runtime: str, *, threads: int, exact: bool = False) -> Prepared:
-    """Load a file written by `write`. Raises SlimcvError for a file that is missing or that the runtime
-    refuses.
+    """Load a file written by `write`. Raises SlimcvError for a file that is missing, Refused where the
+    runtime is, or does not take it.
 
     With `exact`, onnxruntime and openvino compute an 8-bit graph as it is written, in floats between its
     roundings: slower, and without the 16-bit sums that overflow on CPUs without VNNI.
@@ -86,21 +88,22 @@ def prepare(path: Path, runtime: str, *, threads: int, exact: bool = False) -> P
             f"there is no file {path} for {runtime} to load", "write it first with slimcv optimize"
         )
     chosen = {"exact": True} if exact and runtime in EXACT else {}
-    with required(runtime):
-        prepared: Prepared = _module(runtime).prepare(path, threads=threads, **chosen)
+    module = _module(runtime)
+    with _refusing(runtime):
+        prepared: Prepared = module.prepare(path, threads=threads, **chosen)
     return prepared
 
 
 def prepare_onnx(
     model: bytes, runtime: str, *, threads: int, inference_precision: str | None = None
 ) -> Prepared:
-    """Load an ONNX model from memory, in onnxruntime or openvino. Raises SlimcvError where it is refused.
+    """Load an ONNX model from memory, in onnxruntime or openvino. Raises Refused where they do not take it.
 
     `inference_precision` is what OpenVINO is to compute floats in, by default what the CPU does best.
     """
     prepared: Prepared
     module = _module(runtime)
-    with required(runtime):
+    with _refusing(runtime):
         if runtime == "openvino":
             prepared = module.prepare(model, threads=threads, inference_precision=inference_precision)
         else:
@@ -147,6 +150,16 @@ def load_libraries(runtime: str, *, threads: int) -> None:
     What is resident afterwards is the runtime's; what a model adds to it is the model's own.
     """
     _module(runtime).load_libraries(threads=threads)
+
+
+@contextmanager
+def _refusing(runtime: str) -> Iterator[None]:
+    """Within it what the runtime has against a file, or its absence, is Refused."""
+    try:
+        with required(runtime):
+            yield
+    except SlimcvError as error:
+        raise Refused(error.message, error.hint) from error.__cause__
 
 
 def _module(runtime: str) -> ModuleType:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import Refused, SlimcvError
 from slimcv.models import checkpoint
 from slimcv.runtimes import eager
 from slimcv.runtimes.prepared import PLANES, InputFormat
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _COMPILERS = ("g++", "clang++", "c++")
 
+_MOST_PROGRAMS = 64
+"""PyTorch by itself refuses the ninth of a network. Sizes of batches double: these are enough for any."""
+
 
 def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     """A checkpoint `.pt2`; it is compiled when it is loaded, for the machine it is loaded on."""
@@ -35,7 +38,7 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
 
 
 def prepare(path: Path, *, threads: int, freezing: bool = True) -> InductorModel:
-    """Load a `.pt2`. It is compiled at the first call with each batch size, which takes seconds.
+    """Load a `.pt2`. It is compiled at the first call, and for few sizes of batches, each in seconds.
 
     A network saved with the precision `bf16` is compiled under autocast. Without `freezing` the weights stay
     parameters, which a quantised graph cannot be compiled with. Raises SlimcvError there, and where there is
@@ -72,7 +75,11 @@ def require_compiler() -> None:
 
 
 class InductorModel:
-    """A module compiled once for each batch size it meets."""
+    """A module compiled for few batch sizes: one picture, and others of which each is twice the one before.
+
+    A batch between two sizes is filled up to the larger one. The first batch that is larger than all so far
+    is compiled as it is, where that is twice as large: whoever times one size times that very size.
+    """
 
     def __init__(
         self, model: nn.Module, *, threads: int, autocast: bool = False, freezing: bool = True
@@ -96,28 +103,42 @@ class InductorModel:
         return PLANES
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """See `Prepared.predict`; compiles at the first call with a shape."""
+        """See `Prepared.predict`; compiles at the first call with a shape. Raises Refused."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
+        count = len(batch)
+        if batch.shape not in self._compiled_for and count > 1:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], self._size(batch.shape) - count, axis=0)])
         pixels = torch.from_numpy(batch)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             outputs = self._compiled(pixels) if batch.shape in self._compiled_for else self._compile(pixels)
         result: NDArray[np.float32] = outputs.float().numpy()
-        return result
+        return result[:count]
+
+    def _size(self, shape: tuple[int, ...]) -> int:
+        """How many pictures are computed for a batch of this shape."""
+        known = sorted(each[0] for each in self._compiled_for if each[1:] == shape[1:])
+        enough = [size for size in known if size >= shape[0]]
+        return enough[0] if enough else max(shape[0], 2 * known[-1] if known else 0)
 
     def _compile(self, pixels: torch.Tensor) -> torch.Tensor:
         """The first call with a shape. Freezing works as a setting of the process, not as an option."""
+        import torch._dynamo.config as dynamo_config
         import torch._inductor.config as inductor_config
         from torch._dynamo.exc import TorchDynamoException
         from torch._inductor.exc import InductorError
 
         logging.getLogger("slimcv").debug("compiling for batches of %d", len(pixels))
         try:
-            with quiet(), inductor_config.patch(freezing=self._freezing):
+            with (
+                quiet(),
+                inductor_config.patch(freezing=self._freezing),
+                dynamo_config.patch(recompile_limit=_MOST_PROGRAMS),
+            ):
                 outputs: torch.Tensor = self._compiled(pixels)
         except (TorchDynamoException, InductorError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise SlimcvError(
+            raise Refused(
                 f"torch.compile failed: {reason}", "use another runtime: onnxruntime or openvino"
             ) from error
         self._compiled_for.add(tuple(pixels.shape))

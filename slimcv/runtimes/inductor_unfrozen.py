@@ -11,5 +11,5 @@ __all__ = ["import_library", "load_libraries", "prepare", "write"]
 
 
 def prepare(path: Path, *, threads: int) -> InductorModel:
-    """Load a `.pt2`, which is compiled at the first call with each batch size. Raises SlimcvError."""
+    """Load a `.pt2`, which is compiled at the first call and for few sizes of batches. Raises SlimcvError."""
     return prepare_frozen(path, threads=threads, freezing=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import Refused, SlimcvError
 from slimcv.runtimes import flushing
-from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat
+from slimcv.runtimes.prepared import AS_FED, PIXELS, PLANES, InputFormat
 from slimcv.runtimes.quiet import quiet
 
 if TYPE_CHECKING:
@@ -74,15 +74,7 @@ def save(model: Any, path: Path, *, precision: str, takes: InputSpec | None) -> 
 
 def prepare(path: Path | bytes, *, threads: int, exact: bool = False) -> OnnxModel:
     """Load an `.onnx` file, or its bytes; `exact` leaves its graph as it is written."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    refusals = (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NotImplemented,
-    )
+    refusals = _refusals()
     try:
         chosen = options(threads, optimized=not exact)
         loaded = session(path if isinstance(path, bytes) else os.fspath(path), chosen)
@@ -134,13 +126,31 @@ class OnnxModel:
         return str(self._session.get_modelmeta().custom_metadata_map.get(_PRECISION_KEY, "fp32"))
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """See `Prepared.predict`."""
+        """See `Prepared.predict`. Raises Refused."""
         begun = flushing.begin()
         try:
             outputs: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
+        except _refusals() as error:
+            reason = str(error).strip().splitlines()[0]
+            raise Refused(f"ONNX Runtime does not run the model: {reason}", AS_FED) from error
         finally:
             flushing.end(begun)
         return outputs
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the library raises where a file, or what it is fed, is not to its liking."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NotImplemented,
+        state.RuntimeException,
+        ValueError,
+    )
 
 
 def session(model: str | bytes, chosen: Any) -> Any:

@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import Refused, SlimcvError
 from slimcv.runtimes import onnxruntime as onnx_file
-from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat
+from slimcv.runtimes.prepared import AS_FED, PIXELS, PLANES, InputFormat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,10 +181,14 @@ class OpenvinoModel:
         return dict(found)
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """See `Prepared.predict`."""
-        # Setting the tensor takes 70 µs less than handing the array to `infer`, which looks at it at length.
-        self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
-        self._request.infer()
+        """See `Prepared.predict`. Raises Refused."""
+        try:
+            # This takes 70 µs less than handing the array to `infer`, which looks at it at length.
+            self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
+            self._request.infer()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise Refused(f"OpenVINO does not run the model: {reason}", AS_FED) from error
         outputs: NDArray[np.float32] = self._request.get_output_tensor(0).data
         # The request writes its next outputs into the same memory.
         return outputs.copy()

@@ -16,6 +16,9 @@ InputFormat = Literal["uint8-nhwc", "float-nchw"]
 PIXELS: InputFormat = "uint8-nhwc"
 PLANES: InputFormat = "float-nchw"
 
+AS_FED = "export it with one input of pictures and a free batch, or use another runtime"
+"""The hint where a runtime refuses what it is fed."""
+
 
 class Prepared(Protocol):
     """A model loaded by a runtime, ready to be called with batches of any size."""

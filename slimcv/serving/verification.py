@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from slimcv import bundle, data, packed, serving
-from slimcv.errors import SlimcvError
+from slimcv.errors import Refused, SlimcvError
 from slimcv.manifest import MANIFEST, Manifest
 from slimcv.measure import environment
 from slimcv.measure.threads import available
@@ -25,6 +25,8 @@ Outcome = Literal["passed", "failed", "noted"]
 WARM_UP_CALLS, TIMED_CALLS = 5, 30
 SLOW_CALL_SECONDS, SLOW_CALLS = 0.1, 10
 
+
+_VERSION = "runtime version"
 
 _NO_DOT_PRODUCTS = "this CPU has no 8-bit dot products, or may not use them"
 _FOR_THIS_CPU = "slimcv optimize --target-isa avx2 makes a bundle for it"
@@ -87,16 +89,29 @@ def verify(
 
     `folder` may be a packed file, which is compared with the hash in it. `runtime` is by default the one that
     serves, `threads` are those the bundle was measured with, or as many as may run here. A manifest that is
-    missing or changed is a failed check like any other file. Raises SlimcvError where the runtime does not
-    load the file, or `source` cannot be read.
+    missing or changed is a failed check like any other file, and so is a runtime that does not take the file
+    or is not here. Raises SlimcvError for a runtime that there is no file for, or where `source` cannot be
+    read.
     """
     manifest, files = _packed(folder) if folder.is_file() else _whole(folder)
     if any(check.outcome == "failed" for check in files):
         return Verification(str(folder), tuple(files), damaged=True)
     count, cut = _threads(threads, manifest)
-    predictor = serving.load(folder, runtime=runtime, threads=count)
+    checks = [*files, *cut]
+    if manifest is not None:
+        checks += _machine(manifest, runtime or manifest.serve.runtime)
+    try:
+        predictor = serving.load(folder, runtime=runtime, threads=count)
+        predictor.outputs(np.zeros((1, *_picture(predictor.manifest)), np.uint8))
+    except Refused as error:
+        version = "; ".join(check.detail for check in checks if check.name == _VERSION)
+        checks.append(Check("runtime", "failed", f"{error.message}; {version or error.hint}"))
+        return Verification(str(folder), tuple(checks), damaged=False)
     manifest = predictor.manifest
-    checks = [*files, *cut, *_machine(predictor), *_golden(folder, manifest, predictor, limits)]
+    if _saturates(predictor):
+        note = f"{_NO_DOT_PRODUCTS}: weights of more than 7 bits may overflow"
+        checks.append(Check("int8", "noted", note))
+    checks += _golden(folder, manifest, predictor, limits)
     checks.append(_latency(manifest, predictor, limits))
     if source is not None:
         checks.append(_top1(predictor, source, limits, cache=cache))
@@ -165,9 +180,9 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[Check]:
         yield Check("files", "passed", detail)
 
 
-def _machine(predictor: Predictor) -> Iterator[Check]:
+def _machine(manifest: Manifest, runtime: str) -> Iterator[Check]:
     """Differences from where the bundle was made that may explain what fails later."""
-    there, here = predictor.manifest.environment, environment.describe()
+    there, here = manifest.environment, environment.describe()
     lost = [flag for flag in there.get("isa", ()) if flag not in here.isa]
     cap = environment.isa_cap()
     if lost:
@@ -175,16 +190,11 @@ def _machine(predictor: Predictor) -> Iterator[Check]:
         yield Check(
             "instruction sets", "noted", f"made on a CPU with {', '.join(lost)}, which this one {why}"
         )
-    if _saturates(predictor):
-        note = f"{_NO_DOT_PRODUCTS}: weights of more than 7 bits may overflow"
-        yield Check("int8", "noted", note)
-    library = predictor.runtime if predictor.runtime in ("onnxruntime", "openvino") else "torch"
+    library = runtime if runtime in ("onnxruntime", "openvino") else "torch"
     made, now = there.get("versions", {}).get(library), here.versions.get(library)
     if made is not None and now is not None and made != now:
         age = "older" if _ordered(now) < _ordered(made) else "newer"
-        yield Check(
-            "runtime version", "noted", f"{library} {now} is {age} than {made}, which it was made with"
-        )
+        yield Check(_VERSION, "noted", f"{library} {now} is {age} than {made}, which it was made with")
 
 
 def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limits) -> Iterator[Check]:
@@ -198,8 +208,7 @@ def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limi
             detail = "there are no golden samples to agree with"
             yield Check("agreement", "failed", detail, bound=limits.min_agreement)
         return
-    spec = manifest.input
-    if samples.pixels.shape[1:] != (spec.height, spec.width, spec.channels):
+    if samples.pixels.shape[1:] != _picture(manifest):
         yield Check("golden samples", "failed", "the pictures have another size than the model's input")
         return
     outputs = predictor.outputs(samples.pixels)
@@ -220,6 +229,12 @@ def _golden(folder: Path, manifest: Manifest, predictor: Predictor, limits: Limi
     yield _judged("agreement", samples.agreement(outputs), "%", at_least=limits.min_agreement)
 
 
+def _picture(manifest: Manifest) -> tuple[int, int, int]:
+    """The shape of a picture: height, width, channels."""
+    spec = manifest.input
+    return spec.height, spec.width, spec.channels
+
+
 def _saturates(predictor: Predictor) -> bool:
     """8-bit products are summed in 16 bits here, and the file is computed in 8 bits."""
     return not environment.has_int8_instructions() and predictor.precision == "int8"
@@ -233,10 +248,7 @@ def _samples(folder: Path, manifest: Manifest) -> golden.Golden | None:
 
 
 def _latency(manifest: Manifest, predictor: Predictor, limits: Limits) -> Check:
-    spec = manifest.input
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (1, spec.height, spec.width, spec.channels), dtype=np.uint8
-    )
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *_picture(manifest)), dtype=np.uint8)
     milliseconds = 1e3 * _seconds(lambda: predictor.outputs(pixels))
     check = _judged("latency p50", milliseconds, "ms", at_most=limits.max_latency_ms)
     before = manifest.serve.latency_ms
@@ -248,7 +260,9 @@ def _latency(manifest: Manifest, predictor: Predictor, limits: Limits) -> Check:
 
 def _top1(predictor: Predictor, source: str, limits: Limits, *, cache: Path | None) -> Check:
     """On the validation pictures of a source, which are decoded as they were for the report."""
-    split = data.load(source, classes=predictor.classes, input=predictor.input, cache=cache).val
+    split = data.load(
+        source, seed=predictor.manifest.seed, classes=predictor.classes, input=predictor.input, cache=cache
+    ).val
     spec = predictor.input
     pixels = split.pixels(spec.height, spec.width, spec.channels)
     right = 0

@@ -46,11 +46,13 @@ def ship(
     shipped even when it misses the gate, and `details["gate_met"]` says so. All are timed interleaved. With
     `bake_off` whatever else can run the variant here is tried beforehand (see slimcv.bakeoff), of a quantised
     one `in_floats`, what it was made from, too; `left_out` says of candidates why they are none. `forced` is
-    the only candidate that may serve. `quick` takes fewer calls. The record's `measurement` is the optimised
-    variant's, `before` the original's; `details` hold what the report adds to them. `macs` are the original's
-    and the variant's.
+    the only candidate that may serve: a variant without a file for its runtime misses the gate. `quick` takes
+    fewer calls. The record's `measurement` is the optimised variant's, `before` the original's; `details`
+    hold what the report adds to them. `macs` are the original's and the variant's.
     """
-    files = contenders.files_of(variant, context, run, number, forced=forced)
+    files, otherwise = contenders.files_or_why_not(
+        variant, context, run, number, forced=forced, left_out=left_out or {}
+    )
     original_answers = answering.original_answers(context, run)
     original = measurement(
         context.teacher,
@@ -71,11 +73,12 @@ def ship(
         macs=macs[1],
     )
     meant = variant.runtime if variant.runtime in files else next(iter(files))
-    if not (evaluations.accurate_forms(files, meant=meant) or last_resort):
+    if not last_resort and (otherwise or not evaluations.accurate_forms(files, meant=meant)):
         missing = evaluations.of(meant, files[meant])
         accuracy = judge(accuracy_gate, candidate=missing, original=original)
-        missed = {"gate_met": False, "accuracy_met": False}
-        return judging.record(number, original, missing, verdict=accuracy, details=missed)
+        missed = {"gate_met": False, "accuracy_met": False, "not_as_asked": otherwise}
+        verdict = judging.as_asked(accuracy, otherwise)
+        return judging.record(number, original, missing, verdict=verdict, details=missed)
     heat = None
     if bake_off:
         folder = run.workdir / f"{number:03d}-bake-off"
@@ -108,7 +111,7 @@ def ship(
     speed = latency.ratio(
         timings[contenders.ORIGINAL], timings[best], confidence=gate.confidence or paired.CONFIDENCE
     )
-    verdict = judge(gate, candidate=optimized, original=original, speed=speed)
+    verdict = judging.as_asked(judge(gate, candidate=optimized, original=original, speed=speed), otherwise)
     accuracy = judge(accuracy_gate, candidate=optimized, original=original)
     table = (
         []

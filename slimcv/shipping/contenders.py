@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from slimcv import parity, runtimes
 from slimcv.bakeoff import TOLERANCE, form_of, runtime_of
 from slimcv.bakeoff.candidates import FROM_CHECKPOINT
-from slimcv.errors import SlimcvError
+from slimcv.errors import Refused, Rejected, SlimcvError
 from slimcv.measure import latency
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def files_of(
 ) -> dict[str, Path]:
     """The artifacts to choose from, by name; where `forced` names the form of one, that alone.
 
-    A recipe without exports ships the checkpoint for eager PyTorch, or for the `forced` one of the runtimes
-    that read it. Raises SlimcvError where that runtime does not run the network or answers otherwise.
+    A recipe without exports, or whose exports were all rejected, ships the checkpoint for eager PyTorch, or
+    for the `forced` one of the runtimes that read it. Raises Refused where that runtime does not run the
+    network, Rejected where it answers otherwise.
     """
     if forced is not None and form_of(forced) and forced in variant.artifacts:
         return {forced: variant.artifacts[forced]}
@@ -49,6 +51,33 @@ def files_of(
     path = runtimes.write(replace(variant, precision="bf16") if half else variant, "eager", folder)
     parity.prove(variant, path, runtime_of(forced), context=context, tolerance=TOLERANCE)
     return {forced if half else runtime_of(forced): path}
+
+
+def files_or_why_not(
+    variant: Variant,
+    context: Context,
+    run: Run,
+    number: int,
+    *,
+    forced: str | None,
+    left_out: Mapping[str, str],
+) -> tuple[dict[str, Path], str | None]:
+    """`files_of`, and why none of them is for the runtime of `forced`, or None where that is not so.
+
+    A form that came to nothing leaves its runtime's own export to be served. `left_out` says of candidates
+    why they are none.
+    """
+    try:
+        files = files_of(variant, context, run, number, forced=forced)
+    except (Rejected, Refused) as error:
+        if error.disk_fault:
+            raise
+        files = files_of(variant, context, run, number, forced=None)
+        return files, f"there is no file for {forced}: {error.message}"
+    if forced is None or runtime_of(forced) in map(runtime_of, files):
+        return files, None
+    why = left_out.get(runtime_of(forced))
+    return files, f"there is no file for {forced}" + (f": {why}" if why else "")
 
 
 def original_file(run: Run) -> Path:

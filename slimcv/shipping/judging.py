@@ -42,6 +42,13 @@ def record(
     )
 
 
+def as_asked(verdict: Verdict, otherwise: str | None) -> Verdict:
+    """The verdict, where what is shipped is what was asked for; `otherwise` says why it is not."""
+    if otherwise is None:
+        return verdict
+    return Verdict(False, "; ".join(filter(None, (otherwise, verdict.reason))), decided=True)
+
+
 def _reason(verdict: Verdict, *, last_resort: bool) -> str:
     reason = verdict.reason
     if verdict.doubt and verdict.doubt not in reason:

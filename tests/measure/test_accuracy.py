@@ -45,7 +45,7 @@ class Brightness:
 def test_every_picture_counts_once_and_the_last_batch_keeps_the_size_of_the_others():
     split = Pictures(np.arange(7, dtype=np.uint8), np.array([0, 1, 2, 3, 4, 0, 0]))
     model = Brightness(7)
-    found = accuracy.evaluate(model, split, INPUT, batch_size=3)
+    found = accuracy.evaluate(model, split, INPUT, batch=3)
     assert found.n == 7
     assert found.top1 == pytest.approx(100 * 5 / 7)
     assert found.predictions.tolist() == [0, 1, 2, 3, 4, 5, 6]

@@ -5,12 +5,13 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slimcv import bundle, cli, data, packed
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
 from slimcv.measure.threads import available
-from slimcv.serving import golden
+from slimcv.serving import golden, load
 from slimcv.serving.verification import Limits, verify
 
 
@@ -78,6 +79,25 @@ def test_a_limit_that_is_missed_fails_alone(folder, pictures):
     assert outcomes(found)["top-1"] == "passed"
 
 
+def test_top1_is_that_of_the_pictures_which_the_run_held_back(folder, pictures):
+    """Every other picture shows another colour than its folder says, so that top-1 depends on the choice."""
+    for name in ("blue", "green", "<red>"):
+        for number in (1, 3, 5):
+            Image.new("RGB", (30, 40), (127, 128, 127)).save(pictures / name / f"{number}.png")
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    model = load(folder, threads=1)
+
+    def top1(seed):
+        val = data.load(str(pictures), seed=seed, classes=model.classes, input=model.input).val
+        return 100 * float((model.outputs(val.pixels(16, 12, 3)).argmax(axis=1) == val.labels).mean())
+
+    known = top1(0)
+    seed = next(seed for seed in range(1, 100) if top1(seed) != known)
+    (folder / bundle.MANIFEST).write_bytes(signed({**manifest, "seed": seed}))
+    checks = {check.name: check for check in verify(folder, Limits(), source=str(pictures)).checks}
+    assert checks["top-1"].value == pytest.approx(top1(seed))
+
+
 def test_where_it_was_made_is_compared_with_here(folder):
     manifest = json.loads((folder / bundle.MANIFEST).read_text())
     manifest["environment"]["isa"] = ["avx2", "amx_of_tomorrow"]
@@ -95,6 +115,56 @@ def test_the_runtime_that_is_asked_for_is_the_one_whose_version_is_compared(fold
     assert "runtime version" not in outcomes(verify(folder, Limits()))
     notes = {check.name: check.detail for check in verify(folder, Limits(), runtime="openvino").checks}
     assert "openvino" in notes["runtime version"]
+
+
+@pytest.fixture
+def too_new(folder):
+    """The served file is in a form of ONNX to come, as an older runtime finds it."""
+    import onnx
+
+    model = onnx.load(folder / "model.onnx")
+    model.ir_version = 99
+    onnx.save(model, folder / "model.onnx")
+    entry = {
+        "bytes": (folder / "model.onnx").stat().st_size,
+        "sha256": bundle.sha256(folder / "model.onnx"),
+    }
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["files"]["model.onnx"] = entry
+    manifest["environment"]["versions"]["onnxruntime"] = "99.0"
+    (folder / bundle.MANIFEST).write_bytes(signed(manifest))
+    return folder
+
+
+def test_a_runtime_too_old_for_the_file_is_named_with_both_versions(too_new):
+    found = verify(too_new, Limits())
+    assert not found.damaged
+    failed = {check.name: check.detail for check in found.checks if check.outcome == "failed"}
+    assert list(failed) == ["runtime"]
+    assert "does not load" in failed["runtime"]
+    assert "older than 99.0" in failed["runtime"]
+    assert verify(too_new, Limits(), runtime="openvino", threads=1).checks[-1].name == "latency p50"
+
+
+def test_a_runtime_that_does_not_take_the_file_is_code_3_and_stands_in_the_json(too_new, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["slimcv", "verify", str(too_new), "--format", "json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3
+    document = json.loads(capsys.readouterr().out)
+    assert not document["damaged"]
+    assert [check["name"] for check in document["checks"] if check["outcome"] == "failed"] == ["runtime"]
+
+
+def test_a_runtime_that_is_not_installed_fails_the_check_and_one_without_a_file_is_bad_input(
+    folder, monkeypatch
+):
+    with pytest.raises(SlimcvError, match="no file for aotinductor"):
+        verify(folder, Limits(), runtime="aotinductor")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    found = verify(folder, Limits(), runtime="openvino")
+    assert found.checks[-1].outcome == "failed"
+    assert "openvino is not installed" in found.checks[-1].detail
 
 
 def test_no_more_threads_run_than_are_allowed_here(folder):

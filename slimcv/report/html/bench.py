@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimcv.report import figures
-from slimcv.report.bench import ONE_CALL, against_the_first, rate, ratio_of
+from slimcv.report.bench import ONE_CALL, against_the_first, rate, ratio_of, without_top1
 from slimcv.report.charts.plane import Point
 from slimcv.report.html import accuracy
 from slimcv.report.html.ladder import bars
@@ -17,7 +17,7 @@ from slimcv.report.reading import Finished
 _Row = Mapping[str, Any]
 
 
-_TARGET = ("target", "runs in", "threads", "batch")
+_TARGET = ("target", "runs in", "threads", "batch", "streams")
 """What a row of either table begins with."""
 
 
@@ -91,7 +91,7 @@ def _costs(rows: list[_Row]) -> Table:
             Cell(figures.size(row["size_bytes"]), row["size_bytes"]),
             Cell(figures.percent(row["top1"]), row["top1"]),
             _paired(row.get("paired")),
-            Cell(row["problem"] or ""),
+            Cell(row["problem"] or without_top1(row)),
         )
         for row in rows
     )
@@ -105,6 +105,7 @@ def _target(row: _Row) -> tuple[Cell, ...]:
         Cell(f"{row['runtime']} {row['precision'] or ''}"),
         Cell(str(row["threads"]), row["threads"]),
         Cell(str(row["batch"]), row["batch"]),
+        Cell(str(row["streams"]), row["streams"]),
     )
 
 
