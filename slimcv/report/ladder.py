@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from slimcv.report import figures
 from slimcv.report.chart import Point, accuracy_against_latency
 from slimcv.report.document import as_plain, ratios
-from slimcv.report.markdown import facts, grid
+from slimcv.report.markdown import facts, grid, repeating
 from slimcv.report.quoting import cell, fenced, one_line
 from slimcv.report.terminal import draw, table
 from slimcv.results import SCHEMA_VERSION, Latency, Record
@@ -314,11 +313,8 @@ def _markdown(ladder: Mapping[str, Any]) -> str:
         "![Top-1 against latency](ladder.svg)",
         "## Data",
         facts(ladder["data"]),
-        "## Machine and versions",
-        facts(ladder["environment"]),
         "## Recipes",
         "\n\n".join(recipes) or "none",
-        "## How to repeat",
-        fenced(shlex.join(ladder["command"]), "sh"),
+        *repeating(ladder),
     ]
     return "\n\n".join(sections) + "\n"

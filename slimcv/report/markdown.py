@@ -102,6 +102,16 @@ def _facts(values: Mapping[str, Any], indent: str) -> list[str]:
     return lines
 
 
+def repeating(document: Mapping[str, Any]) -> list[str]:
+    """Machine, versions and command of a command's JSON; what an older version did not write is left out."""
+    sections = []
+    if document.get("environment"):
+        sections += ["## Machine and versions", facts(document["environment"])]
+    if document.get("command"):
+        sections += ["## How to repeat", fenced(shlex.join(document["command"]), "sh")]
+    return sections
+
+
 def _item(item: Any) -> str:
     return ": ".join(str(part) for part in item.values()) if isinstance(item, Mapping) else str(item)
 

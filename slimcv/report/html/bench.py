@@ -8,10 +8,9 @@ from typing import Any
 from slimcv.report import figures
 from slimcv.report.bench import ONE_CALL, against_the_first, rate, ratio_of
 from slimcv.report.charts.plane import Point
-from slimcv.report.html import accuracy
+from slimcv.report.html import accuracy, repeating
 from slimcv.report.html.ladder import bars
-from slimcv.report.html.parts import Block, Cell, Facts, Page, Sections, Table, Tile
-from slimcv.report.html.run import facts
+from slimcv.report.html.parts import Block, Cell, Page, Sections, Table, Tile
 from slimcv.report.reading import Finished
 
 _Row = Mapping[str, Any]
@@ -29,8 +28,7 @@ def page(found: Finished) -> Page:
     sections.add("targets", "Every target", [_speeds(document["rows"]), _costs(document["rows"])])
     sections.add("speed", "Latency and throughput", _speed(timed))
     sections.add("accuracy", "Accuracy against latency", _accuracy(timed))
-    machine = Facts("Machine and versions", facts(document["environment"]))
-    sections.add("machine", "Measured on", [machine])
+    sections.add("repeat", "How to repeat it", repeating.blocks(document))
     return Page(
         title="Timed against each other",
         lead=f"{len(document['rows'])} rows in {document['mode']} mode, interleaved; all against the first.",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from slimcv.report import figures
 from slimcv.report.charts import rows, scale
 from slimcv.report.charts.plane import Point
-from slimcv.report.html import accuracy
+from slimcv.report.html import accuracy, repeating
 from slimcv.report.html.parts import Block, Cell, Chart, Code, Facts, Note, Page, Sections, Table, Tile
-from slimcv.report.html.run import facts
 from slimcv.report.ladder import method
 from slimcv.report.reading import Finished
 
@@ -187,8 +185,7 @@ def bars(title: str, unit: str, known: list[tuple[str, float, str]], *, form: An
 def _repeat(ladder: Mapping[str, Any]) -> list[Block]:
     recipes = [Code(row["title"], row["recipe"]) for row in ladder["rows"] if row["recipe"]]
     return [
-        Code("Command", shlex.join(ladder["command"])),
-        Facts("Machine and versions", facts(ladder["environment"])),
-        Facts("Pictures", facts(ladder["data"])),
+        *repeating.blocks(ladder),
+        Facts("Pictures", repeating.facts(ladder["data"])),
         *recipes,
     ]

@@ -7,9 +7,9 @@ from typing import Any
 
 from slimcv.report import comparison, figures, sentences
 from slimcv.report.charts.plane import Point
-from slimcv.report.html import accuracy, latency
-from slimcv.report.html.parts import Block, Cell, Facts, Note, Page, Sections, Table
-from slimcv.report.html.run import facts, shipped
+from slimcv.report.html import accuracy, latency, repeating
+from slimcv.report.html.parts import Block, Cell, Note, Page, Sections, Table
+from slimcv.report.html.run import shipped
 from slimcv.report.reading import Finished
 
 
@@ -22,7 +22,7 @@ def page(found: Sequence[Finished]) -> Page:
     sections.add("latency", "How the latencies spread", _latencies(found, names))
     sections.add("steps", "What each run did", [_steps(found, names)])
     environments = [
-        Facts(name, facts(one.document["environment"])) for name, one in zip(names, found, strict=True)
+        repeating.machine(one.document["environment"], name) for name, one in zip(names, found, strict=True)
     ]
     sections.add("machines", "Measured on", environments)
     return Page(
