@@ -113,6 +113,19 @@ def test_light_and_dark_are_those_of_the_reader(show, page_of):
     assert max(map(int, dark.removeprefix("rgb(").removesuffix(")").split(","))) < 60
 
 
+def test_on_paper_every_colour_is_that_of_the_light_page(show, page_of):
+    path = page_of("run")
+    read = """() => Object.fromEntries([...document.styleSheets[0].cssRules[0].style]
+      .filter(name => name.startsWith("--part") || name === "--rest")
+      .map(name => [name, getComputedStyle(document.documentElement).getPropertyValue(name).trim()]))"""
+    light = show(path).evaluate(read)
+    dark = show(path, scheme="dark")
+    assert len(light) == 6
+    assert dark.evaluate(read) != light
+    dark.emulate_media(media="print", color_scheme="dark")
+    assert dark.evaluate(read) == light
+
+
 def column(page, caption, heading):
     """The texts of a column of a table, without the button's arrow."""
     return page.evaluate(
