@@ -171,7 +171,8 @@ def _speed(row: _Row) -> str:
     return figures.NOT_MEASURED if speed is None else figures.significant(speed)
 
 
-def _p50(row: _Row) -> str:
+def p50(row: _Row) -> str:
+    """The median latency of a row that was measured, in words."""
     found = _latency(row)
     return figures.NOT_MEASURED if found is None else figures.milliseconds(found.p50, spread=found.spread)
 
@@ -186,7 +187,7 @@ _NETWORK: tuple[tuple[str, str, Callable[[_Row], str]], ...] = (
 _COST: tuple[tuple[str, str, Callable[[_Row], str]], ...] = (
     ("s/epoch", "train_seconds_per_epoch", _pace),
     ("images/s", "train_images_per_second", _speed),
-    ("latency p50", "latency_p50", _p50),
+    ("latency p50", "latency_p50", p50),
     ("training memory", "train_peak_bytes", lambda row: figures.size(row["training"]["peak_bytes"])),
     (
         "predicting memory",
@@ -205,8 +206,8 @@ def _cell(row: _Row, key: str, shown: Callable[[_Row], str], *, first: bool, bet
     if not first and key == "top1" and value is not None:
         against = f"{value:+.1f}".replace("-", "−")
     elif not first and value is not None and f"{key}_low" in row["ratios"]:
-        spread = (row["ratios"][f"{key}_high"] - row["ratios"][f"{key}_low"]) / 2
-        against = f"{figures.rounded(value, spread)}×"
+        against = figures.between(value, *(row["ratios"][f"{key}_{bound}"] for bound in ("low", "high")))
+        against = against.replace(" (", f"{between}(")
     elif not first:
         against = _ratio(value)
     marks = {"train_seconds_per_epoch": "training", "latency_p50": "latency"}
@@ -261,11 +262,13 @@ def method(ladder: Mapping[str, Any]) -> list[str]:
         f"Training: slimcv's own loop in every row, the first included, {cores}, "
         f"{tuned}; memory is the largest resident set on top of PyTorch's own.",
         f"Latency: batch 1, median of all rows in one interleaved measurement, {served}, "
-        f"{tuned}; memory while predicting: a process of its own, allocator as it comes.",
+        f"{tuned}; in brackets the 95 % interval of the ratio; memory while predicting: a process of its "
+        "own, allocator as it comes.",
     ]
     if any((row["measurement"] or {}).get("paired") for row in ladder["rows"]):
         lines.append(
-            "Intervals of top-1 are 95 % ones, from the pictures that only one of the two rows gets right."
+            "Intervals of top-1 are 95 % ones, from the pictures that only one of the two rows gets right, "
+            "p is by McNemar's test."
         )
     if any(row["training"]["read_steps"] for row in ladder["rows"]):
         lines.append(

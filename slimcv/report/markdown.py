@@ -21,6 +21,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         f"# {name}" + (f", recipe {cell(recipe['name'])}" if recipe.get("name") else ""),
         f"**{cell(sentences.headline(report))}**",
         cell(sentences.gate(report)),
+        cell(sentences.accuracy(report)),
         "## Before and after",
         before_after(report),
         cell(sentences.method(report)) + f"; {figures.NOT_MEASURED} stands for not measured.",

@@ -86,7 +86,7 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
             Tile(
                 figures.points(ratios["top1"]),
                 f"top-1 {figures.percent(before['top1'])} → {figures.percent(after['top1'])}",
-                f"on {pictures:,} pictures of val/" if pictures else "",
+                _sure(after.get("paired"), f"on {pictures:,} pictures of val/" if pictures else ""),
             )
         )
     elif after["agreement"] is not None:
@@ -101,6 +101,15 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
             change = f"{form(before[key])} → {form(after[key])}"
             found.append(Tile(figures.times(ratios[key], less, more), label, change))
     return tuple(found)
+
+
+def _sure(paired: Mapping[str, Any] | None, pictures: str) -> str:
+    """How sure a difference of top-1 is, and on what it was found."""
+    if paired is None:
+        return pictures
+    bounds = figures.points_between(paired["low"], paired["high"])
+    told = f"95 % interval {bounds}, {figures.p_value(paired['p_value'])}"
+    return f"{told}, {pictures}" if pictures else told
 
 
 def interval(report: Mapping[str, Any], key: str) -> str:
@@ -141,7 +150,9 @@ def _before_after(report: Mapping[str, Any]) -> list[Block]:
         sortable=False,
     )
     method = sentences.method(report)
-    blocks: list[Block] = [table, Note(f"{method[0].upper()}{method[1:]}.", "quiet")]
+    told = sentences.accuracy(report)
+    lines = [f"{line[0].upper()}{line[1:]}." for line in (told, method) if line]
+    blocks: list[Block] = [table, *(Note(line, "quiet") for line in lines)]
     alone = plain(
         "What a runtime or an allocator alone gives the unmodified network",
         ("", "latency p50", "against the base"),
