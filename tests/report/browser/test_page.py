@@ -11,7 +11,7 @@ from slimcv.report.reading import read
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 HOSTILE = "<script>alert(1)</script>"
-KINDS = ("run", "several", "ladder", "bench", "profile", "training")
+KINDS = ("run", "several", "ladder", "bench", "profile", "training", "difference")
 
 MARKS = """chart => {
   const box = chart.getBoundingClientRect();
