@@ -104,6 +104,16 @@ def test_the_page_of_a_ladder_says_how_sure_accuracy_and_speed_are(results):
     assert "95 % interval 4.75–5.25×" in seen
 
 
+def test_a_row_that_was_left_out_has_its_reason_on_the_page_of_a_ladder(results):
+    path = results("ladder")
+    document = json.loads(path.read_text("utf-8"))
+    document["rows"][1] |= {"measurement": None, "notes": ["left out: it is pooled already"]}
+    path.write_text(json.dumps(document), "utf-8")
+    seen = text_of(render_html([read(path)]))
+    assert "pooling – – – – – – – – separable" in seen
+    assert "pooling – – – – left out: it is pooled already separable" in seen
+
+
 @pytest.mark.parametrize("asked", [1.0, None])
 def test_how_sure_the_accuracy_of_a_run_is_stands_there_whatever_was_asked(make_run, asked):
     found = [read(make_run(gate={"max_drop": asked, "met": True if asked else None}))]
