@@ -317,7 +317,15 @@ def _soon(monkeypatch):
 def test_profile_as_json_is_json_and_nothing_else(slimcv, model):
     code, out, _ = slimcv("profile", model, "--input", "3x16x16", "--threads", "1", "--format", "json")
     assert code == 0
-    assert json.loads(out)["totals"]["parameters"] == 122
+    found = json.loads(out)
+    assert found["totals"]["parameters"] == 122
+    assert found["command"] == [
+        "slimcv",
+        "profile",
+        str(model),
+        *["--input", "3x16x16", "--threads", "1", "--format", "json"],
+    ]
+    assert found["environment"]["versions"]["torch"] == torch.__version__
 
 
 @pytest.mark.usefixtures("_soon")
@@ -342,6 +350,25 @@ def test_two_models_are_set_against_each_other_layer_by_layer(slimcv, model):
     found = json.loads(out)
     assert all(pair["before"]["macs"] == pair["after"]["macs"] for pair in found["layers"])
     assert sum(pair["before"]["parameters"] for pair in found["layers"]) == 122
+    assert found["command"][:3] == ["slimcv", "profile", "--diff"]
+    assert [one["runtime"] for one in found["totals"]] == ["eager", "eager"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_soon")
+def test_a_bundle_is_set_against_its_model_in_the_runtime_that_serves_it(slimcv, model, tmp_path):
+    (tmp_path / "export.yaml").write_text("steps: [export_onnx]")
+    words = ("--recipe", "export.yaml", "--runtime", "onnxruntime", "--keep", "onnx,pt2", "--zip")
+    assert slimcv("optimize", model, *words, *SMALL)[0] == 0
+    sides = (model, tmp_path / "model-slim.zip")
+    words = ("profile", "--diff", *sides, "--input", "3x16x16", "--threads", "1", "--html", "page.html")
+    code, out, _ = slimcv(*words, "--format", "json")
+    assert code == 0
+    found = json.loads(out)
+    assert [one["runtime"] for one in found["totals"]] == ["onnxruntime", "onnxruntime"]
+    assert found["models"][1]["serves"]["path"] == "model.onnx"
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "its model.pt2 in ONNX Runtime fp32; it serves model.onnx (onnxruntime fp32)" in page
 
 
 @pytest.mark.usefixtures("_soon")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slimcv.cli import completion
+from slimcv.cli import completion, typed
 from slimcv.cli.intake import log_to_stderr, numbers
 from slimcv.cli.options import (
     ArchOption,
@@ -132,7 +132,8 @@ def bench(
             quick=quick,
             seed=seed,
         )
-        document = benching.Comparison(mode.value, tuple(rows)).as_json()
+        compared = benching.Comparison(mode.value, tuple(rows)).as_json()
+    document = {**compared, "command": typed.command()}
     write_html(html, document, command="bench")
     print(render_bench(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     if tracker is not None:

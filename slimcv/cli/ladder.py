@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimcv.cli import completion
+from slimcv.cli import completion, typed
 from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -162,7 +162,7 @@ def _climb(
         seed=context.seed,
         train_threads=context.train_threads,
         environment=records[-1].details["environment"],
-        command=["slimcv", *sys.argv[1:]],
+        command=typed.command(),
     )
     texts = (
         render_ladder(document, "json"),

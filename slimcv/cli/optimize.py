@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimcv import optimization
-from slimcv.cli import completion, pipeline, together
+from slimcv.cli import completion, pipeline, together, typed
 from slimcv.cli.board import Board
 from slimcv.cli.intake import caching, load_model, log_to_stderr, seconds_of
 from slimcv.cli.live import say
@@ -188,7 +188,7 @@ def optimize(
             variant, pictures, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
         )
         context = together.lead(group, context, trains=trains)
-        command = ["slimcv", *sys.argv[1:]]
+        command = typed.command()
         named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
         with optimization.open_run(folder, plan, context, overwrite=overwrite, quick=quick) as run:
             with pipeline.watched(plan, logging.getLogger("slimcv"), sys.stderr) as board:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimcv.cli import completion
+from slimcv.cli import completion, opening, typed
 from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.options import (
     ArchOption,
@@ -57,12 +58,13 @@ def profile(
     std: StdOption = None,
     threads: ThreadsOption = None,
     runtime: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Where layers are timed: eager, openvino, onnxruntime or inductor.",
+            help="Where layers are timed: eager, openvino, onnxruntime or inductor. Default: eager; with "
+            "--diff what serves the bundle.",
             autocompletion=lambda incomplete: [name for name in _RUNTIMES if name.startswith(incomplete)],
         ),
-    ] = "eager",
+    ] = None,
     diff: Annotated[
         bool, typer.Option("--diff", help="Two models or bundles, layer by layer against each other.")
     ] = False,
@@ -99,9 +101,7 @@ def profile(
     """
     from slimcv import sidecar
 
-    _check_asked(
-        models, runtime, diff=diff, training=training, pictures={"--roofline": roofline, "--html": html}
-    )
+    _check_asked(models, runtime, diff=diff, training=training, roofline=roofline)
     model = models[0]
     given = {"--data": data, "--batch": batch, "--recipe": recipe, "--set": overrides}
     used = next((option for option, value in given.items() if value), None)
@@ -118,27 +118,36 @@ def profile(
     from slimcv import report
     from slimcv.measure.threads import available
 
-    def load(name: str) -> Variant:
-        file = _inside(name)
+    def load(file: str) -> Variant:
         return load_model(
             file, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=sidecar.find(file)
         )
 
     colour = report.wants_colour(sys.stdout)
     if diff:
-        print(_difference(models, load, threads or available(), runtime, output_format.value), end="")
+        from slimcv.report.difference import render_difference
+
+        document = typed.repeatable(_difference(models, load, threads or available(), runtime))
+        write_html(html, document, command="difference")
+        print(render_difference(document, output_format.value, colour=colour), end="")
         return
-    variant = load(model)
+    with opening.opened(model) as side:
+        variant = load(side.file)
     if settings is None:
         from slimcv import profile as profiling
 
         found = profiling.profile(
-            variant, threads=threads or available(), name=model, allocators=True, runtime=runtime
+            variant,
+            threads=threads or available(),
+            name=model,
+            allocators=True,
+            runtime=runtime or "eager",
         )
-        write_html(html, found.as_json(), command="profile")
+        document = typed.repeatable(found.as_json())
+        write_html(html, document, command="profile")
         if roofline is not None:
-            _draw(found.as_json(), roofline)
-        print(report.render_profile(found.as_json(), output_format.value, colour=colour), end="")
+            _draw(document, roofline)
+        print(report.render_profile(document, output_format.value, colour=colour), end="")
         return
 
     from slimcv.profile.training import profile_training
@@ -149,54 +158,47 @@ def profile(
     )
     context = replace(context, train_threads=threads or context.train_threads)
     trained = profile_training(variant, context, settings=settings, name=model)
-    write_html(html, trained.as_json(), command="training")
-    print(render_training(trained.as_json(), output_format.value, colour=colour), end="")
+    document = typed.repeatable(trained.as_json())
+    write_html(html, document, command="training")
+    print(render_training(document, output_format.value, colour=colour), end="")
 
 
 def _check_asked(
-    models: list[str], runtime: str, *, diff: bool, training: bool, pictures: Mapping[str, Path | None]
+    models: list[str], runtime: str | None, *, diff: bool, training: bool, roofline: Path | None
 ) -> None:
     """Raises SlimcvError for what does not go together, before torch is paid for."""
     if len(models) != (2 if diff else 1):
         wanted = "two models or bundles" if diff else "one model"
         hint = "slimcv profile --diff A B" if diff else "compare two with --diff"
         raise SlimcvError(f"{wanted} wanted, {len(models)} given", hint)
-    if runtime not in _RUNTIMES:
+    if runtime is not None and runtime not in _RUNTIMES:
         raise SlimcvError(f"layers are not timed in '{runtime}'", nearest(runtime, _RUNTIMES))
-    other = "--diff" if diff else "--roofline" if pictures["--roofline"] else None
-    other = other or ("--runtime" if runtime != "eager" else None)
+    given = {"--diff": diff, "--roofline": roofline, "--runtime": runtime not in (None, "eager")}
+    other = next((option for option, value in given.items() if value), None)
     if training and other is not None:
         raise SlimcvError(f"{other} is not for a training", "leave --training away")
-    drawn = next((option for option, path in pictures.items() if path is not None), None)
-    if diff and drawn is not None:
-        raise SlimcvError(f"{drawn} is for one model", "leave --diff away")
-
-
-def _inside(model: str) -> str:
-    """The network of a bundle, or the model itself. Raises SlimcvError for a bundle without."""
-    if not Path(model, "slimcv.json").is_file():
-        return model
-    if not Path(model, "model.pt2").is_file():
-        raise SlimcvError(
-            f"the bundle {model} has no model.pt2, whose layers have names", "optimise with --keep onnx,pt2"
-        )
-    return str(Path(model, "model.pt2"))
+    if diff and roofline is not None:
+        raise SlimcvError("--roofline is for one model", "leave --diff away")
 
 
 def _difference(
-    models: list[str], load: Callable[[str], Variant], threads: int, runtime: str, output_format: str
-) -> str:
+    models: list[str], load: Callable[[str], Variant], threads: int, runtime: str | None
+) -> dict[str, Any]:
+    """Both layer by layer; each side's model says which file was profiled and what is served."""
     from slimcv import profile as profiling
-    from slimcv import report
     from slimcv.profile.difference import difference
-    from slimcv.report.difference import render_difference
 
-    first, second = (
-        profiling.profile(load(model), threads=threads, name=model, runtime=runtime, extras=False).as_json()
-        for model in models
-    )
-    found = difference(first, second).as_json()
-    return render_difference(found, output_format, colour=report.wants_colour(sys.stdout))
+    with ExitStack() as stack:
+        sides = [stack.enter_context(opening.opened(model)) for model in models]
+        profiles = [
+            profiling.profile(load(side.file), threads=threads, name=model, runtime=counted, extras=False)
+            for model, side, counted in zip(models, sides, opening.runtimes(runtime, sides), strict=True)
+        ]
+        first, second = (
+            {**document, "model": {**document["model"], **side.as_json()}}
+            for document, side in zip((one.as_json() for one in profiles), sides, strict=True)
+        )
+    return difference(first, second).as_json()
 
 
 def _draw(profile: Mapping[str, Any], path: Path) -> None:

@@ -26,7 +26,8 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Folders of slimcv optimize or ladder, or files that a command printed with --format json.",
+            help="Folders of slimcv optimize or ladder, or what one of them, bench or profile printed with "
+            "--format json.",
         ),
     ],
     form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.HTML,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slimcv.cli import typed
 from slimcv.cli.intake import caching, load_model, log_to_stderr
 from slimcv.cli.live import say
 from slimcv.cli.options import (
@@ -111,7 +112,7 @@ def _written(
         data={"source": source, "fingerprint": context.data.fingerprint if context.data else None},
         threads=context.threads,
         seed=context.seed,
-        command=["slimcv", *sys.argv[1:]],
+        command=typed.command(),
     )
     texts = (
         render_sensitivity(document, "json"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimcv.report import as_json, check_format, figures
-from slimcv.report.markdown import grid
+from slimcv.report.markdown import grid, repeating
 from slimcv.report.quoting import one_line
 from slimcv.report.terminal import draw, table
 
@@ -39,7 +39,7 @@ def render_bench(found: Mapping[str, Any], format: str, *, colour: bool = False)
         return as_json(found)
     lines = [_line(row) for row in found["rows"]]
     if format == "markdown":
-        return f"{grid(_HEADINGS, lines, left=2)}\n\n{_note(found)}\n"
+        return "\n\n".join([grid(_HEADINGS, lines, left=2), _note(found), *repeating(found)]) + "\n"
 
     from rich.text import Text
 

@@ -9,7 +9,7 @@ from typing import Any
 from slimcv.report import figures, packing
 from slimcv.report.document import within_spread
 from slimcv.report.figures import NOT_MEASURED
-from slimcv.results import Latency, Measurement
+from slimcv.results import Latency, Measurement, Paired
 
 WITHIN = "within the spread"
 """What stands for a ratio of latencies that may as well be 1."""
@@ -40,7 +40,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         _amount(
             "peak memory", before.peak_rss_bytes or None, after.peak_rss_bytes or None, form=figures.size
         ),
-        _accuracy("top-1", before.top1, after.top1),
+        _accuracy("top-1", before.top1, after.top1, after.paired),
         _accuracy("top-5", before.top5, after.top5),
         Row(
             "same answer as the original",
@@ -257,8 +257,10 @@ def _spread(measured: Measurement) -> float:
     return measured.latency_ms.spread if measured.latency_ms else 0.0
 
 
-def _accuracy(label: str, before: float | None, after: float | None) -> Row:
+def _accuracy(label: str, before: float | None, after: float | None, paired: Paired | None = None) -> Row:
     change = figures.points(None if before is None or after is None else after - before)
+    if paired is not None:
+        change += f" ({figures.points_between(paired.low, paired.high)})"
     if before is None and after is None:
         return Row(label, "not measured", "not measured", NOT_MEASURED)
     return Row(label, figures.percent(before), figures.percent(after), change)

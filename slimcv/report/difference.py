@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimcv.report import figures
-from slimcv.report.markdown import grid
+from slimcv.report.layers import RUNTIMES
+from slimcv.report.markdown import grid, repeating
 from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 
-_HEADINGS = ("layer", "kind", "ms", "ms", "", "MACs", "MACs", "parameters", "parameters")
+HEADINGS = ("layer", "kind", "ms", "ms", "", "MACs", "MACs", "parameters", "parameters")
 _SHORT_HEADINGS = ("layer", "ms", "then", "", "MACs", "then", "parameters", "then")
 """Those of a terminal, where the kinds have no room."""
 
@@ -25,20 +26,47 @@ def render_difference(difference: Mapping[str, Any], format: str, *, colour: boo
     check_format(format)
     if format == "json":
         return as_json(difference)
-    lines = [_row(pair) for pair in difference["layers"] if _worth_a_row(pair, difference)]
-    lines.append(_whole(difference))
+    lines = [row(pair) for pair in difference["layers"] if _worth_a_row(pair, difference)]
+    lines.append(whole(difference))
     names = " → ".join(f"{one['name']} ({one['input']})" for one in difference["models"])
-    title = f"{names}, in {difference['totals'][0]['runtime']}"
     if format == "markdown":
-        return f"# {cell(title)}\n\n{grid(_HEADINGS, lines, left=2)}\n"
+        told = [f"- {cell(line)}" for line in profiled(difference)]
+        sections = [
+            f"# {cell(names)}",
+            "\n".join(told),
+            grid(HEADINGS, lines, left=2),
+            *repeating(difference),
+        ]
+        return "\n\n".join(sections) + "\n"
     from rich.text import Text
 
     cells = [[one_line(text) for text in (line[0], *line[2:])] for line in lines]
     drawn = table(_SHORT_HEADINGS, cells, right=range(1, len(_SHORT_HEADINGS)), words={3})
-    return draw([Text(one_line(title)), drawn], colour=colour)
+    texts = [Text(one_line(line)) for line in (names, *profiled(difference))]
+    return draw([*texts, drawn], colour=colour)
 
 
-def _row(pair: Mapping[str, Any]) -> tuple[str, ...]:
+def profiled(difference: Mapping[str, Any]) -> list[str]:
+    """Which file of each side was profiled in which runtime, and why not the one that a bundle serves."""
+    lines = []
+    for model, totals in zip(difference["models"], difference["totals"], strict=True):
+        where = RUNTIMES.get(totals["runtime"], totals["runtime"])
+        serves, file = model.get("serves"), model.get("file")
+        line = f"{model['name']}: {f'its {file}' if serves else 'itself'} in {where}"
+        line += f" {totals['precision']}" if totals.get("precision") else ""
+        if serves and serves["path"] != file:
+            line += (
+                f"; it serves {serves['path']} ({serves['runtime']} {serves['precision']}), which does not "
+                "keep the names of layers"
+            )
+        elif serves and serves["runtime"] != totals["runtime"]:
+            line += f"; it serves that file in {serves['runtime']} {serves['precision']}"
+        lines.append(line)
+    return lines
+
+
+def row(pair: Mapping[str, Any]) -> tuple[str, ...]:
+    """A layer, or the kind of operator, in the words of `HEADINGS`."""
     before, after = pair["before"], pair["after"]
     kinds = dict.fromkeys(kind for cost in (before, after) if cost for kind in cost["kinds"])
     if before is None or after is None:
@@ -55,7 +83,8 @@ def _row(pair: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _whole(difference: Mapping[str, Any]) -> tuple[str, ...]:
+def whole(difference: Mapping[str, Any]) -> tuple[str, ...]:
+    """The last row: all layers of both."""
     before, after = difference["totals"]
     return (
         "all layers",

@@ -41,8 +41,10 @@ def size(value: float | None) -> str:
 
 
 def milliseconds(value: float | None, *, spread: float | None = None) -> str:
-    """A latency with the digits that its relative spread leaves it."""
-    return NOT_MEASURED if value is None else f"{rounded(value, value * (spread or 0.0))} ms"
+    """A latency with the digits that its relative spread leaves it, two where that is not known."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{significant(value, 2) if spread is None else rounded(value, value * spread)} ms"
 
 
 def spread(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from slimcv.report import figures
 from slimcv.report.chart import Point, accuracy_against_latency
 from slimcv.report.document import as_plain, ratios
-from slimcv.report.markdown import facts, grid
+from slimcv.report.markdown import facts, grid, repeating
 from slimcv.report.quoting import cell, fenced, one_line
 from slimcv.report.terminal import draw, table
 from slimcv.results import SCHEMA_VERSION, Latency, Record
@@ -172,7 +171,8 @@ def _speed(row: _Row) -> str:
     return figures.NOT_MEASURED if speed is None else figures.significant(speed)
 
 
-def _p50(row: _Row) -> str:
+def p50(row: _Row) -> str:
+    """The median latency of a row that was measured, in words."""
     found = _latency(row)
     return figures.NOT_MEASURED if found is None else figures.milliseconds(found.p50, spread=found.spread)
 
@@ -187,7 +187,7 @@ _NETWORK: tuple[tuple[str, str, Callable[[_Row], str]], ...] = (
 _COST: tuple[tuple[str, str, Callable[[_Row], str]], ...] = (
     ("s/epoch", "train_seconds_per_epoch", _pace),
     ("images/s", "train_images_per_second", _speed),
-    ("latency p50", "latency_p50", _p50),
+    ("latency p50", "latency_p50", p50),
     ("training memory", "train_peak_bytes", lambda row: figures.size(row["training"]["peak_bytes"])),
     (
         "predicting memory",
@@ -206,8 +206,8 @@ def _cell(row: _Row, key: str, shown: Callable[[_Row], str], *, first: bool, bet
     if not first and key == "top1" and value is not None:
         against = f"{value:+.1f}".replace("-", "−")
     elif not first and value is not None and f"{key}_low" in row["ratios"]:
-        spread = (row["ratios"][f"{key}_high"] - row["ratios"][f"{key}_low"]) / 2
-        against = f"{figures.rounded(value, spread)}×"
+        against = figures.between(value, *(row["ratios"][f"{key}_{bound}"] for bound in ("low", "high")))
+        against = against.replace(" (", f"{between}(")
     elif not first:
         against = _ratio(value)
     marks = {"train_seconds_per_epoch": "training", "latency_p50": "latency"}
@@ -262,11 +262,13 @@ def method(ladder: Mapping[str, Any]) -> list[str]:
         f"Training: slimcv's own loop in every row, the first included, {cores}, "
         f"{tuned}; memory is the largest resident set on top of PyTorch's own.",
         f"Latency: batch 1, median of all rows in one interleaved measurement, {served}, "
-        f"{tuned}; memory while predicting: a process of its own, allocator as it comes.",
+        f"{tuned}; in brackets the 95 % interval of the ratio; memory while predicting: a process of its "
+        "own, allocator as it comes.",
     ]
     if any((row["measurement"] or {}).get("paired") for row in ladder["rows"]):
         lines.append(
-            "Intervals of top-1 are 95 % ones, from the pictures that only one of the two rows gets right."
+            "Intervals of top-1 are 95 % ones, from the pictures that only one of the two rows gets right, "
+            "p is by McNemar's test."
         )
     if any(row["training"]["read_steps"] for row in ladder["rows"]):
         lines.append(
@@ -314,11 +316,8 @@ def _markdown(ladder: Mapping[str, Any]) -> str:
         "![Top-1 against latency](ladder.svg)",
         "## Data",
         facts(ladder["data"]),
-        "## Machine and versions",
-        facts(ladder["environment"]),
         "## Recipes",
         "\n\n".join(recipes) or "none",
-        "## How to repeat",
-        fenced(shlex.join(ladder["command"]), "sh"),
+        *repeating(ladder),
     ]
     return "\n\n".join(sections) + "\n"

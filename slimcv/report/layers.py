@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimcv.report import figures, pasting, predictions, reach
-from slimcv.report.markdown import grid
+from slimcv.report.markdown import grid, repeating
 from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 
@@ -145,6 +145,7 @@ def render_profile_markdown(profile: Mapping[str, Any]) -> str:
         "## Layers",
         grid((*_LAYER_HEADINGS, *reach.HEADINGS), _beside(_layers(profile), _shown(profile)), left=3),
         cell(_left_out(profile)),
+        *repeating(profile),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

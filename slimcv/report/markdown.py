@@ -21,6 +21,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         f"# {name}" + (f", recipe {cell(recipe['name'])}" if recipe.get("name") else ""),
         f"**{cell(sentences.headline(report))}**",
         cell(sentences.gate(report)),
+        cell(sentences.accuracy(report)),
         "## Before and after",
         before_after(report),
         cell(sentences.method(report)) + f"; {figures.NOT_MEASURED} stands for not measured.",
@@ -100,6 +101,16 @@ def _facts(values: Mapping[str, Any], indent: str) -> list[str]:
         else:
             lines.append(f"{indent}- {cell(key)}: {figures.NOT_MEASURED if value is None else cell(value)}")
     return lines
+
+
+def repeating(document: Mapping[str, Any]) -> list[str]:
+    """Machine, versions and command of a command's JSON; what an older version did not write is left out."""
+    sections = []
+    if document.get("environment"):
+        sections += ["## Machine and versions", facts(document["environment"])]
+    if document.get("command"):
+        sections += ["## How to repeat", fenced(shlex.join(document["command"]), "sh")]
+    return sections
 
 
 def _item(item: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from slimcv.report import as_json, check_format, figures
-from slimcv.report.markdown import grid
+from slimcv.report.markdown import grid, repeating
 from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 
@@ -59,6 +59,7 @@ def _markdown(profile: Mapping[str, Any]) -> str:
         *(grid(headings, lines) for headings, lines in tables(training)),
         "## Totals",
         grid(("", "value"), totals(training), left=2),
+        *repeating(profile),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

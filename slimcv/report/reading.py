@@ -15,7 +15,7 @@ from slimcv.errors import SlimcvError
 from slimcv.report import shapes
 from slimcv.report.schema import Report
 
-Kind = Literal["run", "ladder", "bench", "profile", "training"]
+Kind = Literal["run", "ladder", "bench", "profile", "training", "difference"]
 
 _MODELS = (".pt", ".pth", ".pt2", ".safetensors", ".onnx")
 _FILES = ("report.json", "ladder.json")
@@ -27,6 +27,7 @@ _TOLD_BY: Mapping[Kind, Callable[[dict[str, Any]], bool]] = {
     "bench": lambda found: {"rows", "mode"} <= found.keys(),
     "profile": lambda found: {"layers", "totals", "by_kind"} <= found.keys(),
     "training": lambda found: {"model", "training"} <= found.keys(),
+    "difference": lambda found: {"models", "totals", "layers"} <= found.keys(),
 }
 """By what keys the JSON of each command is told from the others."""
 
@@ -37,6 +38,7 @@ _SHAPES: Mapping[Kind, type[BaseModel]] = {
     "bench": shapes.Comparison,
     "profile": shapes.Profile,
     "training": shapes.Training,
+    "difference": shapes.Difference,
 }
 
 

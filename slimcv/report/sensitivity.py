@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slimcv.report import figures
 from slimcv.report.document import as_plain
-from slimcv.report.markdown import facts, grid
-from slimcv.report.quoting import cell, fenced, one_line
+from slimcv.report.markdown import facts, grid, repeating
+from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 from slimcv.results import SCHEMA_VERSION, Record
 
@@ -189,9 +188,6 @@ def _markdown(found: Mapping[str, Any]) -> str:
         "\n".join(f"- {cell(line.strip())}" for line in _notes(found)),
         "## Data",
         facts(found["data"]),
-        "## Machine and versions",
-        facts(found["environment"]),
-        "## How to repeat",
-        fenced(shlex.join(found["command"]), "sh"),
+        *repeating(found),
     ]
     return "\n\n".join(sections) + "\n"

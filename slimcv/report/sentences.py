@@ -77,6 +77,22 @@ def top1(measured: Mapping[str, Any] | None) -> str:
     return f"{figures.percent(found.get('top1'))}{between}"
 
 
+def paired(found: Mapping[str, Any] | None) -> str:
+    """A difference of top-1 from the first or the original, its 95 % interval and McNemar's p."""
+    if found is None:
+        return NOT_MEASURED
+    bounds = figures.points_between(found["low"], found["high"])
+    return f"{figures.points(found['difference'])} ({bounds}), {figures.p_value(found['p_value'])}"
+
+
+def accuracy(report: Mapping[str, Any]) -> str:
+    """How sure the difference of top-1 is; "" where nobody knows and where the gate's sentence says it."""
+    found = report["optimized"].get("paired")
+    if found is None or report["gate"]["max_drop"] is not None:
+        return ""
+    return f"top-1 against the original: {figures.points(found['difference'])}{_paired_words(found)}"
+
+
 def _paired_words(paired: Mapping[str, Any] | None) -> str:
     """How sure the difference of top-1 is, and what it comes from."""
     if paired is None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slimcv.report.schema import MeasurementPart
 
-__all__ = ["Comparison", "Ladder", "Profile", "Training"]
+__all__ = ["Comparison", "Difference", "Ladder", "Profile", "Training"]
 
 
 class _Shape(BaseModel):
@@ -168,6 +168,38 @@ class _Step(_Shape):
     remarks: list[str]
 
 
+class _Place(_Shape):
+    ms: float
+    macs: int
+    parameters: int
+    kinds: list[str]
+
+
+class _Pair(_Shape):
+    name: str
+    before: _Place | None
+    after: _Place | None
+
+
+class _Served(_Shape):
+    path: str
+    runtime: str
+    precision: str
+
+
+class _Side(_Network):
+    file: str | None = None
+    serves: _Served | None = None
+
+
+class Difference(_Shape):
+    """What `slimcv profile --diff` prints: two networks, their totals, and their layers in pairs."""
+
+    models: list[_Side] = Field(min_length=2, max_length=2)
+    totals: list[_Totals] = Field(min_length=2, max_length=2)
+    layers: list[_Pair]
+
+
 class Training(_Shape):
     """What `slimcv profile --training` prints."""
 
@@ -222,7 +254,7 @@ class Comparison(_Shape):
     """What `slimcv bench` prints."""
 
     mode: str
-    environment: dict[str, Any]
+    environment: dict[str, Any] | None = None
     rows: list[_Row]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from slimcv.report import as_json, render_profile
 from slimcv.report.bench import render_bench
+from slimcv.report.difference import render_difference
 from slimcv.report.html import render_html
 from slimcv.report.html.several import titles
 from slimcv.report.ladder import render_ladder
@@ -21,6 +22,7 @@ _MARKDOWN: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "bench": lambda found: render_bench(found, "markdown"),
     "profile": lambda found: render_profile(found, "markdown"),
     "training": lambda found: render_training(found, "markdown"),
+    "difference": lambda found: render_difference(found, "markdown", colour=False),
 }
 
 

@@ -67,8 +67,17 @@ def _lines(found: Finished) -> Iterator[dict[str, Any]]:
     elif found.kind == "profile":
         for layer in document["layers"]:
             yield {**layer, "output": "x".join(map(str, layer["output"] or ()))}
+    elif found.kind == "difference":
+        for pair in document["layers"]:
+            yield {"name": pair["name"], **_side(pair, "before"), **_side(pair, "after")}
     else:
         yield from document["training"]["parts"]
+
+
+def _side(pair: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """What one of two profiles says of a layer, `before_ms` and so on."""
+    cost = pair[side] or {}
+    return {f"{side}_{key}": cost.get(key) for key in ("ms", "macs", "parameters")}
 
 
 def _flat(measurement: Mapping[str, Any] | None) -> dict[str, Any]:

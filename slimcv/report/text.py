@@ -103,7 +103,8 @@ def _ways(ways: Iterable[comparison.Way]) -> Table:
 
 
 def _closing(report: Mapping[str, Any]) -> list[str]:
-    lines = [sentences.gate(report), sentences.method(report), *packing.sentence(report)]
+    lines = [sentences.gate(report), *filter(None, [sentences.accuracy(report)]), sentences.method(report)]
+    lines += [*packing.sentence(report)]
     threads = {report[key]["threads"] for key in ("original", "optimized")}
     if len(threads) > 1:
         lines.append(

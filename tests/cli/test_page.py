@@ -37,7 +37,8 @@ def test_a_named_page_that_cannot_be_written_is_an_error(tmp_path):
         write_html(tmp_path / "absent" / "page.html", DOCUMENT, command="bench")
 
 
-def test_two_models_have_no_page_of_their_own():
-    done = CliRunner().invoke(cli.app, ["profile", "--diff", "model.pt", "other.pt", "--html", "page.html"])
+def test_two_models_have_no_roofline_of_their_own():
+    words = ["profile", "--diff", "model.pt", "other.pt", "--roofline", "roof.svg"]
+    done = CliRunner().invoke(cli.app, words)
     assert isinstance(done.exception, SlimcvError)
-    assert "--html is for one model" in str(done.exception)
+    assert "--roofline is for one model" in str(done.exception)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from slimcv import report
-from slimcv.results import Artifact, Latency, Measurement, Record
+from slimcv.results import Artifact, Latency, Measurement, Paired, Record
 
 ORIGINAL = Measurement(
     parameters=52_567_724,
@@ -144,6 +144,21 @@ LIMITS = {
 }  # fmt: skip
 
 
+RUNG = {
+    "name": "plain", "taken": True, "met": False, "reason": f"gate missed: {HOSTILE}", "seconds": 12.0,
+    "error": 0.21, "top1": 90.1, "int8_share": 1.0,
+}  # fmt: skip
+INT8 = {
+    "target_isa": "avx2", "reduce_range": True, "ranges": "extremes", "layers_left_in_float": [HOSTILE],
+    "rungs": [RUNG, {**RUNG, "name": "mixed", "met": True, "error": 0.04, "int8_share": 0.962}],
+}  # fmt: skip
+REPEATED = {
+    "environment": {"cpu": "a CPU", "versions": {"torch": "2.13.0"}},
+    "command": ["slimcv", "profile", HOSTILE],
+}
+"""What the command line adds to every result of a profile or a comparison."""
+
+
 def foretold(speedup, *, verdict=""):
     """What a record keeps of a prediction."""
     return {
@@ -213,8 +228,13 @@ def make_run(make_report, tmp_path):
                 ],
             },
             "layer_times": layer_times(layers),
-        }
+            "bake_off": [
+                {"name": HOSTILE, "precision": "int8", "p50_ms": 1.25, "outcome": "served", "spread": 0.02},
+                {"name": "aotinductor", "precision": None, "p50_ms": None, "outcome": "no compiler"},
+            ],
+        }  # fmt: skip
         tuning = dataclasses.replace(ORIGINAL, top1=97.0)
+        optimized = dataclasses.replace(OPTIMIZED, paired=Paired.counted(3, 12, 600))
         pooled = _faster(tuning, 65.0, top1=95.0, size_bytes=60_000_000)
         records = [
             Record(0, -1, "original", "measured", "", 3.0, measurement=tuning),
@@ -231,12 +251,22 @@ def make_run(make_report, tmp_path):
                 details={"variant": {"finetune": finetune}, "not_foretold": f"{HOSTILE} is not timed"},
             ),
             Record(4, 3, "fuse_conv_bn", "skipped", f"nothing to fuse in {HOSTILE}", 0.1),
-            Record(5, -1, "ship", "accepted", "gate met", 20.0, OPTIMIZED, ORIGINAL, details=shipped),
+            Record(
+                5, 4, "quantize_int8", "accepted", "2×", 60.0, _faster(tuning, 9.0, top1=94.1), pooled,
+                details={"variant": {"quantize_int8": INT8}},
+            ),
+            Record(6, -1, "ship", "accepted", "gate met", 20.0, optimized, ORIGINAL, details=shipped),
         ]  # fmt: skip
         values = {
             "model": {"source": f"{HOSTILE}.pt", "input": "3x224x224", "classes": classes},
             "recipe": {"name": "mine", "text": f"# {HOSTILE}\nsteps: []\n"},
             "records": records,
+            "optimized": optimized,
+            "packing": {
+                "original": {"path": HOSTILE, "bytes": 210_377_874, "zipped_bytes": 195_000_000},
+                "onnx": {"path": "model.onnx", "bytes": 330_000, "zipped_bytes": 260_000},
+                "packed_bytes": 120_000,
+            },
             "data": {"source": f"{HOSTILE}/", "val": pictures, "fingerprint": "f", "classes": classes},
             "command": ["slimcv", "optimize", f"{HOSTILE}.pt"],
         }
@@ -270,7 +300,9 @@ def _ladder():
             "read_steps": None, "epochs": 3,
         }  # fmt: skip
         details = {"title": name, "recipe": "steps: []", "training": training, "notes": [HOSTILE]}
-        measurement = _faster(ORIGINAL, p50, top1=95.0 - number)
+        paired = Paired.counted(2 * number, 1, 200) if number else None
+        measurement = _faster(ORIGINAL, p50, top1=95.0 - number, paired=paired)
+        details["latency_ratio"] = {"value": 20.0 / p50, "low": 19.0 / p50, "high": 21.0 / p50}
         rows.append(Record(number, -1, name, "measured", "", 1.0, measurement, details=details))
     return build(
         rows,
@@ -286,7 +318,6 @@ def _ladder():
 
 def _bench():
     from slimcv.bench import Comparison, Ratio, Row
-    from slimcv.results import Paired
 
     first = Row(
         HOSTILE, "eager", "fp32", 1, 1, 1, size_bytes=10_000, p50_ms=10.0, p90_ms=11.0, p99_ms=12.0,
@@ -299,7 +330,7 @@ def _bench():
         throughput_ips=500.0, top1=89.0, paired=Paired.counted(7, 5, 200),
     )  # fmt: skip
     broken = Row("broken.onnx", "onnxruntime", None, 1, 1, 1, problem="cannot be loaded")
-    return Comparison("latency", (first, second, broken)).as_json()
+    return {**Comparison("latency", (first, second, broken)).as_json(), **REPEATED}
 
 
 def _profile():
@@ -320,9 +351,8 @@ def _profile():
     lint = (Check("denormal weights", "fault", "3 % of the weights are denormal", "round them to zero"),)
     model = {"name": HOSTILE, "input": "3x16x16"}
     blocks = (Kind(HOSTILE, 2, 2000, 200_000, 4.0, 0.7), Kind("", 1, 1000, 100_000, 2.0, 0.3))
-    return Profile(
-        model, layers, totals, gather(layers), advice, lint, blocks, LIMITS, _predictions()
-    ).as_json()
+    found = Profile(model, layers, totals, gather(layers), advice, lint, blocks, LIMITS, _predictions())
+    return {**found.as_json(), **REPEATED}
 
 
 def _predictions():
@@ -351,7 +381,7 @@ def _training():
     from slimcv.profile.layers import Advice
     from slimcv.profile.training.findings import BackwardKind, Part, TrainingProfile, Tried
 
-    return TrainingProfile(
+    found = TrainingProfile(
         model={"name": HOSTILE, "input": "3x16x16"}, pictures=1000, batch=32, asked_batch=32, steps=8,
         threads=2, precision="bf16",
         parts=(Part("forward", 10.0, 0.4, 10.0, 0.3), Part("backward", 15.0, 0.6, 15.0, 0.5)),
@@ -359,15 +389,34 @@ def _training():
         decode_ms_each=1.0, teacher=None, peak_rss_bytes=10**9, trained_bytes=10**8,
         backward=(BackwardKind("convolution", 12.0, 0.8),), tried=(Tried("batch 64", 0.7, 0.8),),
         advice=(Advice(HOSTILE, None, 0.5, "time"),), remarks=("nothing else",),
-    ).as_json()  # fmt: skip
+    )  # fmt: skip
+    return {**found.as_json(), **REPEATED}
+
+
+def _difference():
+    from slimcv.profile.difference import difference
+
+    before = _profile()
+    after = json.loads(json.dumps(before))
+    for layer in after["layers"]:
+        layer["ms"] /= 2
+    after["layers"][1] = {**after["layers"][1], "name": "block.new", "node": "new", "ms": 0.002}
+    after["totals"].update(layers_ms=2.502, call_ms=2.7, runtime="openvino", precision="int8")
+    before["model"] |= {"file": HOSTILE, "serves": None}
+    serves = {"path": "openvino/model.xml", "runtime": "openvino", "precision": "int8"}
+    after["model"] |= {"name": "leaves-slim", "file": "model.pt2", "serves": serves}
+    return {**difference(before, after).as_json(), **REPEATED}
 
 
 @pytest.fixture
 def results(tmp_path):
-    """A function that writes the JSON of a ladder, a comparison or a profile; the file."""
+    """A function that writes the JSON of a ladder, a comparison, a profile or two; the file."""
 
     def write(kind):
-        made = {"ladder": _ladder, "bench": _bench, "profile": _profile, "training": _training}[kind]()
+        made = {
+            "ladder": _ladder, "bench": _bench, "profile": _profile, "training": _training,
+            "difference": _difference,
+        }[kind]()  # fmt: skip
         path = tmp_path / f"{kind}.json"
         path.write_text(json.dumps(made), "utf-8")
         return path

@@ -62,7 +62,7 @@ def test_every_way_that_was_timed_stands_in_it_with_what_became_of_it():
     card = render_card(document(records=[shipped]))
     assert "## Every way to run it" in card
     (row,) = [line for line in card.splitlines() if line.startswith("| openvino:nncf |")]
-    assert [cell.strip() for cell in row.split("|")[2:5]] == ["int8", "1.50 ms", "served"]
+    assert [cell.strip() for cell in row.split("|")[2:5]] == ["int8", "1.5 ms", "served"]
     assert "no compiler" in card
     assert "## Every way to run it" not in render_card(document())
 

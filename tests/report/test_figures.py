@@ -32,8 +32,14 @@ def test_sizes_are_humanised(value, words):
     ("value", "words"),
     [(78.126, "78.1 ms"), (1.0749, "1.07 ms"), (0.09996, "0.100 ms"), (1234.5, "1,230 ms")],
 )
-def test_latencies_have_three_digits(value, words):
-    assert figures.milliseconds(value) == words
+def test_latencies_without_spread_have_three_digits(value, words):
+    assert figures.milliseconds(value, spread=0.0) == words
+
+
+def test_of_a_latency_whose_spread_nobody_knows_two_digits_are_told():
+    assert figures.milliseconds(78.126) == "78 ms"
+    assert figures.milliseconds(0.09996) == "0.10 ms"
+    assert figures.milliseconds(1234.5) == "1,200 ms"
 
 
 def test_a_wide_spread_leaves_two_digits():

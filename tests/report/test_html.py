@@ -1,12 +1,15 @@
 """Pages as text: everything is there, everything is escaped, nothing is fetched."""
 
+import csv
 import dataclasses
 import html
+import io
 import json
 import re
 
 import pytest
 
+from slimcv import report
 from slimcv.errors import SlimcvError
 from slimcv.report.charts import scale
 from slimcv.report.charts.plane import Point
@@ -18,6 +21,7 @@ from slimcv.report.showing import show
 from slimcv.results import Latency, Record
 
 HOSTILE = "<script>alert(1)</script>"
+KINDS = ("ladder", "bench", "profile", "training", "difference")
 LIMIT_BYTES = 3_000_000
 
 
@@ -30,8 +34,8 @@ def text_of(page):
 def test_a_run_is_shown_with_everything_it_knows(make_run):
     page = render_html([read(make_run())])
     assert re.findall(r'<section id="([\w-]+)"', page) == [
-        "before-after", "steps", "foretold", "accuracy", "classes", "layers", "roofline", "latency", "size",
-        "training", "repeat",
+        "before-after", "steps", "int8", "foretold", "accuracy", "classes", "layers", "roofline", "latency",
+        "size", "training", "repeat",
     ]  # fmt: skip
     seen = text_of(page)
     for words in (
@@ -43,12 +47,83 @@ def test_a_run_is_shown_with_everything_it_knows(make_run):
 
 def test_nothing_is_fetched_and_no_name_becomes_markup(make_run, results):
     pages = [render_html([read(make_run())])]
-    pages += [render_html([read(results(kind))]) for kind in ("ladder", "bench", "profile", "training")]
+    pages += [render_html([read(results(kind))]) for kind in KINDS]
     for page in pages:
         assert "<script>alert" not in page
         assert "<img src=x" not in page
         assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
         assert not re.search(r"@import|url\((?!#)", page)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_result_says_how_to_repeat_it_and_on_what_it_was_measured(results, kind):
+    found = [read(results(kind))]
+    page = render_html(found)
+    assert re.findall(r'<section id="([\w-]+)"', page)[-1] == "repeat"
+    seen = text_of(page)
+    command = "slimcv ladder" if kind == "ladder" else "slimcv profile"
+    for words in (f"{command} &#39;&lt;script&gt;", "Machine and versions", "a CPU"):
+        assert words in seen, words
+    markdown = show(found, "md")
+    assert f"## How to repeat\n\n```sh\n{command} " in markdown
+    assert "## Machine and versions\n\n- cpu: a CPU" in markdown
+
+
+@pytest.mark.parametrize("kind", ["bench", "profile", "training", "difference"])
+def test_a_result_of_an_older_version_is_shown_without_its_command(results, kind):
+    path = results(kind)
+    document = json.loads(path.read_text("utf-8"))
+    del document["environment"], document["command"]
+    path.write_text(json.dumps(document), "utf-8")
+    assert '<section id="repeat"' not in render_html([read(path)])
+    assert "## How to repeat" not in show([read(path)], "md")
+
+
+def test_two_networks_layer_by_layer_are_a_page_that_says_what_was_profiled(results):
+    page = render_html([read(results("difference"))])
+    assert re.findall(r'<section id="([\w-]+)"', page) == ["layers", "totals", "profiled", "repeat"]
+    seen = html.unescape(text_of(page))
+    for words in (
+        "2.4× faster a whole call, 6.5 ms → 2.7 ms",
+        f"{HOSTILE} convolution 3.0 1.5 2.0× faster 100 k 100 k 1.00 k 1.00 k",
+        f"{HOSTILE}: itself in eager PyTorch fp32.",
+        "leaves-slim: its model.pt2 in OpenVINO int8; it serves openvino/model.xml (openvino int8), which "
+        "does not keep the names of layers.",
+    ):
+        assert words in seen, words
+
+
+def test_two_networks_layer_by_layer_are_a_spreadsheet_too(results):
+    lines = list(csv.DictReader(io.StringIO(show([read(results("difference"))], "csv"))))
+    assert [line["name"] for line in lines][:2] == [HOSTILE, "block.act"]
+    assert (lines[0]["before_ms"], lines[1]["after_ms"]) == ("3.0", "")
+
+
+def test_the_page_of_a_ladder_says_how_sure_accuracy_and_speed_are(results):
+    seen = text_of(render_html([read(results("ladder"))]))
+    assert "5.00× (4.75–5.25)" in seen
+    assert "−1.5 points (−4.6 to +1.0 points), p = 0.22" in seen
+    assert "95 % interval 4.75–5.25×" in seen
+
+
+def test_a_row_that_was_left_out_has_its_reason_on_the_page_of_a_ladder(results):
+    path = results("ladder")
+    document = json.loads(path.read_text("utf-8"))
+    document["rows"][1] |= {"measurement": None, "notes": ["left out: it is pooled already"]}
+    path.write_text(json.dumps(document), "utf-8")
+    seen = text_of(render_html([read(path)]))
+    assert "pooling – – – – – – – – separable" in seen
+    assert "pooling – – – – left out: it is pooled already separable" in seen
+
+
+@pytest.mark.parametrize("asked", [1.0, None])
+def test_how_sure_the_accuracy_of_a_run_is_stands_there_whatever_was_asked(make_run, asked):
+    found = [read(make_run(gate={"max_drop": asked, "met": True if asked else None}))]
+    for text in (text_of(render_html(found)), show(found, "md"), report.render(found[0].document, "text")):
+        told = " ".join(text.split())
+        assert "+1.5 points (+0.3 to +3.0 points)" in told
+        assert "of 600 pictures 3 only the original gets right, 12 only the optimised, p = 0.021" in told
+    assert "95 % interval +0.3 to +3.0 points, p = 0.021" in text_of(render_html(found))
 
 
 def test_a_run_of_an_older_version_has_fewer_sections(make_report, tmp_path):
@@ -86,9 +161,9 @@ def test_what_was_foretold_stands_beside_what_was_measured(make_run):
 def test_a_run_shows_the_time_of_each_layer_before_and_after_and_this_machine_s_limits(make_run):
     seen = text_of(render_html([read(make_run())]))
     assert "Milliseconds layer by layer" in seen
-    assert "block1.conv 1.00 ms 0.500 ms" in seen
-    assert "(runtime&#39;s own) – 0.100 ms" in seen
-    assert "block0.conv original 3×3 convolution 2.00 ms 33.3 % 20.0 5.00 CPU 50 %" in seen
+    assert "block1.conv 1.0 ms 0.50 ms" in seen
+    assert "(runtime&#39;s own) – 0.10 ms" in seen
+    assert "block0.conv original 3×3 convolution 2.0 ms 33.3 % 20.0 5.00 CPU 50 %" in seen
     assert "fp32 117 GFLOP/s" in seen
     assert "bf16 no fast kernel here" in seen
     assert "memory 20.0 GB/s" in seen
@@ -108,7 +183,7 @@ def test_layers_that_could_not_be_timed_are_said_to_be_so(make_run, tmp_path):
 def test_a_profile_has_a_roofline_and_says_what_each_step_would_give(results):
     page = render_html([read(results("profile"))])
     assert re.findall(r'<section id="([\w-]+)"', page) == [
-        "advice", "foretold", "roofline", "kinds", "blocks", "layers", "totals",
+        "advice", "foretold", "roofline", "kinds", "blocks", "layers", "totals", "repeat",
     ]  # fmt: skip
     seen = text_of(page)
     assert "batch 1, eager PyTorch fp32, 1 thread" in seen
@@ -144,6 +219,29 @@ def test_runs_side_by_side_are_named_apart_and_told_where_they_differ(make_run, 
     seen = text_of(render_html(runs))
     assert "2 runs side by side" in seen
     assert "on other machines" in seen
+
+
+def test_runs_side_by_side_have_their_gates_classes_bytes_and_commands(make_run):
+    page = render_html(
+        [read(make_run("one")), read(make_run("two", command=["slimcv", "optimize", "two.pt"]))]
+    )
+    assert re.findall(r'<section id="([\w-]+)"', page) == [
+        "figures", "accuracy", "classes", "size", "latency", "steps", "repeat",
+    ]  # fmt: skip
+    seen = text_of(page)
+    for words in (
+        "two: gate met: top-1 may drop by at most 1 point (measured: +1.5 points",
+        "class pictures one two",
+        "rust 10 90.0 % (±0) 90.0 % (±0)",
+        "everything else two",
+        "Command of two slimcv optimize two.pt",
+    ):
+        assert words in seen, words
+
+
+def test_runs_on_other_pictures_are_not_compared_class_by_class(make_run):
+    page = render_html([read(make_run("one")), read(make_run("two", pictures=39))])
+    assert '<section id="classes"' not in page
 
 
 def test_a_gate_that_is_not_decided_is_told_side_by_side(make_run):

@@ -10,7 +10,7 @@ from slimcv.report.html import render_html
 from slimcv.report.reading import read
 from slimcv.report.showing import show
 
-KINDS = ("ladder", "bench", "profile", "training")
+KINDS = ("ladder", "bench", "profile", "training", "difference")
 
 
 def places(value, path=()):
@@ -66,8 +66,13 @@ def test_an_older_profile_is_refused_with_what_is_missing_and_what_to_do(results
 def test_a_figure_that_is_a_word_is_refused(results, kind):
     path = results(kind)
     document = json.loads(path.read_text())
-    inner = {"ladder": ("rows", "ratios"), "bench": ("rows", "p50_ms"), "profile": ("layers", "ms")}
-    where, key = inner.get(kind, ("training", "step_ms"))
+    where, key = {
+        "ladder": ("rows", "ratios"),
+        "bench": ("rows", "p50_ms"),
+        "profile": ("layers", "ms"),
+        "training": ("training", "step_ms"),
+        "difference": ("totals", "call_ms"),
+    }[kind]
     one = document[where][0] if isinstance(document[where], list) else document[where]
     one[key] = "soon"
     path.write_text(json.dumps(document))

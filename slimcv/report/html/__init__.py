@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slimcv.errors import SlimcvError
-from slimcv.report.html import bench, ladder, profile, run, several, training_profile
+from slimcv.report.html import bench, difference, ladder, profile, run, several, training_profile
 from slimcv.report.html.parts import Page
 from slimcv.report.html.writing import write
 from slimcv.report.reading import Finished
@@ -18,6 +18,7 @@ _PAGES = {
     "bench": bench.page,
     "profile": profile.page,
     "training": training_profile.page,
+    "difference": difference.page,
 }
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slimcv.report import figures
+from slimcv.report import figures, sentences
 from slimcv.report.bench import ONE_CALL, against_the_first, rate, ratio_of, without_top1
 from slimcv.report.charts.plane import Point
-from slimcv.report.html import accuracy
-from slimcv.report.html.ladder import bars
-from slimcv.report.html.parts import Block, Cell, Facts, Page, Sections, Table, Tile
-from slimcv.report.html.run import facts
+from slimcv.report.html import accuracy, repeating
+from slimcv.report.html.ladder import bars, milliseconds
+from slimcv.report.html.parts import Block, Cell, Page, Sections, Table, Tile
 from slimcv.report.reading import Finished
 
 _Row = Mapping[str, Any]
@@ -29,8 +28,7 @@ def page(found: Finished) -> Page:
     sections.add("targets", "Every target", [_speeds(document["rows"]), _costs(document["rows"])])
     sections.add("speed", "Latency and throughput", _speed(timed))
     sections.add("accuracy", "Accuracy against latency", _accuracy(timed))
-    machine = Facts("Machine and versions", facts(document["environment"]))
-    sections.add("machine", "Measured on", [machine])
+    sections.add("repeat", "How to repeat it", repeating.blocks(document))
     return Page(
         title="Timed against each other",
         lead=f"{len(document['rows'])} rows in {document['mode']} mode, interleaved; all against the first.",
@@ -90,7 +88,7 @@ def _costs(rows: list[_Row]) -> Table:
             Cell(figures.size(row["model_bytes"]), row["model_bytes"]),
             Cell(figures.size(row["size_bytes"]), row["size_bytes"]),
             Cell(figures.percent(row["top1"]), row["top1"]),
-            _paired(row.get("paired")),
+            Cell(sentences.paired(row.get("paired")), (row.get("paired") or {}).get("difference")),
             Cell(row["problem"] or without_top1(row)),
         )
         for row in rows
@@ -115,21 +113,13 @@ def _speed(timed: list[_Row]) -> list[Block]:
     latencies = [(_name(row), float(row["p50_ms"]), _p50(row)) for row in timed]
     speeds = [(_name(row), float(row["throughput_ips"]), rate(row)) for row in timed]
     return [
-        bars("Latency of a call", "latency p50", latencies, form=figures.milliseconds, first="target"),
-        bars("Throughput", "images/s", speeds, form=figures.significant, first="target"),
+        bars("Latency of a call", "latency p50", latencies, tick=milliseconds, first="target"),
+        bars("Throughput", "images/s", speeds, tick=figures.significant, first="target"),
     ]
 
 
 def _p50(row: _Row) -> str:
     return figures.milliseconds(row["p50_ms"], spread=row["spread"])
-
-
-def _paired(found: Mapping[str, Any] | None) -> Cell:
-    if found is None:
-        return Cell(figures.NOT_MEASURED)
-    bounds = figures.points_between(found["low"], found["high"])
-    told = f"{figures.points(found['difference'])} ({bounds}), {figures.p_value(found['p_value'])}"
-    return Cell(told, found["difference"])
 
 
 def _accuracy(timed: list[_Row]) -> list[Block]:

@@ -41,6 +41,38 @@ def blocks(said: Mapping[str, Any] | None) -> list[Block]:
     ]
 
 
+def side_by_side(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Block]:
+    """The right answers in each class of what each named run shipped, where they were asked the same.
+
+    Nothing where pictures or classes are not the same in all; the class on which they differ most is first.
+    """
+    if len(runs) < 2 or any(
+        said[key] != runs[0][1][key] for _, said in runs for key in ("classes", "labels", "pictures")
+    ):
+        return []
+    found: dict[str, list[_Class]] = {}
+    for _, said in runs:
+        for one in _classes(said["classes"], said["labels"], said["original"], said["optimized"]):
+            found.setdefault(one.name, []).append(one)
+    order = sorted(
+        found.values(),
+        key=lambda each: (min(one.after for one in each) - max(one.after for one in each), each[0].name),
+    )
+    lines = tuple(
+        (
+            Cell(each[0].name),
+            Cell(f"{each[0].pictures:,}", each[0].pictures),
+            *(
+                Cell(f"{figures.percent(one.after)} ({_change(one)})", one.after, mark=_mark(one))
+                for one in each
+            ),
+        )
+        for each in order
+    )
+    caption = "Right answers in each class, in brackets the change against the run's original, in points"
+    return [Table(caption, ("class", "pictures", *(name for name, _ in runs)), lines)]
+
+
 def _flips(labels: Sequence[int], before: Sequence[int], after: Sequence[int]) -> Note:
     pairs = list(zip(labels, before, after, strict=True))
     lost = sum(old == label != new for label, old, new in pairs)

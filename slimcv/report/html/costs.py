@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from slimcv.report import figures, packing
 from slimcv.report.charts import rows, scale
@@ -135,13 +135,32 @@ def _packed(report: Mapping[str, Any]) -> list[Block]:
 
 
 def _consist(report: Mapping[str, Any]) -> list[Block]:
-    found = _layers(report)
-    totals = report["original"]["size_bytes"], report["optimized"]["size_bytes"]
-    if found is None or None in totals:
+    files = [("original", file_of(report, "original")), ("optimised", file_of(report, "optimized"))]
+    known = [(name, file) for name, file in files if file is not None]
+    if len(known) < len(files):
         return []
+    return [consist(known, "What the served file and the original's consist of")]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file's layers as the run kept them, and all its bytes."""
+
+    layers: Sequence[Mapping[str, Any]]
+    size_bytes: int
+
+
+def file_of(report: Mapping[str, Any], side: Literal["original", "optimized"]) -> File | None:
+    """What a run keeps of the file of a side; None where its layers or its size are not known."""
+    found, total = _layers(report), report[side]["size_bytes"]
+    return None if found is None or total is None else File(found[side == "optimized"], total)
+
+
+def consist(files: Sequence[tuple[str, File]], title: str) -> Chart:
+    """The largest parts of each named file, all on the scale of its own bytes."""
     marks, lines = [], []
-    for name, kept, total in zip(("original", "optimised"), found, totals, strict=True):
-        parts = _parts(kept, total)
+    for name, file in files:
+        parts, total = _parts(file.layers, file.size_bytes), file.size_bytes
         kinds = [f"part{at}" for at in range(1, len(parts))] + ["rest"]
         drawn = rows.stacked(
             [(kind, 100 * size / total) for kind, (_, size) in zip(kinds, parts, strict=True)]
@@ -157,16 +176,13 @@ def _consist(report: Mapping[str, Any]) -> list[Block]:
             )
             for part, size in parts
         ]
-    return [
-        Chart(
-            "What the served file and the original's consist of",
-            "Each strip is a whole file: the weights of its largest layers in their order, then, in "
-            "grey, everything "
-            "else: smaller layers, the graph, scales and code.",
-            rows.Rows(tuple(marks), rows.plain_strip(rows.stacked([])), ""),
-            Table("Bytes by part", ("part", "file", "size", "share"), tuple(lines), frozenset({0, 1})),
-        )
-    ]
+    return Chart(
+        title,
+        "Each strip is a whole file: the weights of its largest layers in their order, then, in grey, "
+        "everything else: smaller layers, the graph, scales and code.",
+        rows.Rows(tuple(marks), rows.plain_strip(rows.stacked([])), ""),
+        Table("Bytes by part", ("part", "file", "size", "share"), tuple(lines), frozenset({0, 1})),
+    )
 
 
 def _parts(kept: Sequence[Mapping[str, Any]], total: int) -> list[tuple[str, int]]:

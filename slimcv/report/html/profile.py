@@ -7,7 +7,7 @@ from typing import Any
 
 from slimcv.report import figures, reach
 from slimcv.report.charts import rows, scale
-from slimcv.report.html import foretold, roofline
+from slimcv.report.html import foretold, repeating, roofline
 from slimcv.report.html.parts import Block, Cell, Chart, Note, Page, Sections, Table, Tile, plain
 from slimcv.report.layers import RUNTIMES, totals
 from slimcv.report.reading import Finished
@@ -28,6 +28,7 @@ def page(found: Finished) -> Page:
     sections.add("blocks", "Block by block", [_costs(blocks, "block")] if len(blocks) > 1 else [])
     sections.add("layers", "Layer by layer", [_costs(profile["layers"], "layer")])
     sections.add("totals", "Totals", [plain("The whole network", ("", "value"), totals(profile), left=2)])
+    sections.add("repeat", "How to repeat it", repeating.blocks(profile))
     return Page(
         title=f"{found.name}: where time and memory go",
         lead=f"Input {profile['model']['input']}, batch 1, {_where(profile)}.",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from slimcv.report import comparison, figures, rungs, sentences
-from slimcv.report.html import accuracy, classes, costs, foretold, latency, times, training, way
+from slimcv.report.html import accuracy, classes, costs, foretold, latency, repeating, times, training, way
 from slimcv.report.html.parts import Block, Cell, Code, Facts, Note, Page, Sections, Table, Tile, plain
 from slimcv.report.markdown import typed_command
 from slimcv.report.reading import Finished
@@ -87,7 +86,7 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
             Tile(
                 figures.points(ratios["top1"]),
                 f"top-1 {figures.percent(before['top1'])} → {figures.percent(after['top1'])}",
-                f"on {pictures:,} pictures of val/" if pictures else "",
+                _sure(after.get("paired"), f"on {pictures:,} pictures of val/" if pictures else ""),
             )
         )
     elif after["agreement"] is not None:
@@ -102,6 +101,15 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
             change = f"{form(before[key])} → {form(after[key])}"
             found.append(Tile(figures.times(ratios[key], less, more), label, change))
     return tuple(found)
+
+
+def _sure(paired: Mapping[str, Any] | None, pictures: str) -> str:
+    """How sure a difference of top-1 is, and on what it was found."""
+    if paired is None:
+        return pictures
+    bounds = figures.points_between(paired["low"], paired["high"])
+    told = f"95 % interval {bounds}, {figures.p_value(paired['p_value'])}"
+    return f"{told}, {pictures}" if pictures else told
 
 
 def interval(report: Mapping[str, Any], key: str) -> str:
@@ -142,7 +150,9 @@ def _before_after(report: Mapping[str, Any]) -> list[Block]:
         sortable=False,
     )
     method = sentences.method(report)
-    blocks: list[Block] = [table, Note(f"{method[0].upper()}{method[1:]}.", "quiet")]
+    told = sentences.accuracy(report)
+    lines = [f"{line[0].upper()}{line[1:]}." for line in (told, method) if line]
+    blocks: list[Block] = [table, *(Note(line, "quiet") for line in lines)]
     alone = plain(
         "What a runtime or an allocator alone gives the unmodified network",
         ("", "latency p50", "against the base"),
@@ -164,16 +174,16 @@ def _rungs(report: Mapping[str, Any]) -> list[Block]:
 
 def repeat(report: Mapping[str, Any]) -> list[Block]:
     """The command, the recipe, the machine, the data, and the files that came out."""
-    blocks: list[Block] = [Code("Command", shlex.join(typed_command(report)))]
+    blocks: list[Block] = [repeating.command(typed_command(report))]
     if report["recipe"].get("text"):
         blocks.append(Code(f"Recipe {report['recipe'].get('name') or ''}".strip(), report["recipe"]["text"]))
     if report["artifacts"]:
         blocks.append(_files(report))
     model = {key: value for key, value in report["model"].items() if key != "name"}
-    blocks.append(Facts("Machine and versions", facts(report["environment"])))
-    blocks.append(Facts("Model", facts(model)))
+    blocks.append(repeating.machine(report["environment"]))
+    blocks.append(Facts("Model", repeating.facts(model)))
     if report["data"]:
-        blocks.append(Facts("Pictures", facts(report["data"])))
+        blocks.append(Facts("Pictures", repeating.facts(report["data"])))
     return blocks
 
 
@@ -191,28 +201,3 @@ def _files(report: Mapping[str, Any]) -> Table:
     )
     headings = ("file", "runs in", "size", "latency p50", "max. difference", "SHA-256")
     return Table("The files that came out", headings, rows, frozenset({0, 1, 5}))
-
-
-def facts(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """A mapping as names and values in words; long lists are cut and say so."""
-    return tuple(
-        (str(key).replace("_", " "), figures.size(value) if _is_size(key, value) else _words(value))
-        for key, value in values.items()
-    )
-
-
-def _is_size(key: Any, value: Any) -> bool:
-    return str(key).endswith("_bytes") and isinstance(value, int)
-
-
-def _words(value: Any) -> str:
-    if value is None or value == []:
-        return figures.NOT_MEASURED if value is None else "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        more = f" … and {len(value) - 20} more" if len(value) > 20 else ""
-        return ", ".join(map(_words, value[:20])) + more
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
-        return f"{value:,}"
-    return str(value)

@@ -7,9 +7,10 @@ from typing import Any
 
 from slimcv.report import comparison, figures, sentences
 from slimcv.report.charts.plane import Point
-from slimcv.report.html import accuracy, latency
-from slimcv.report.html.parts import Block, Cell, Facts, Note, Page, Sections, Table
-from slimcv.report.html.run import facts, shipped
+from slimcv.report.html import accuracy, classes, costs, latency, repeating
+from slimcv.report.html.parts import Block, Cell, Note, Page, Sections, Table, milliseconds
+from slimcv.report.html.run import shipped
+from slimcv.report.markdown import typed_command
 from slimcv.report.reading import Finished
 
 
@@ -17,14 +18,15 @@ def page(found: Sequence[Finished]) -> Page:
     """What each run made of its original, in one table and on one axis."""
     names = titles(found)
     sections = Sections()
-    sections.add("figures", "Figures", [*_warnings(found), _table(found, names)])
+    sections.add("figures", "Figures", [*_warnings(found), _table(found, names), *_gates(found, names)])
     sections.add("accuracy", "Accuracy against latency", _accuracy(found, names))
+    said = [(name, one.predictions) for name, one in zip(names, found, strict=True)]
+    known = [(name, kept) for name, kept in said if kept is not None]
+    sections.add("classes", "Accuracy class by class", classes.side_by_side(known))
+    sections.add("size", "What the bytes are", _sizes(found, names))
     sections.add("latency", "How the latencies spread", _latencies(found, names))
     sections.add("steps", "What each run did", [_steps(found, names)])
-    environments = [
-        Facts(name, facts(one.document["environment"])) for name, one in zip(names, found, strict=True)
-    ]
-    sections.add("machines", "Measured on", environments)
+    sections.add("repeat", "How to repeat it", _repeat(found, names))
     return Page(
         title=f"{len(found)} runs side by side",
         lead=", ".join(names),
@@ -94,24 +96,54 @@ def _table(found: Sequence[Finished], names: Sequence[str]) -> Table:
     return Table(caption, headings, tuple(lines), frozenset({0, 1, 2, 10}))
 
 
-def _accuracy(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:
-    points = [
-        Point(p50, lost, name, "accepted", str(at), square=True)
-        for at, (name, p50, lost) in enumerate(_known(found, names), start=1)
+def _gates(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:
+    """What each run was asked for and whether it was met, by which figures."""
+    told = []
+    for name, one in zip(names, found, strict=True):
+        lines = [sentences.gate(one.document), sentences.accuracy(one.document)]
+        told.append(Note(f"{name}: {'; '.join(filter(None, lines))}."))
+    return [*told]
+
+
+def _sizes(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:
+    """The parts of each file that was shipped, where the runs kept them."""
+    files = [(name, costs.file_of(one.document, "optimized")) for name, one in zip(names, found, strict=True)]
+    known = [(name, file) for name, file in files if file is not None]
+    return [costs.consist(known, "What the file that each run shipped consists of")] if known else []
+
+
+def _repeat(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:
+    """The command of each run, then the machines."""
+    runs = [(name, one.document) for name, one in zip(names, found, strict=True)]
+    return [
+        *(repeating.command(typed_command(report), f"Command of {name}") for name, report in runs),
+        *(
+            repeating.machine(report["environment"], f"Machine and versions of {name}")
+            for name, report in runs
+        ),
     ]
-    originals = [one.document["original"]["latency_ms"] for one in found]
+
+
+def _accuracy(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:
+    known = _known(found, names)
+    points = [
+        Point(latency["p50"], lost, name, "accepted", str(at), square=True)
+        for at, (name, latency, lost) in enumerate(known, start=1)
+    ]
     if not points:
         return []
-    known = [latency["p50"] for latency in originals if latency]
-    if known:
-        points.insert(0, Point(max(known), 0.0, "original", "before", "0", square=True))
+    originals = [one.document["original"]["latency_ms"] for one in found]
+    slowest = max(filter(None, originals), key=lambda latency: float(latency["p50"]), default=None)
+    if slowest is not None:
+        points.insert(0, Point(slowest["p50"], 0.0, "original", "before", "0", square=True))
+        known.insert(0, ("original", slowest, 0.0))
     lines = tuple(
         (
-            Cell(point.name),
-            Cell(figures.milliseconds(point.x), point.x),
-            Cell(figures.points(point.y), point.y),
+            Cell(name),
+            milliseconds(latency["p50"], spread=latency["spread"]),
+            Cell(figures.points(lost), lost),
         )
-        for point in points
+        for name, latency, lost in known
     )
     headings = ("run", "latency p50", "top-1 against its original")
     return [
@@ -129,12 +161,12 @@ def _accuracy(found: Sequence[Finished], names: Sequence[str]) -> list[Block]:
     ]
 
 
-def _known(found: Sequence[Finished], names: Sequence[str]) -> list[tuple[str, float, float]]:
+def _known(found: Sequence[Finished], names: Sequence[str]) -> list[tuple[str, Mapping[str, float], float]]:
     known = []
     for name, one in zip(names, found, strict=True):
         after, lost = one.document["optimized"], one.document["ratios"]["top1"]
         if after["latency_ms"] and lost is not None:
-            known.append((name, float(after["latency_ms"]["p50"]), float(lost)))
+            known.append((name, after["latency_ms"], float(lost)))
     return known
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimcv.report import figures
@@ -28,21 +28,6 @@ def layers(report: Mapping[str, Any]) -> list[Block]:
         return []
     if found["problem"] is not None:
         return [Note(f"Layers were not timed: {found['problem']}.", "quiet")]
-    pairs = found["pairs"]
-    slowest = sorted(pairs, key=lambda pair: -max(pair["before_ms"] or 0.0, pair["after_ms"] or 0.0))[:SHOWN]
-    drawn = [pair for pair in pairs if pair in slowest]
-    if not drawn:
-        return []
-    axis = scale.linear([pair[key] or 0.0 for pair in drawn for key in ("before_ms", "after_ms")], zero=True)
-    marks = [
-        (
-            str(pair["name"]),
-            "gone" if pair["after_ms"] is None else "new" if pair["before_ms"] is None else "",
-            f"{figures.milliseconds(pair['before_ms'])} → {figures.milliseconds(pair['after_ms'])}",
-            rows.pair(axis, pair["before_ms"], pair["after_ms"]),
-        )
-        for pair in drawn
-    ]
     sides = (found["original"], found["optimized"])
     calls = " and ".join(figures.milliseconds(side["call_ms"]) for side in sides)
     told = (
@@ -51,22 +36,52 @@ def layers(report: Mapping[str, Any]) -> list[Block]:
         "taken apart into counts as that layer; operators without weights, and what a runtime does for "
         "itself, are gathered in brackets."
     )
-    if len(drawn) < len(pairs):
-        told += f" Drawn are {len(drawn)} of {len(pairs)} rows, the table has all."
     lines = tuple(
         (
             Cell(str(pair["name"])),
             *(Cell(figures.milliseconds(pair[key]), pair[key]) for key in ("before_ms", "after_ms")),
         )
-        for pair in pairs
+        for pair in found["pairs"]
     )
+    table = Table("The time of every layer, before and after", ("layer", "original", "optimised"), lines)
+    pairs = [(pair["name"], pair["before_ms"], pair["after_ms"]) for pair in found["pairs"]]
+    return paired(pairs, table, told=told, names=("original", "optimised"))
+
+
+def paired(
+    pairs: Sequence[tuple[str, float | None, float | None]],
+    table: Table,
+    *,
+    told: str,
+    names: tuple[str, str],
+) -> list[Block]:
+    """Two bars a layer, from (name, milliseconds before, after) with None where there is no such layer.
+
+    `table` says it in figures, `names` are those of the two sides; no chart where there is nothing to draw.
+    """
+    dearest = sorted(range(len(pairs)), key=lambda at: -max(pairs[at][1] or 0.0, pairs[at][2] or 0.0))
+    drawn = [pairs[at] for at in sorted(dearest[:SHOWN])]
+    if not drawn:
+        return []
+    axis = scale.linear([ms or 0.0 for _, *sides in drawn for ms in sides], zero=True)
+    marks = [
+        (
+            str(name),
+            "gone" if after is None else "new" if before is None else "",
+            f"{figures.milliseconds(before)} → {figures.milliseconds(after)}",
+            rows.pair(axis, before, after),
+        )
+        for name, before, after in drawn
+    ]
+    if len(drawn) < len(pairs):
+        told += f" Drawn are {len(drawn)} of {len(pairs)} rows, the table has all."
     return [
         Chart(
             "Milliseconds layer by layer",
             told,
             rows.chart(marks, axis, title="ms", tick=lambda value: f"{value:g}"),
-            Table("The time of every layer, before and after", ("layer", "original", "optimised"), lines),
-            key=(("before", "original"), ("after", "optimised")),
+            table,
+            key=(("before", names[0]), ("after", names[1])),
         )
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slimcv.report import figures
 from slimcv.report.charts import rows, scale
+from slimcv.report.html import repeating
 from slimcv.report.html.parts import Block, Cell, Chart, Note, Page, Sections, Table, Tile, plain
 from slimcv.report.profile_training import tables, totals
 from slimcv.report.reading import Finished
@@ -47,6 +48,7 @@ def page(found: Finished) -> Page:
     )
     sections.add("tried", "What else was measured", others)
     sections.add("totals", "Totals", [plain("The whole training", ("", "value"), totals(training), left=2)])
+    sections.add("repeat", "How to repeat it", repeating.blocks(found.document))
     return Page(
         title=f"{found.name}: a training step",
         lead=(

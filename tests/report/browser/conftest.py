@@ -4,6 +4,10 @@ import os
 import shutil
 
 import pytest
+import torch
+from torch import nn
+
+from slimcv import cli
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
@@ -16,6 +20,31 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "/browser/" in item.path.as_posix():
             item.add_marker(pytest.mark.browser)
+
+
+RECIPE = "steps: [finetune: {epochs: 2}, fuse_conv_bn]"
+
+
+@pytest.fixture(scope="session")
+def real_run(tmp_path_factory, write_noise):
+    """The folder of a quick run of `slimcv optimize` on a tiny network with pictures."""
+    folder = tmp_path_factory.mktemp("real")
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 2),
+    )  # fmt: skip
+    torch.save(network, folder / "model.pt")
+    write_noise(folder, size=16, each=20)
+    (folder / "recipe.yaml").write_text(RECIPE, "utf-8")
+    words = "optimize model.pt --recipe recipe.yaml --data pictures --input 3x16x16 --threads 1 --quick"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr("sys.argv", ["slimcv", *words.split()])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 0
+    return folder / "model-slim"
 
 
 @pytest.fixture(scope="session")

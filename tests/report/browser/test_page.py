@@ -11,7 +11,8 @@ from slimcv.report.reading import read
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 HOSTILE = "<script>alert(1)</script>"
-KINDS = ("run", "several", "ladder", "bench", "profile", "training")
+KINDS = ("run", "several", "ladder", "bench", "profile", "training", "difference")
+PAGES = (*KINDS, "real")
 
 MARKS = """chart => {
   const box = chart.getBoundingClientRect();
@@ -28,10 +29,12 @@ WIDE = """() => [...document.querySelectorAll("table, pre, figure, dl, ul")]
 
 
 @pytest.fixture
-def page_of(make_run, results, tmp_path):
-    """A function that writes the page of each kind of result."""
+def page_of(make_run, results, tmp_path, request):
+    """A function that writes the page of each kind of result; `real` is the one that a run has left."""
 
     def written(kind):
+        if kind == "real":
+            return request.getfixturevalue("real_run") / "report.html"
         if kind in ("run", "several"):
             found = [read(make_run(name)) for name in ("run", "other")[: 1 if kind == "run" else 2]]
         else:
@@ -43,7 +46,7 @@ def page_of(make_run, results, tmp_path):
     return written
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PAGES)
 def test_a_page_is_quiet_asks_nothing_and_draws_every_chart(show, page_of, kind):
     path = page_of(kind)
     page = show(path)
@@ -59,7 +62,7 @@ def test_a_page_is_quiet_asks_nothing_and_draws_every_chart(show, page_of, kind)
 
 
 @pytest.mark.parametrize("width", [320, 360, 768])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PAGES)
 def test_nothing_flows_over_on_a_narrow_screen(unfolded, page_of, kind, width):
     page = unfolded(page_of(kind), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -68,7 +71,7 @@ def test_nothing_flows_over_on_a_narrow_screen(unfolded, page_of, kind, width):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PAGES)
 def test_axe_finds_nothing_serious(unfolded, page_of, kind, scheme):
     page = unfolded(page_of(kind), scheme=scheme, width=1280 if scheme == "light" else 360)
     page.evaluate(AXE.read_text("utf-8"))
@@ -82,7 +85,7 @@ def test_axe_finds_nothing_serious(unfolded, page_of, kind, scheme):
     assert found["passes"], "axe has looked at the page"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PAGES)
 def test_every_chart_has_a_name_a_description_and_a_table_with_a_caption(show, page_of, kind):
     page = show(page_of(kind))
     charts = page.locator("figure.chart").all()
@@ -111,6 +114,19 @@ def test_light_and_dark_are_those_of_the_reader(show, page_of):
     light, dark = (show(path, scheme=scheme).evaluate(ground) for scheme in ("light", "dark"))
     assert light == "rgb(255, 255, 255)"
     assert max(map(int, dark.removeprefix("rgb(").removesuffix(")").split(","))) < 60
+
+
+def test_on_paper_every_colour_is_that_of_the_light_page(show, page_of):
+    path = page_of("run")
+    read = """() => Object.fromEntries([...document.styleSheets[0].cssRules[0].style]
+      .filter(name => name.startsWith("--part") || name === "--rest")
+      .map(name => [name, getComputedStyle(document.documentElement).getPropertyValue(name).trim()]))"""
+    light = show(path).evaluate(read)
+    dark = show(path, scheme="dark")
+    assert len(light) == 6
+    assert dark.evaluate(read) != light
+    dark.emulate_media(media="print", color_scheme="dark")
+    assert dark.evaluate(read) == light
 
 
 def column(page, caption, heading):
@@ -165,7 +181,7 @@ def test_the_tables_unfold_by_keyboard(show, page_of):
     assert page.locator("details").first.get_attribute("open") is not None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PAGES)
 def test_on_paper_no_table_is_cut_and_none_is_folded(show, page_of, kind):
     page = show(page_of(kind), width=688)  # A4 without its margins, at 96 dots an inch.
     page.emulate_media(media="print")
