@@ -304,6 +304,7 @@ def winner(name: str) -> dict[str, Any]:
     return {
         "model": name,
         "served": shipped.report["steps"][-1]["reason"],
+        "int8_mac_share": shipped.report["optimized"]["int8_mac_share"],
         "steps": [[step["name"], step["outcome"], step["reason"]] for step in shipped.report["steps"]],
         "bake_off_seconds": shipped.report["steps"][-1]["seconds"],
         "bake_off": shipped.report["steps"][-1]["details"].get("bake_off"),

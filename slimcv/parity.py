@@ -89,8 +89,8 @@ def prove(
         reason = objection(replace(written, allowed=INT8_TOLERANCE), int8=True)
         if reason is None:
             log.warning(
-                "%s: its kernels move the outputs by %.0f %%, the integers themselves do by %.0f %%; the gate "
-                "judges what the file answers",
+                "%s: its kernels move the outputs by %.0f %%, the integers themselves do by %.0f %%; "
+                "the gate judges what the file answers",
                 runtime,
                 100 * found.relative_error,
                 100 * found.allowed,
