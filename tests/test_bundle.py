@@ -7,6 +7,7 @@ import os
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 
 import slimcv
@@ -14,6 +15,7 @@ from slimcv import bundle, report
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
 from slimcv.results import Artifact, Latency, Measurement
+from slimcv.serving.golden import Golden
 from slimcv.step import InputSpec, Variant
 
 MEASURED = Measurement(
@@ -47,7 +49,7 @@ def write(folder, files):
     return written(folder, artifacts)
 
 
-def written(folder, artifacts):
+def written(folder, artifacts, **more):
     document = report.build(
         model={"source": "m.pt"},
         recipe={"name": "cpu_fast", "text": "name: cpu_fast\n"},
@@ -61,7 +63,7 @@ def written(folder, artifacts):
     )
     # The bundle reads no graph: the files are already exported.
     variant = Variant(model=None, input=InputSpec(3, 112, 96), classes=("a|b", "é"))  # type: ignore[arg-type]
-    return bundle.write(folder, document, variant, serve="openvino", seed=7), document
+    return bundle.write(folder, document, variant, serve="openvino", seed=7, **more), document
 
 
 def test_a_bundle_holds_every_file_at_its_place(tmp_path, exported):
@@ -103,6 +105,20 @@ def test_the_manifest_says_what_to_serve_and_how_to_feed_it(tmp_path, exported):
         "model.pt2", "model.onnx", "openvino/model.xml", "openvino/model.bin", "report.json", "report.md",
         "MODEL_CARD.md",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("precision", "moved", "allowed"), [("int8", 0.02, 0.1), ("int8", 0.2, 0.4), ("fp32", 0.2, 1e-3)]
+)
+def test_golden_samples_may_differ_by_what_the_integers_moved_this_network(
+    tmp_path, exported, precision, moved, allowed
+):
+    out = tmp_path / "out"
+    artifacts = bundle.place(out, exported["openvino"], "openvino", precision=precision)
+    samples = Golden(np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 2), np.float32))
+    manifest, _ = written(out, artifacts, golden=samples, moved_by_rounding=moved)
+    assert manifest.golden.tolerance == pytest.approx(allowed)
+    assert bundle.read(out).golden.tolerance == pytest.approx(allowed)
 
 
 def test_one_zip_holds_the_whole_bundle_and_is_the_same_every_time(tmp_path, exported):

@@ -247,6 +247,10 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     ways = {row["name"]: row for row in shipped["bake_off"]}
     assert {row["runtime"] for row in ways.values()} == set(runtimes.NAMES)
     served = ":".join(filter(None, (shipped["serve"], shipped["form"])))
+    if quantized.outcome == "accepted":
+        rungs = quantized.details["variant"]["quantize_int8"]["rungs"]
+        taken = [rung["error"] for rung in rungs if rung["taken"]]
+        assert shipped["moved_by_rounding"] == taken[-1]
     assert [name for name, row in ways.items() if row["outcome"] == "served"] == [served]
     faster = [name for name, ms in shipped["candidates"].items() if ms < shipped["candidates"][served]]
     assert all(ways[name]["outcome"].startswith(("machine code", "its accuracy")) for name in faster)

@@ -52,7 +52,7 @@ def _macs(node: Any) -> int:
         each = left[-2 if node.get_attributes()["transpose_a"] else -1]
     else:
         each = math.prod(right[2 if kind == "GroupConvolution" else 1 :])
-    return math.prod(node.output(0).get_shape()) * each
+    return int(math.prod(node.output(0).get_shape()) * each)
 
 
 def _from_integers(node: Any) -> bool:
