@@ -121,6 +121,7 @@ def ship(
         "gate_met": verdict.accepted,
         "gate_decided": verdict.decided,
         "undecided": verdict.undecided,
+        "bounds": [asdict(bound) for bound in verdict.judged],
         "pictures_needed": verdict.pictures_needed,
         "accuracy_met": accuracy.accepted,
         "serve": optimized.runtime,
