@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slimcv.data.decoding import PictureError, quiet_pillow
+from slimcv.data.decoding import PictureError
 from slimcv.data.parallel import AHEAD, in_order
 from slimcv.data.sources import picture_files
 from slimcv.errors import SlimcvError
@@ -90,10 +90,9 @@ def answered(
     spec = predictor.input
     together = _TOGETHER * spec.height * spec.width * spec.channels
     ahead = max(AHEAD, _AHEAD_BYTES // (together * available()))
-    with quiet_pillow():
-        pictures = chain.from_iterable(in_order(read_some, _groups(paths), ahead=ahead))
-        while some := list(islice(pictures, batch)):
-            yield from _rows(predictor, some, top)
+    pictures = chain.from_iterable(in_order(read_some, _groups(paths), ahead=ahead))
+    while some := list(islice(pictures, batch)):
+        yield from _rows(predictor, some, top)
 
 
 def _groups(paths: Iterable[str]) -> Iterator[tuple[str, ...]]:
