@@ -34,8 +34,13 @@ class Accuracy:
 
 
 def evaluate(prepared: Prepared, split: Split, input: InputSpec, *, batch_size: int = 32) -> Accuracy:
-    """Top-1 and top-5 on a split, its pixels normalised as everywhere in slimcv."""
-    return score(outputs(prepared, split, input, batch_size=batch_size), split.labels)
+    """Top-1 and top-5 on a split, its pixels normalised as everywhere in slimcv.
+
+    Raises SlimcvError for a model whose outputs are not the split's classes.
+    """
+    found = outputs(prepared, split, input, batch_size=batch_size)
+    split.check_outputs(found.shape[1])
+    return score(found, split.labels)
 
 
 def outputs(
