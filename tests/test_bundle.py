@@ -131,6 +131,15 @@ def test_one_zip_holds_the_whole_bundle_and_is_the_same_every_time(tmp_path, exp
     assert bundle.read(tmp_path / "elsewhere" / "out") == bundle.read(out)
 
 
+def test_the_runs_journal_is_no_part_of_the_bundle(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    (out / "journal.jsonl").write_text("{}\n")
+    assert "journal.jsonl" not in bundle.read(out).files
+    with zipfile.ZipFile(bundle.archive(out)) as packed:
+        assert "out/journal.jsonl" not in packed.namelist()
+
+
 def test_files_that_are_not_kept_are_removed_and_the_served_one_stays(tmp_path, exported):
     out = tmp_path / "out"
     artifacts = [
