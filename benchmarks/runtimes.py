@@ -314,6 +314,7 @@ def winner(name: str) -> dict[str, Any]:
         "model": name,
         "max_drop": bound,
         "served": report["steps"][-1]["reason"],
+        "int8_mac_share": report["optimized"]["int8_mac_share"],
         "steps": [[step["name"], step["outcome"], step["reason"]] for step in report["steps"]],
         "bake_off_seconds": report["steps"][-1]["seconds"],
         "bake_off": report["steps"][-1]["details"].get("bake_off"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,16 +60,25 @@ def optimize(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     classes: tuple[str, ...] | None = None,
+    max_drop: float | None = None,
+    min_speedup: float | None = None,
+    strict: bool = False,
     overrides: tuple[str, ...] = (),
     runtime: str | None = None,
     threads: int | None = None,
     seed: int = 0,
     budget: str | float | None = None,
+    memory: str | None = None,
+    checkpoint_every: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_limit: str | float | None = None,
+    no_cache: bool = False,
     quick: bool = False,
     overwrite: bool = False,
     target_isa: str | None = None,
     input_format: str | None = None,
     keep: Sequence[str] | None = None,
+    zip: bool = False,
     license: str | None = None,
     junit: str | os.PathLike[str] | None = None,
     track: str | None = None,
@@ -78,66 +87,101 @@ def optimize(
 
     `model` is a file or a name as on the command line, or a network that takes float32 (n, channels, height,
     width) and gives logits (n, classes); it is left as it was. `input` is its shape, such as "3x224x224";
-    `overrides` are `step.key=value` and `gate.key=value`; `runtime` is the only one to optimise for, or a
-    form such as "openvino:nncf"; `budget` seconds or text such as "15m"; `quick` ends with a short
-    measurement of the recipe's exports alone; `target_isa` is that of the CPU that serves, such as "avx2";
-    `input_format` what exported files are fed, "uint8-nhwc" or "float-nchw"; `keep` what stays beside the
-    served file, of "onnx", "openvino", "pt2" and "checkpoints". `out` is by default `<model>-slim`, and has
-    to be given with a network. The same call goes on with a run that was interrupted. `junit` is an XML file
-    to write each bound of the gate to, as a test. `track` logs the result to MLflow too, such as
-    "mlflow:runs/". Progress is logged to the logger "slimcv". Raises SlimcvError for what the caller can
-    mend.
+    `max_drop` (points of top-1) and `min_speedup` stand for the recipe's, and `strict` counts a gate as
+    missed that pictures and calls do not decide; `overrides` are `step.key=value` and `gate.key=value`;
+    `runtime` is the only one to optimise for, or a form such as "openvino:nncf". `budget` is seconds or text
+    such as "15m", after which no training starts; `memory` the most that training may take, such as "4GB";
+    `checkpoint_every` the most training that a killed run may lose, such as "60s". `cache` is the folder
+    where decoded pictures are kept, `cache_limit` the most bytes of them, or text such as "20GB"; with
+    `no_cache` none stay. `quick` ends with a short measurement of the recipe's exports alone; `target_isa` is
+    that of the CPU that serves, such as "avx2"; `input_format` what exported files are fed, "uint8-nhwc" or
+    "float-nchw"; `keep` what stays beside the served file, of "onnx", "openvino", "pt2" and "checkpoints";
+    with `zip` the folder is written as `<folder>.zip` too. `out` is by default `<model>-slim`, and has to be
+    given with a network. The same call goes on with a run that was interrupted. `junit` is an XML file to
+    write each bound of the gate to, as a test, and what was raised. `track` logs the result to MLflow too,
+    such as "mlflow:runs/". Progress is logged to the logger "slimcv". Raises SlimcvError for what the caller
+    can mend.
     """
     from slimcv import bundle, optimization, sidecar, tracking
     from slimcv.measure import allocator
     from slimcv.optimization import Caching, Named
-    from slimcv.recipe import load as load_recipe
-    from slimcv.report.junit import of_report, render_junit
-    from slimcv.train.settings import seconds as parsed
+    from slimcv.recipe.asked import asked
+    from slimcv.report.junit import errors_told, of_report, render_junit
+    from slimcv.train.settings import seconds, size_bytes
     from slimcv.writing import write_text
 
-    tracker = tracking.find(track)
-    plan = load_recipe(recipe, overrides=overrides)
-    if runtime is not None:
-        plan = plan.with_runtime(runtime)
-    everywhere = {"input_format": input_format, "target_isa": target_isa}
-    plan = plan.with_parameters(**{key: value for key, value in everywhere.items() if value is not None})
-    kept, checkpoints = (None, False) if keep is None else optimization.kept(keep)
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
-    if out is None and not isinstance(model, str | os.PathLike):
-        raise SlimcvError("a network has no name to call a folder by", "give out=, the folder to write")
-    try:
-        limit = None if budget is None else parsed(budget)
-    except ValueError as error:
-        raise SlimcvError(f"budget {budget}: {error}", "for example 90s, 10m or 1h30m") from error
-    beside = sidecar.find(name)
-    allocator.tune_or_tell()
-    variant = _variant(
-        model,
-        arch=arch,
-        code=code,
-        input=input or beside.input,
-        mean=mean or beside.mean,
-        std=std or beside.std,
-        classes=classes or beside.classes,
-    )
-    pictures = os.fspath(data) if data is not None else beside.folder()
-    folder = Path(out) if out is not None else Path(f"{Path(name.replace(':', '-')).with_suffix('')}-slim")
-    context = optimization.make_context(
-        variant, pictures, folder, threads=threads, seed=seed, kept=Caching(), classes=variant.classes
-    )
-    sha256 = bundle.sha256(Path(name)) if Path(name).is_file() else None
-    named = Named(name, sha256=sha256, arch=arch, data=pictures, license=license)
-    with optimization.open_run(folder, plan, context, overwrite=overwrite, quick=quick) as run:
-        found = list(optimization.records(plan, run, context, seconds=limit, quick=quick))
-        report = optimization.finish(
-            found, plan, run, context, named=named, keep=kept, keep_checkpoints=checkpoints
+    suite, written = f"slimcv optimize {name}", None if junit is None else Path(junit)
+    with errors_told(written, suite):
+        tracker = tracking.find(track)
+        plan = asked(
+            recipe,
+            overrides=overrides,
+            max_drop=max_drop,
+            min_speedup=min_speedup,
+            strict=strict,
+            runtime=runtime,
+            input_format=input_format,
+            target_isa=target_isa,
+            memory=memory,
+            checkpoint_every=checkpoint_every,
         )
-    if junit is not None:
-        write_text(Path(junit), render_junit(f"slimcv optimize {name}", of_report(report)))
+        kept, checkpoints = (None, False) if keep is None else optimization.kept(keep)
+        if out is None and not isinstance(model, str | os.PathLike):
+            raise SlimcvError("a network has no name to call a folder by", "give out=, the folder to write")
+        limit = _amount("budget", budget, seconds, "90s, 10m or 1h30m")
+        most = _amount("cache_limit", cache_limit, size_bytes, "500MB or 20GB")
+        pictures_kept = Caching(
+            None if cache is None else Path(cache), None if most is None else round(most), keep=not no_cache
+        )
+        beside = sidecar.find(name)
+        allocator.tune_or_tell()
+        variant = _variant(
+            model,
+            arch=arch,
+            code=code,
+            input=input or beside.input,
+            mean=mean or beside.mean,
+            std=std or beside.std,
+            classes=classes or beside.classes,
+        )
+        pictures = os.fspath(data) if data is not None else beside.folder()
+        folder = (
+            Path(out) if out is not None else Path(f"{Path(name.replace(':', '-')).with_suffix('')}-slim")
+        )
+        context = optimization.make_context(
+            variant,
+            pictures,
+            folder,
+            threads=threads,
+            seed=seed,
+            kept=pictures_kept,
+            classes=variant.classes,
+        )
+        sha256 = bundle.sha256(Path(name)) if Path(name).is_file() else None
+        named = Named(name, sha256=sha256, arch=arch, data=pictures, license=license)
+        with optimization.open_run(folder, plan, context, overwrite=overwrite, quick=quick) as run:
+            found = list(optimization.records(plan, run, context, seconds=limit, quick=quick))
+            report = optimization.finish(
+                found, plan, run, context, named=named, keep=kept, keep_checkpoints=checkpoints
+            )
+        if zip:
+            bundle.archive(folder.resolve())
+    if written is not None:
+        write_text(written, render_junit(suite, of_report(report)))
     if tracker is not None:
         tracking.track(tracker, tracking.of_run(folder))
     return Result(folder, report)
+
+
+def _amount(
+    name: str, given: str | float | None, parsed: Callable[[str | float], float], example: str
+) -> float | None:
+    """Seconds or bytes of a number or a text. Raises SlimcvError."""
+    try:
+        return None if given is None else parsed(given)
+    except ValueError as error:
+        raise SlimcvError(f"{name} {given}: {error}", f"for example {example}") from error
 
 
 def _variant(

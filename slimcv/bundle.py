@@ -103,6 +103,7 @@ def write(
     serve: str,
     seed: int = 0,
     golden: Golden | None = None,
+    moved_by_rounding: float = 0.0,
     license: str | None = None,
     beside: Sequence[str] = (),
 ) -> Manifest:
@@ -110,13 +111,14 @@ def write(
 
     `report` comes from `slimcv.report.build` with the artifacts `place` returned; `serve` is the runtime to
     deploy, `golden` what its file says to a few pictures, `license` the original's; `beside` names further
-    files of the folder, which are listed where they are there. An older manifest is taken away first, and
-    every file is written under a temporary name and renamed: a reader sees a whole bundle or none. Raises
-    SlimcvError where the folder cannot be written or no artifact is for `serve`.
+    files of the folder, which are listed where they are there. `moved_by_rounding` widens what golden samples
+    may differ by on another CPU (see `slimcv.serving.golden.tolerance`). An older manifest is taken away
+    first, and every file is written under a temporary name and renamed: a reader sees a whole bundle or none.
+    Raises SlimcvError where the folder cannot be written or no artifact is for `serve`.
     """
     from slimcv.report import render
     from slimcv.report.card import render_card
-    from slimcv.serving.golden import TOLERANCE
+    from slimcv.serving.golden import tolerance
 
     artifacts = report["artifacts"]
     served = next((artifact for artifact in artifacts if artifact["runtime"] == serve), None)
@@ -159,7 +161,9 @@ def write(
             recipe=report["recipe"],
             golden=None
             if golden is None
-            else GoldenSamples(path=GOLDEN, tolerance=TOLERANCE[served["precision"]]),
+            else GoldenSamples(
+                path=GOLDEN, tolerance=tolerance(served["precision"], moved=moved_by_rounding)
+            ),
             license=license,
         )
         return _signed(folder, manifest)

@@ -53,6 +53,16 @@ class Gate(BaseModel):
 
 
 @dataclass(frozen=True)
+class Judged:
+    """One bound of a gate, and why it is `kept`, in words; None where nothing was measured to judge it by."""
+
+    name: str
+    bound: float
+    kept: bool | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether a gate is met, and why in the words of the report.
 
@@ -60,7 +70,7 @@ class Verdict:
     `decided` says whether another sample of pictures and calls would hardly turn the verdict: every bound is
     kept by its whole interval, or one is broken by its whole interval. None where a bound has no interval.
     `undecided` names the bounds that lie inside theirs, `doubt` says so in words where that leaves the
-    verdict open, and `pictures_needed` how many would decide `max_drop`.
+    verdict open, and `pictures_needed` how many would decide `max_drop`. `judged` are the bounds one by one.
     """
 
     accepted: bool
@@ -70,6 +80,7 @@ class Verdict:
     undecided: tuple[str, ...] = ()
     doubt: str = ""
     pictures_needed: int | None = None
+    judged: tuple[Judged, ...] = ()
 
 
 def judge(
@@ -91,7 +102,8 @@ def judge(
     reasons: list[str] = []
     bounds: list[tuple[bool, bool | None]] = []
     undecided: list[str] = []
-    accepted = True
+    judged: list[Judged] = []
+    unshown = "" if gate.confidence is None else f"not shown with {100 * level:g} % confidence"
     for name, bound, value, text in _figures(gate, candidate, original, before):
         shown = _shown(name, bound, candidate, speed=speed, level=level)
         if shown is False:
@@ -99,19 +111,22 @@ def judge(
         if value is None:
             reasons.append(f"{name} not measured")
             bounds.append((True, None))
-            accepted = accepted and gate.confidence is None
+            judged.append(Judged(name, bound, False if unshown else None, "not measured"))
             continue
         met = value >= bound if name == "min_speedup" else value <= bound
         bounds.append((met, shown))
         reasons.append(text if met else f"{text}, {name} is {bound:.12g}")
-        accepted = accepted and met and not (gate.confidence is not None and shown is not True)
+        doubtful = met and bool(unshown) and shown is not True
+        told = f"{text}, the bound is {bound:.12g}" + (f"; {unshown}" if doubtful else "")
+        judged.append(Judged(name, bound, met and not doubtful, told))
+    accepted = all(one.kept is not False for one in judged)
     needed = _needed(gate, candidate, level) if "max_drop" in undecided else None
     pictures = None if candidate.paired is None else candidate.paired.pictures
     decided = _decided(bounds)
     doubt = doubted(undecided, pictures=pictures, needed=needed) if decided is False else ""
     reason = "; ".join(reasons)
-    if gate.confidence is not None and not accepted and all(met for met, _ in bounds):
-        reason = f"{reason}; not shown with {100 * level:g} % confidence{doubt and f': {doubt}'}"
+    if unshown and not accepted and all(met for met, _ in bounds):
+        reason = f"{reason}; {unshown}{doubt and f': {doubt}'}"
     return Verdict(
         accepted,
         reason,
@@ -119,6 +134,7 @@ def judge(
         undecided=tuple(undecided),
         doubt=doubt,
         pictures_needed=needed,
+        judged=tuple(judged),
     )
 
 

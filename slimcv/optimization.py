@@ -257,6 +257,7 @@ def finish(
         serve=shipped["serve"],
         seed=context.seed,
         golden=samples,
+        moved_by_rounding=shipped.get("moved_by_rounding", 0.0),
         license=named.license,
         beside=(PREDICTIONS, bundle.PAGE),
     )

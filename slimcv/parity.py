@@ -236,13 +236,7 @@ def export(
         raise Rejected(error.message, error.hint) from error
 
 
-def _allowed(variant: Variant, precision: str, *, tolerance: float) -> float:
-    if variant.precision == "int8":
-        return max(INT8_TOLERANCE, _moved_by_rounding(variant))
-    return max(HALF_TOLERANCE, tolerance) if precision in ("bf16", "fp16") else tolerance
-
-
-def _moved_by_rounding(variant: Variant) -> float:
+def moved_by_rounding(variant: Variant) -> float:
     """How far its integers moved a network's outputs, as a share of their norm, as the taken rung saw it.
 
     0 where nobody looked, or training has changed the network since.
@@ -252,6 +246,12 @@ def _moved_by_rounding(variant: Variant) -> float:
     rungs = variant.details.get("quantize_int8", {}).get("rungs", ())
     errors = [rung["error"] for rung in rungs if rung["taken"] and rung["error"] is not None]
     return float(errors[-1]) if errors else 0.0
+
+
+def _allowed(variant: Variant, precision: str, *, tolerance: float) -> float:
+    if variant.precision == "int8":
+        return max(INT8_TOLERANCE, moved_by_rounding(variant))
+    return max(HALF_TOLERANCE, tolerance) if precision in ("bf16", "fp16") else tolerance
 
 
 def _agreement(expected: NDArray[np.float32], answers: NDArray[np.float32], *, margin: float) -> float:

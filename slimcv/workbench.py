@@ -12,7 +12,7 @@ from slimcv import crossroads, parity, runtimes
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.gate import Gate, Verdict, drop, judge
 from slimcv.instruments import BEFORE, CANDIDATE, Held, Instruments, refusals
-from slimcv.measure import latency
+from slimcv.measure import int8_share, latency
 from slimcv.models import capture
 from slimcv.recipe import Entry, Recipe
 from slimcv.results import Measurement, Record
@@ -307,7 +307,9 @@ class Workbench:
         figures_before = self.instruments.figures(before, file_before, timing=timings[BEFORE])
         figures = self.instruments.figures(candidate, file, timing=timings[CANDIDATE], runtime=runtime)
         if exported and entry.step.quantizes:
-            figures = replace(figures, int8_mac_share=None)  # Of a file that is not the variant's own graph.
+            figures = replace(
+                figures, int8_mac_share=int8_share.of_file(file)
+            )  # Not the variant's own graph.
         elif exported and not parity.left_to_the_gate(candidate.variant, runtime):
             return Verdict(True, "outputs agree"), figures, figures_before
         needs_gain = needs_gain and (not exported or entry.step.quantizes)

@@ -1,5 +1,6 @@
 """The main job from Python."""
 
+import inspect
 import re
 import zlib
 from xml.etree import ElementTree
@@ -9,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from typer.main import get_command
 
 import slimcv
 from slimcv import bundle, packed, predictions
+from slimcv.cli import app
 from slimcv.errors import SlimcvError
 
 
@@ -125,6 +128,48 @@ def test_what_the_command_line_takes_python_takes_too(recipe, tmp_path):
     assert bundle.read(result.folder).input.format == "float-nchw"
     suite = ElementTree.parse(tmp_path / "gate.xml").getroot()
     assert suite.get("failures") == "0"
+
+
+def test_what_the_command_line_takes_the_function_takes_by_the_same_names():
+    options = get_command(app).commands["optimize"].params
+    named = {option.opts[0].removeprefix("--").replace("-", "_").lower() for option in options}
+    taken = set(inspect.signature(slimcv.optimize).parameters)
+    assert named - taken == {"set", "dry_run", "format"}
+    assert "overrides" in taken, "which --set is called"
+
+
+def test_what_was_asked_for_beyond_the_recipe_reaches_the_run(recipe, tmp_path, write_noise):
+    write_noise(tmp_path, size=16, each=10)
+    result = slimcv.optimize(
+        network(),
+        recipe=recipe,
+        data=tmp_path / "pictures",
+        input="3x16x16",
+        out=tmp_path / "out",
+        threads=1,
+        quick=True,
+        max_drop=100,
+        strict=True,
+        min_speedup=1e-3,
+        cache=tmp_path / "kept",
+        cache_limit="1GB",
+        zip=True,
+    )
+    gate = result.report["gate"]
+    assert (gate["max_drop"], gate["min_speedup"], gate["confidence"]) == (100, 1e-3, 0.95)
+    assert [bound["name"] for bound in gate["bounds"]] == ["max_drop", "min_speedup"]
+    assert (tmp_path / "out.zip").is_file()
+    assert any((tmp_path / "kept").iterdir())
+
+
+def test_what_cannot_be_done_is_an_error_in_the_junit_file(tmp_path):
+    written = tmp_path / "gate.xml"
+    with pytest.raises(SlimcvError, match="cache_limit much"):
+        slimcv.optimize(tmp_path / "m.pt", out=tmp_path / "out", cache_limit="much", junit=written)
+    (error,) = ElementTree.parse(written).getroot().iter("error")
+    assert "cache_limit much" in error.get("message")
+    with pytest.raises(SlimcvError, match="memory"):
+        slimcv.optimize(tmp_path / "m.pt", out=tmp_path / "out", memory="much")
 
 
 def test_what_is_missing_is_said(recipe, tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 from slimcv import bench, cli, packed, runtimes
 from slimcv import data as datasets
 from slimcv.errors import SlimcvError
-from slimcv.measure import latency, throughput
+from slimcv.measure import accuracy, latency, throughput
 from slimcv.measure.threads import available
 from slimcv.models import capture
 from slimcv.report import figures
@@ -163,6 +163,19 @@ def test_top1_is_compared_picture_by_picture_with_the_first(variant, data, tmp_p
         text = render_bench(document, format)
         assert change in text
         assert "McNemar" in " ".join(text.split())
+
+
+def test_a_model_of_other_classes_has_no_top1(data, tmp_path):
+    layers = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1000)
+    foreign = Variant(capture.capture(nn.Sequential(*layers).eval(), INPUT), INPUT)
+    path = runtimes.write(foreign, "onnxruntime", tmp_path)
+    prepared = runtimes.prepare(path, "onnxruntime", threads=1)
+    with pytest.raises(SlimcvError, match="the model has 1000 outputs, the data 2 classes"):
+        accuracy.evaluate(prepared, data.val, INPUT)
+    target = bench.Target("foreign", path, "onnxruntime", INPUT)
+    (row,) = bench.compare([target], threads=[1], batches=[1], split=data.val, quick=True)
+    assert row.top1 is None
+    assert row.p50_ms > 0
 
 
 def test_threads_are_by_default_those_allowed_and_stand_in_the_row(variant, tmp_path, monkeypatch, capsys):

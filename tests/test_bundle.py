@@ -7,6 +7,7 @@ import os
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 
 import slimcv
@@ -14,6 +15,7 @@ from slimcv import bundle, optimization, report
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
 from slimcv.results import Artifact, Latency, Measurement
+from slimcv.serving.golden import Golden
 from slimcv.step import InputSpec, Variant
 
 MEASURED = Measurement(
@@ -47,7 +49,7 @@ def write(folder, files):
     return written(folder, artifacts)
 
 
-def written(folder, artifacts):
+def written(folder, artifacts, **more):
     document = report.build(
         model={"source": "m.pt"},
         recipe={"name": "cpu_fast", "text": "name: cpu_fast\n"},
@@ -61,7 +63,7 @@ def written(folder, artifacts):
     )
     # The bundle reads no graph: the files are already exported.
     variant = Variant(model=None, input=InputSpec(3, 112, 96), classes=("a|b", "é"))  # type: ignore[arg-type]
-    return bundle.write(folder, document, variant, serve="openvino", seed=7), document
+    return bundle.write(folder, document, variant, serve="openvino", seed=7, **more), document
 
 
 def test_a_bundle_holds_every_file_at_its_place(tmp_path, exported):
@@ -105,6 +107,20 @@ def test_the_manifest_says_what_to_serve_and_how_to_feed_it(tmp_path, exported):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("precision", "moved", "allowed"), [("int8", 0.02, 0.1), ("int8", 0.2, 0.4), ("fp32", 0.2, 1e-3)]
+)
+def test_golden_samples_may_differ_by_what_the_integers_moved_this_network(
+    tmp_path, exported, precision, moved, allowed
+):
+    out = tmp_path / "out"
+    artifacts = bundle.place(out, exported["openvino"], "openvino", precision=precision)
+    samples = Golden(np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 2), np.float32))
+    manifest, _ = written(out, artifacts, golden=samples, moved_by_rounding=moved)
+    assert manifest.golden.tolerance == pytest.approx(allowed)
+    assert bundle.read(out).golden.tolerance == pytest.approx(allowed)
+
+
 def test_one_zip_holds_the_whole_bundle_and_is_the_same_every_time(tmp_path, exported):
     out = tmp_path / "out"
     write(out, exported)
@@ -113,6 +129,15 @@ def test_one_zip_holds_the_whole_bundle_and_is_the_same_every_time(tmp_path, exp
     with zipfile.ZipFile(tmp_path / "out.zip") as packed:
         packed.extractall(tmp_path / "elsewhere")
     assert bundle.read(tmp_path / "elsewhere" / "out") == bundle.read(out)
+
+
+def test_the_runs_journal_is_no_part_of_the_bundle(tmp_path, exported):
+    out = tmp_path / "out"
+    write(out, exported)
+    (out / "journal.jsonl").write_text("{}\n")
+    assert "journal.jsonl" not in bundle.read(out).files
+    with zipfile.ZipFile(bundle.archive(out)) as packed:
+        assert "out/journal.jsonl" not in packed.namelist()
 
 
 def test_files_that_are_not_kept_are_removed_and_the_served_one_stays(tmp_path, exported):

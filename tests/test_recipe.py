@@ -171,20 +171,32 @@ def test_a_typo_in_a_recipe_does_not_pay_for_torch():
 
 def test_a_recipe_is_made_for_one_runtime_alone():
     plan = recipe.load("cpu_fast", overrides=("export_onnx.tolerance=0.5",))
-    for runtime, last in (
-        ("onnxruntime", "export_onnx"),
-        ("openvino", "export_openvino"),
-        ("inductor", "compile"),
+    for runtime, exports in (
+        ("onnxruntime", ["export_onnx", "export_onnx_int8"]),
+        ("openvino", ["export_openvino", "export_nncf"]),
+        ("inductor", ["compile"]),
     ):
         entries = plan.with_runtime(runtime).entries
-        assert [entry.name for entry in entries if entry.step.stage == Stage.EXPORT] == [last]
-    assert plan.with_runtime("onnxruntime").entries[-1].step.tolerance == 0.5
+        assert [entry.name for entry in entries if entry.step.stage == Stage.EXPORT] == exports
+    assert plan.with_runtime("onnxruntime").entries[-2].step.tolerance == 0.5
     names = [entry.name for entry in recipe.load("cpu_int8").with_runtime("openvino").entries]
     assert names == ["fuse_conv_bn", "quantize_int8", "export_openvino", "export_nncf"]
     assert plan.with_runtime("eager").entries[-1].name == "quantize_int8"
     with pytest.raises(SlimcvError, match="unknown runtime 'opnvino'") as caught:
         plan.with_runtime("opnvino")
     assert "openvino" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["cpu_fast", "cpu_int8", "cpu_narrow"])
+def test_recipes_for_latency_try_the_runtimes_own_quantisers_too(name):
+    names = [entry.name for entry in recipe.load(name).entries]
+    assert names[-5:] == [
+        "quantize_int8",
+        "export_onnx",
+        "export_openvino",
+        "export_nncf",
+        "export_onnx_int8",
+    ]
 
 
 def test_a_recipe_is_made_for_one_form_of_a_runtime_alone(monkeypatch):

@@ -241,10 +241,16 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     assert report["original"]["train_seconds_per_epoch"] > 0
     assert report["best_unmodified"]["runtime"] in ("openvino", "onnxruntime")
     assert {outcomes["export_nncf"], outcomes["export_onnx_int8"]} <= {"accepted", "rejected"}
+    foreign = [record for record in records if record.step in ("export_nncf", "export_onnx_int8")]
+    assert all(record.measurement.int8_mac_share > 0.9 for record in foreign)
     shipped = records[-1].details
     ways = {row["name"]: row for row in shipped["bake_off"]}
     assert {row["runtime"] for row in ways.values()} == set(runtimes.NAMES)
     served = ":".join(filter(None, (shipped["serve"], shipped["form"])))
+    if quantized.outcome == "accepted":
+        rungs = quantized.details["variant"]["quantize_int8"]["rungs"]
+        taken = [rung["error"] for rung in rungs if rung["taken"]]
+        assert shipped["moved_by_rounding"] == taken[-1]
     assert [name for name, row in ways.items() if row["outcome"] == "served"] == [served]
     faster = [name for name, ms in shipped["candidates"].items() if ms < shipped["candidates"][served]]
     assert all(ways[name]["outcome"].startswith(("machine code", "its accuracy")) for name in faster)

@@ -12,6 +12,7 @@ from slimcv import runtimes
 from slimcv.gate import Gate
 from slimcv.measure.variant import Answers, measurement
 from slimcv.models import capture
+from slimcv.quantization import by_onnxruntime
 from slimcv.run import Run
 from slimcv.shipping import answering, contenders, placing
 from slimcv.shipping.evaluating import Evaluations
@@ -144,6 +145,33 @@ def test_floats_have_the_figures_of_the_network_before_its_integers(variant):
     )
     assert evaluations.variant_of("openvino:fp32") is variant
     assert evaluations.variant_of("openvino") is evaluations.variant_of("openvino:nncf") is quantized
+
+
+def test_another_quantisers_file_has_the_share_of_integers_that_is_in_it(variant, tmp_path):
+    said = Answers(np.zeros(1, np.int64))
+    quantized = replace(variant, precision="int8", int8_mac_share=0.75)
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (4, variant.input.height, variant.input.width, 3), dtype=np.uint8)
+    foreign = by_onnxruntime.quantize(variant, pixels, tmp_path, reduce_range=False, takes_pixels=False)
+    floats = runtimes.write(variant, "onnxruntime", tmp_path, name="floats")
+    evaluations = Evaluations(
+        quantized,
+        variant,
+        context=context(variant, None),
+        gate=Gate(),
+        original=measurement(variant, runtime="eager", size_bytes=1, threads=1),
+        original_answers=said,
+        macs=1,
+    )
+    shares = {
+        name: evaluations.of(name, path).int8_mac_share
+        for name, path in (
+            ("onnxruntime", foreign),
+            ("onnxruntime:qdq", foreign),
+            ("onnxruntime:fp32", floats),
+        )
+    }
+    assert shares == {"onnxruntime": 0.75, "onnxruntime:qdq": 1.0, "onnxruntime:fp32": None}
 
 
 @pytest.mark.slow

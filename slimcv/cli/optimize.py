@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -148,66 +148,74 @@ def optimize(
             together.follow(group, data, kept)
             return
 
-        from slimcv import sidecar, tracking
-        from slimcv.recipe import load as load_recipe
+        from slimcv.report.junit import errors_told, of_report, render_junit
 
-        tracker = tracking.find(track)
-        plan = load_recipe(recipe, overrides=(*(overrides or ()), *_gate_overrides(max_drop, min_speedup)))
-        if strict:
-            plan = plan.strict()
-        if runtime is not None:
-            plan = plan.with_runtime(runtime)
-        everywhere = {"input_format": input_format and input_format.value, "target_isa": target_isa}
-        plan = plan.with_parameters(**{key: value for key, value in everywhere.items() if value is not None})
-        limits = {"memory": memory, "checkpoint_every": checkpoint_every}
-        plan = plan.with_training(**{key: value for key, value in limits.items() if value is not None})
-        if dry_run:
-            from slimcv.report.terminal import wrapped
+        suite = f"slimcv optimize {model}"
+        with errors_told(junit, suite):
+            from slimcv import sidecar, tracking
+            from slimcv.recipe.asked import asked
 
-            print("\n".join(wrapped(line, indent=3) for line in plan.plan()))
-            return
-        kept_files, checkpoints = _kept(keep)
-        beside = sidecar.find(model)
-        seconds = None if budget is None else seconds_of("--budget", budget)
-        log_to_stderr()
-
-        from slimcv import bundle
-        from slimcv.measure import allocator
-
-        allocator.tune_or_tell()
-        variant = load_model(
-            model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside
-        )
-        sha256 = bundle.sha256(Path(model)) if Path(model).is_file() else None
-        folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
-        pictures = data or beside.folder()
-        trains = any(entry.trains for entry in plan.entries)
-        classes = variant.classes or beside.classes
-        together.begin(group, variant, pictures if trains else None, classes=classes, seed=seed)
-        context = optimization.make_context(
-            variant, pictures, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
-        )
-        context = together.lead(group, context, trains=trains)
-        command = typed.command()
-        named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
-        with optimization.open_run(folder, plan, context, overwrite=overwrite, quick=quick) as run:
-            with pipeline.watched(plan, logging.getLogger("slimcv"), sys.stderr) as board:
-                coming = optimization.records(plan, run, context, seconds=seconds, quick=quick)
-                found = list(_shown(coming, board))
-            document = optimization.finish(
-                found,
-                plan,
-                run,
-                context,
-                named=named,
-                keep=kept_files,
-                keep_checkpoints=checkpoints,
+            tracker = tracking.find(track)
+            plan = asked(
+                recipe,
+                overrides=overrides or (),
+                max_drop=max_drop,
+                min_speedup=min_speedup,
+                strict=strict,
+                runtime=runtime,
+                input_format=input_format and input_format.value,
+                target_isa=target_isa,
+                memory=memory,
+                checkpoint_every=checkpoint_every,
             )
+            if dry_run:
+                from slimcv.report.terminal import wrapped
+
+                print("\n".join(wrapped(line, indent=3) for line in plan.plan()))
+                return
+            kept_files, checkpoints = _kept(keep)
+            beside = sidecar.find(model)
+            seconds = None if budget is None else seconds_of("--budget", budget)
+            log_to_stderr()
+
+            from slimcv import bundle
+            from slimcv.measure import allocator
+
+            allocator.tune_or_tell()
+            variant = load_model(
+                model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside
+            )
+            sha256 = bundle.sha256(Path(model)) if Path(model).is_file() else None
+            folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
+            pictures = data or beside.folder()
+            trains = any(entry.trains for entry in plan.entries)
+            classes = variant.classes or beside.classes
+            together.begin(group, variant, pictures if trains else None, classes=classes, seed=seed)
+            context = optimization.make_context(
+                variant, pictures, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
+            )
+            context = together.lead(group, context, trains=trains)
+            command = typed.command()
+            named = Named(model, sha256=sha256, arch=arch, data=pictures, command=command, license=license)
+            with optimization.open_run(folder, plan, context, overwrite=overwrite, quick=quick) as run:
+                with pipeline.watched(plan, logging.getLogger("slimcv"), sys.stderr) as board:
+                    coming = optimization.records(plan, run, context, seconds=seconds, quick=quick)
+                    found = list(_shown(coming, board))
+                document = optimization.finish(
+                    found,
+                    plan,
+                    run,
+                    context,
+                    named=named,
+                    keep=kept_files,
+                    keep_checkpoints=checkpoints,
+                )
 
     from slimcv import report
+    from slimcv.writing import write_text
 
     if junit is not None:
-        _write_junit(junit, document, model=model)
+        write_text(junit, render_junit(suite, of_report(document)))
     print(report.render(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     say(f"written to {folder}/")
     if zip_too:
@@ -238,15 +246,3 @@ def _kept(keep: str | None) -> tuple[list[str] | None, bool]:
     if keep is None:
         return None, False
     return optimization.kept([word.strip() for word in keep.split(",") if word.strip()])
-
-
-def _write_junit(path: Path, document: dict[str, Any], *, model: str) -> None:
-    from slimcv.report.junit import of_report, render_junit
-    from slimcv.writing import write_text
-
-    write_text(path, render_junit(f"slimcv optimize {model}", of_report(document)))
-
-
-def _gate_overrides(max_drop: float | None, min_speedup: float | None) -> list[str]:
-    given = {"max_drop": max_drop, "min_speedup": min_speedup}
-    return [f"gate.{key}={value}" for key, value in given.items() if value is not None]

@@ -60,7 +60,7 @@ def verify(
 
     from slimcv import bundle as bundles
     from slimcv import report
-    from slimcv.report.junit import Case, of_verification, render_junit
+    from slimcv.report.junit import errors_told, of_verification, render_junit
     from slimcv.report.verification import render_verification
     from slimcv.serving.verification import Limits
     from slimcv.serving.verification import verify as verified
@@ -68,16 +68,11 @@ def verify(
 
     limits = Limits(max_latency_ms, min_top1, min_agreement)
     suite = f"slimcv verify {bundle}"
-    try:
+    with errors_told(junit, suite):
         if bundle.is_dir():
             with suppress(SlimcvError):  # A folder that is no bundle is for what follows to name.
                 tune_allocator_for(runtime or bundles.read(bundle, verify=False).serve.runtime)
         found = verified(bundle, limits, source=data, runtime=runtime, threads=threads, cache=cache)
-    except SlimcvError as error:
-        if junit is not None:
-            refused = Case("verify", "failed", f"{error.message}; {error.hint}")
-            write_text(junit, render_junit(suite, [refused]))
-        raise
     document = found.as_json()
     if junit is not None:
         write_text(junit, render_junit(suite, of_verification(document)))

@@ -50,6 +50,7 @@ class Split:
     samples: tuple[Sample, ...]
     labels: np.ndarray
     decoded: Decoded
+    classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -70,6 +71,14 @@ class Split:
         """
         return self.decoded.pixels((height, width, channels))
 
+    def check_outputs(self, outputs: int) -> None:
+        """Raise SlimcvError unless a model with this many outputs has one for each class."""
+        if outputs != len(self.classes):
+            raise SlimcvError(
+                f"the model has {outputs} outputs, the data {len(self.classes)} classes",
+                f"give the data the model was trained on; its classes are {_listed(self.classes)}",
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -87,12 +96,8 @@ class Dataset:
     fingerprint: str
 
     def check_outputs(self, outputs: int) -> None:
-        """Raise SlimcvError unless a model with this many outputs has one for each class."""
-        if outputs != len(self.classes):
-            raise SlimcvError(
-                f"the model has {outputs} outputs, the data {len(self.classes)} classes",
-                f"give the data the model was trained on; its classes are {_listed(self.classes)}",
-            )
+        """See `Split.check_outputs`."""
+        self.val.check_outputs(outputs)
 
 
 def load(
@@ -148,9 +153,9 @@ def load(
             )
     return Dataset(
         classes=order,
-        train=_split(train, whole, labels, keeping),
-        tuning=_split(tuning, whole, labels, keeping),
-        val=_split(val, whole, labels, keeping),
+        train=_split(train, whole, labels, keeping, classes=order),
+        tuning=_split(tuning, whole, labels, keeping, classes=order),
+        val=_split(val, whole, labels, keeping, classes=order),
         broken=broken,
         fingerprint=_fingerprint(samples, count, order, seed),
     )
@@ -217,11 +222,18 @@ def _parted(
     return chosen[~aside].tolist(), chosen[aside].tolist()
 
 
-def _split(indices: Sequence[int], whole: Decoded, labels: np.ndarray, keeping: Keeping) -> Split:
+def _split(
+    indices: Sequence[int],
+    whole: Decoded,
+    labels: np.ndarray,
+    keeping: Keeping,
+    *,
+    classes: tuple[str, ...],
+) -> Split:
     order = mixed([whole.samples[index].key for index in indices])
     rows = np.array([indices[position] for position in order], dtype=np.int64)
     samples = tuple(whole.samples[row] for row in rows.tolist())
-    return Split(samples, labels[rows], Decoded(samples, keeping, whole=(whole, rows)))
+    return Split(samples, labels[rows], Decoded(samples, keeping, whole=(whole, rows)), classes)
 
 
 def _labels(samples: Iterable[Sample], order: Sequence[str]) -> np.ndarray:

@@ -183,4 +183,5 @@ def _first(data: Dataset, count: int, *, folder: Path) -> Dataset:
 def _part(split: Split, count: int, keeping: Keeping) -> Split:
     """The first pictures of a split, decoded on their own."""
     samples = split.samples[:count]
-    return Split(samples, split.labels[:count], Decoded(samples, keeping))
+    decoded = Decoded(samples, keeping)
+    return replace(split, samples=samples, labels=split.labels[:count], decoded=decoded)

@@ -40,9 +40,12 @@ class Accuracy:
 def evaluate(prepared: Prepared, split: Split, input: InputSpec, *, batch: int | None = None) -> Accuracy:
     """Top-1 and top-5 on a split, its pixels normalised as everywhere in slimcv.
 
-    `batch` is that of `predict_pixels`.
+    `batch` is that of `predict_pixels`. Raises SlimcvError for a model whose outputs are not the split's
+    classes.
     """
-    return score(outputs(prepared, split, input, batch=batch), split.labels)
+    found = outputs(prepared, split, input, batch=batch)
+    split.check_outputs(found.shape[1])
+    return score(found, split.labels)
 
 
 def outputs(

@@ -97,13 +97,14 @@ def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
     return _field(cpuinfo, "model name") or platform.processor() or platform.machine()
 
 
-def isa(cpuinfo: Path = _CPUINFO) -> tuple[str, ...]:
+def isa(cpuinfo: Path = _CPUINFO, *, runtime: str | None = None) -> tuple[str, ...]:
     """Those of `ISA_FLAGS` that this CPU has and kernels may use; empty where the system does not tell.
 
-    What `isa_cap` leaves out is not there for OpenVINO and PyTorch, and so counts as absent.
+    What `isa_cap` leaves out is not there for OpenVINO and PyTorch, and so counts as absent, unless `runtime`
+    is ONNX Runtime.
     """
     flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split())
-    cap = isa_cap()
+    cap = None if runtime == "onnxruntime" else isa_cap()
     allowed = _WITHIN_CAP.get(cap.partition("=")[2].lower(), ISA_FLAGS) if cap else ISA_FLAGS
     return tuple(flag for flag in ISA_FLAGS if flag in flags and flag in allowed)
 
@@ -116,13 +117,15 @@ def isa_cap() -> str | None:
     return next((f"{name}={os.environ[name]}" for name in _ISA_CAPS if os.environ.get(name)), None)
 
 
-def has_int8_instructions(cpuinfo: Path = _CPUINFO) -> bool:
-    """Whether 8-bit products are summed in 32 bits (VNNI, AMX, Arm dot product).
+def has_int8_instructions(cpuinfo: Path = _CPUINFO, *, runtime: str | None = None) -> bool:
+    """Whether 8-bit products are summed in 32 bits (VNNI, AMX, Arm dot product), by the kernels of `runtime`.
 
     Without them x86 kernels sum pairs in 16 bits that saturate (`vpmaddubsw`), so that weights must be
     quantised to 7 bits, "reduced range", to keep the accuracy.
     """
-    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(isa(cpuinfo)))
+    return bool(
+        {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(isa(cpuinfo, runtime=runtime))
+    )
 
 
 def saturates(target_isa: str) -> bool:

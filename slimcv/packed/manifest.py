@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from slimcv.bundle import PLACES
 from slimcv.errors import SlimcvError
 from slimcv.manifest import FileEntry, Manifest
 from slimcv.packed.damage import Damaged
+from slimcv.runtimes import openvino
 
 RUNTIMES = ("onnxruntime", "openvino")
 """What can run a packed model."""
-
-_HINT = re.compile(rb'<slimcv>\s*<inference_precision value="(\w+)"\s*/>')
 
 
 class PackedManifest(Manifest):
@@ -84,8 +82,6 @@ def read(content: bytes, *, onnx_bytes: int, sha256: bytes) -> PackedManifest | 
 
 
 def _inference_precision(folder: Path, manifest: Manifest) -> str | None:
-    path = folder / PLACES["openvino"]
     if manifest.serve.runtime != "openvino" or PLACES["openvino"] not in manifest.files:
         return None
-    found = _HINT.search(path.read_bytes())
-    return found[1].decode() if found else None
+    return openvino.noted_precision(folder / PLACES["openvino"])

@@ -27,8 +27,8 @@ def quantize(
     """A QDQ `.onnx` in `folder`: u8 activations, s8 weights with one scale a channel.
 
     `pixels` (n, height, width, channels) are what it is calibrated on; with `takes_pixels` it is fed such
-    ones and normalises them itself. Raises NotApplicable where ONNX Runtime is not installed, Rejected where
-    it cannot quantise the network.
+    ones and normalises them itself. How many threads it calibrates with is the library's choice. Raises
+    NotApplicable where ONNX Runtime is not installed, Rejected where it cannot quantise the network.
     """
     with required("ONNX Runtime's form", raising=NotApplicable):
         import onnx

@@ -24,8 +24,9 @@ def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path, *, r
     """An `.xml` with its `.bin` in `folder`, quantised with NNCF's own defaults but for the weights' range.
 
     `pictures` are as the file is fed (see slimcv.runtimes.prepared), one after the other. With `reduce_range`
-    all weights keep to half of it, without none does; NNCF by itself does so to the first layer. Raises
-    NotApplicable where NNCF or OpenVINO is not installed, Rejected where it cannot quantise the network.
+    all weights keep to half of it, without none does; NNCF by itself does so to the first layer. How
+    many threads it calibrates with is the library's choice. Raises NotApplicable where NNCF or OpenVINO is
+    not installed, Rejected where it cannot quantise the network.
     """
     with required("NNCF's form", raising=NotApplicable):
         with quiet():

@@ -131,6 +131,7 @@ def _gate(gate: Mapping[str, Any], optimized: Measurement) -> dict[str, Any]:
         **known,
         "decided": gate.get("decided"),
         "undecided": gate.get("undecided") or (),
+        "bounds": gate.get("bounds") or (),
         "pictures": optimized.paired.pictures if optimized.paired else None,
         "pictures_needed": gate.get("pictures_needed"),
     }

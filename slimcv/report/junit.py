@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
 
+from slimcv.errors import SlimcvError
 from slimcv.report import sentences
+from slimcv.writing import write_text
 
-Outcome = Literal["passed", "failed", "skipped"]
+Outcome = Literal["passed", "failed", "skipped", "error"]
+"""An error is a check that could not be made."""
+
+_BOUNDS = ("max_drop", "min_speedup", "max_size")
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, however they are escaped."""
@@ -29,22 +36,24 @@ class Case:
 def render_junit(suite: str, cases: Iterable[Case]) -> str:
     """A document with one test suite, ending in a line break."""
     listed = list(cases)
-    counts = {kind: sum(case.outcome == kind for case in listed) for kind in ("failed", "skipped")}
+    kinds = ("failed", "skipped", "error")
+    counts = {kind: sum(case.outcome == kind for case in listed) for kind in kinds}
     top = ElementTree.Element(
         "testsuite",
         name=_text(suite),
         tests=str(len(listed)),
         failures=str(counts["failed"]),
         skipped=str(counts["skipped"]),
-        errors="0",
+        errors=str(counts["error"]),
         time=f"{sum(case.seconds for case in listed):.3f}",
     )
     for case in listed:
         one = ElementTree.SubElement(
             top, "testcase", classname=_text(suite), name=_text(case.name), time=f"{case.seconds:.3f}"
         )
-        if case.outcome == "failed":
-            ElementTree.SubElement(one, "failure", message=_text(case.detail)).text = _text(case.detail)
+        if case.outcome in ("failed", "error"):
+            kind = "failure" if case.outcome == "failed" else "error"
+            ElementTree.SubElement(one, kind, message=_text(case.detail)).text = _text(case.detail)
         elif case.outcome == "skipped":
             ElementTree.SubElement(one, "skipped", message=_text(case.detail))
         elif case.detail:
@@ -53,16 +62,29 @@ def render_junit(suite: str, cases: Iterable[Case]) -> str:
     return ElementTree.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
 
 
+@contextmanager
+def errors_told(path: Path | None, suite: str) -> Iterator[None]:
+    """Within it a SlimcvError is written to `path`, if there is one, as a test, and goes on its way."""
+    try:
+        yield
+    except SlimcvError as error:
+        if path is not None:
+            case = Case(suite.split()[1], "error", f"{error.message}; {error.hint}")
+            write_text(path, render_junit(suite, [case]))
+        raise
+
+
 def of_report(report: Mapping[str, Any]) -> list[Case]:
     """A case for each bound of the gate of a finished run, and one for each step.
 
     A step that was rejected or skipped is a skipped test: the run is judged by its gate alone.
     """
-    gate, before, after = report["gate"], report["original"], report["optimized"]
+    gate = report["gate"]
     doubt = sentences.doubt(gate)
     said = f"gate {'met' if gate['met'] else 'missed'}{doubt and f', {doubt}'}"
     cases = [Case("gate", "passed" if gate["met"] else "failed", said)]
-    cases += [_bound(name, gate.get(name), value) for name, value in _measured(before, after)]
+    judged = {bound["name"]: bound for bound in gate["bounds"]}
+    cases += [_bound(name, judged.get(name)) for name in _BOUNDS]
     for step in report["steps"]:
         kept = step["outcome"] in ("accepted", "measured")
         detail = step["reason"] if kept else f"{step['outcome']}: {step['reason']}"
@@ -79,25 +101,12 @@ def of_verification(found: Mapping[str, Any]) -> list[Case]:
     ]
 
 
-def _measured(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-    def lost() -> float | None:
-        known = before["top1"] is not None and after["top1"] is not None
-        return before["top1"] - after["top1"] if known else None
-
-    def faster() -> float | None:
-        known = before["latency_ms"] and after["latency_ms"]
-        return before["latency_ms"]["p50"] / after["latency_ms"]["p50"] if known else None
-
-    return [("max_drop", lost()), ("min_speedup", faster()), ("max_size", after["size_bytes"])]
-
-
-def _bound(name: str, bound: float | None, value: float | None) -> Case:
-    if bound is None:
+def _bound(name: str, judged: Mapping[str, Any] | None) -> Case:
+    if judged is None:
         return Case(name, "skipped", "no bound was given")
-    if value is None:
-        return Case(name, "skipped", "not measured")
-    met = value >= bound if name == "min_speedup" else value <= bound
-    return Case(name, "passed" if met else "failed", f"{value:.4g}, the bound is {bound:.12g}")
+    if judged["kept"] is None:
+        return Case(name, "skipped", judged["reason"])
+    return Case(name, "passed" if judged["kept"] else "failed", judged["reason"])
 
 
 def _text(text: str) -> str:

@@ -58,6 +58,7 @@ def from_records(
             "met": details["gate_met"],
             "decided": details.get("gate_decided"),
             "undecided": details.get("undecided"),
+            "bounds": details.get("bounds"),
             "pictures_needed": details.get("pictures_needed"),
         },
         original=shipped.before,

@@ -66,12 +66,22 @@ class MeasurementPart(_Part):
     synthetic_pictures: int | None = Field(default=None, ge=1)
 
 
+class BoundPart(_Part):
+    """One bound of the gate: `kept` is null where nothing was measured to judge it by."""
+
+    name: str
+    bound: float
+    kept: bool | None
+    reason: str
+
+
 class GatePart(_Part):
     """The contract for the output; `max_size` in bytes, `met` is null where it could not be judged.
 
     `decided` says whether the bounds lie outside the intervals of what they bound, null where that is not
     known; `undecided` names those that do not. `pictures` were asked about, `pictures_needed` would decide
-    `max_drop`. With a `confidence` an undecided gate is not met.
+    `max_drop`. With a `confidence` an undecided gate is not met. `bounds` are those that
+    were given, judged one by one.
     """
 
     max_drop: float | None
@@ -81,6 +91,7 @@ class GatePart(_Part):
     confidence: float | None = None
     decided: bool | None = None
     undecided: list[str] = Field(default_factory=list)
+    bounds: list[BoundPart] = Field(default_factory=list)
     pictures: int | None = None
     pictures_needed: int | None = None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from slimcv.errors import Refused, SlimcvError
@@ -27,6 +30,19 @@ _LARGEST_FILE = 2**31 - 2**24
 """Protocol buffers end at 2 GB; what is not weights is far below 16 MB."""
 
 _PRECISION_KEY = "slimcv.precision"
+
+_ON_INTEGERS = (
+    b"QuantizeLinear",
+    b"DynamicQuantizeLinear",
+    b"QLinearConv",
+    b"QLinearMatMul",
+    b"QGemm",
+    b"ConvInteger",
+    b"MatMulInteger",
+)
+"""Operators that only a graph which computes on 8-bit integers has."""
+
+_CHUNK_BYTES = 1 << 20
 
 
 def write(variant: Variant, folder: Path, name: str = "model") -> Path:
@@ -82,7 +98,7 @@ def prepare(path: Path | bytes, *, threads: int, exact: bool = False) -> OnnxMod
         reason = str(error).strip().splitlines()[0]
         named = "the model" if isinstance(path, bytes) else path
         raise SlimcvError(f"ONNX Runtime does not load {named}: {reason}", "write the file anew") from error
-    return OnnxModel(loaded)
+    return OnnxModel(loaded, path)
 
 
 def input_shape(path: Path | bytes) -> tuple[tuple[int | None, ...], InputFormat]:
@@ -109,8 +125,11 @@ class OnnxModel:
 
     runtime = "onnxruntime"
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, source: Path | bytes) -> None:
         self._session = session
+        self._noted: str | None = session.get_modelmeta().custom_metadata_map.get(_PRECISION_KEY)
+        # Only what is not noted is looked up later: a model in memory is not to stay there for it.
+        self._source = None if self._noted else source
         fed = session.get_inputs()[0]
         self._input: str = fed.name
         self.input_format: InputFormat = PIXELS if fed.type == "tensor(uint8)" else PLANES
@@ -120,10 +139,14 @@ class OnnxModel:
         """Of the first input; a free side is a name or None."""
         return list(self._session.get_inputs()[0].shape)
 
-    @property
+    @cached_property
     def precision(self) -> str:
-        """As written into the file: ONNX Runtime runs a QDQ graph on integers, but does not tell."""
-        return str(self._session.get_modelmeta().custom_metadata_map.get(_PRECISION_KEY, "fp32"))
+        """As written into the file: ONNX Runtime runs a QDQ graph on integers, but does not tell.
+
+        Of a file that slimcv did not write, what its operators say.
+        """
+        source, self._source = self._source, None
+        return self._noted or ("int8" if source is not None and _on_integers(source) else "fp32")
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`. Raises Refused."""
@@ -151,6 +174,23 @@ def _refusals() -> tuple[type[Exception], ...]:
         state.RuntimeException,
         ValueError,
     )
+
+
+def _on_integers(source: Path | bytes) -> bool:
+    """Whether a graph has an operator on integers.
+
+    The file is searched for their names as a node holds them (field 4 of NodeProto: tag, length, text), in
+    pieces: parsing it would need onnx, and count as the model's memory.
+    """
+    names = b"|".join(re.escape(bytes([4 << 3 | 2, len(name)]) + name) for name in _ON_INTEGERS)
+    longest = 2 + max(map(len, _ON_INTEGERS))
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        last = b""
+        while piece := stream.read(_CHUNK_BYTES):
+            last = last[-longest:] + piece
+            if re.search(names, last):
+                return True
+    return False
 
 
 def session(model: str | bytes, chosen: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +26,9 @@ _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 
 _PRECISION = ["slimcv", "inference_precision"]
 """Where in the file a precision is kept that must not be left to what the CPU does best."""
+
+_NOTED = re.compile(rb'<slimcv>\s*<inference_precision value="(\w+)"\s*/>')
+"""The same as it stands in the text of an `.xml`."""
 
 _INTEGERS = ("u8", "i8")
 
@@ -86,6 +90,15 @@ def prepare(
     except RuntimeError as error:
         raise _unreadable(path, error) from error
     return OpenvinoModel(compiled)
+
+
+def noted_precision(path: Path) -> str | None:
+    """What an `.xml` says that floats are to be computed in, such as "f32"; None where it leaves that open.
+
+    OpenVINO itself does not heed it, and is not needed to read it.
+    """
+    found = _NOTED.search(path.read_bytes())
+    return found[1].decode() if found else None
 
 
 def _source(path: Path | bytes) -> str | io.BytesIO:

@@ -21,6 +21,20 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 1e-2, "int8": 1e-1}
 """Largest difference relative to the largest output. Kernels of another CPU add up in another order, and an
 8-bit value that lies between two steps may fall to either side; 8-bit sums that overflow differ by more."""
 
+_LARGEST_OVER_NORM = 2.0
+"""How many times as far a single output may move as the outputs' norm does, each as a share of the largest
+and of the norm: `TOLERANCE` of int8 over `slimcv.parity.INT8_TOLERANCE`."""
+
+
+def tolerance(precision: str, *, moved: float = 0.0) -> float:
+    """How far outputs may differ on another CPU, relative to the largest.
+
+    A network that amplifies rounding differs by more from one sound CPU to another: in 8 bits by as much as
+    its integers `moved` the outputs, as a share of their norm (see `slimcv.parity.moved_by_rounding`).
+    """
+    allowed = TOLERANCE[precision]
+    return max(allowed, _LARGEST_OVER_NORM * moved) if precision == "int8" else allowed
+
 
 @dataclass(frozen=True)
 class Golden:

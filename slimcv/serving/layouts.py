@@ -1,12 +1,14 @@
 """A bundle's file in the layout that a model server reads, or alone.
 
 OpenVINO Model Server: `NAME/1/model.xml` beside a `config.json` (docs.openvino.ai, "Preparing a Model
-Repository"). Triton: `NAME/1/model.*` with `NAME/config.pbtxt` (Triton documentation, "Model Configuration").
+Repository"). Triton: `NAME/1/model.*` with `NAME/config.pbtxt` (Triton documentation, "Model Configuration";
+parameters of its OpenVINO backend in the README of triton-inference-server/openvino_backend).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -17,8 +19,10 @@ from slimcv.bundle import PLACES
 from slimcv.errors import SlimcvError, nearest
 from slimcv.manifest import Manifest
 from slimcv.measure.size import artifact_files
-from slimcv.runtimes import PIXELS
+from slimcv.runtimes import PIXELS, openvino
 from slimcv.writing import write_text
+
+log = logging.getLogger("slimcv")
 
 MODEL_SERVER, TRITON = "openvino-model-server", "triton"
 FILES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "eager"}
@@ -58,14 +62,18 @@ def _model_server(folder: Path, manifest: Manifest, out: Path, name: str) -> lis
     runtime = "openvino" if PLACES["openvino"] in manifest.files else "onnxruntime"
     files = _copied(folder, manifest, runtime, out / name / "1")
     # The server's container mounts the repository at /models.
-    config = {"model_config_list": [{"config": {"name": name, "base_path": f"/models/{name}"}}]}
+    model: dict[str, object] = {"name": name, "base_path": f"/models/{name}"}
+    noted = _noted(folder, runtime)
+    if noted is not None:
+        model["plugin_config"] = {"INFERENCE_PRECISION_HINT": noted}
+    config = {"model_config_list": [{"config": model}]}
     write_text(out / "config.json", json.dumps(config, indent=2) + "\n")
     return [*files, out / "config.json"]
 
 
 def _triton(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path]:
-    openvino = manifest.serve.runtime == "openvino" or PLACES["onnxruntime"] not in manifest.files
-    runtime = "openvino" if openvino else "onnxruntime"
+    alone = PLACES["onnxruntime"] not in manifest.files
+    runtime = "openvino" if alone or manifest.serve.runtime == "openvino" else "onnxruntime"
     files = _copied(folder, manifest, runtime, out / name / "1")
     outputs = len(manifest.classes) if manifest.classes else -1
     # The manifest says what the served file is fed, which need not be this one.
@@ -80,8 +88,21 @@ def _triton(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path
         f'output [{{ name: "logits", data_type: TYPE_FP32, dims: [ {outputs} ] }}]\n'
         "instance_group [{ kind: KIND_CPU }]\n"
     )
+    noted = _noted(folder, runtime)
+    if noted == "bf16":
+        config += 'parameters: { key: "HINT_BF16" value: { string_value: "YES" } }\n'
+    elif noted is not None:
+        log.warning(
+            "Triton's OpenVINO backend takes no parameter for %s: on a CPU with bfloat16 it computes in that",
+            noted,
+        )
     write_text(out / name / "config.pbtxt", config)
     return [*files, out / name / "config.pbtxt"]
+
+
+def _noted(folder: Path, runtime: str) -> str | None:
+    """What the file promises to be computed in, which only slimcv reads in it."""
+    return openvino.noted_precision(folder / PLACES[runtime]) if runtime == "openvino" else None
 
 
 def _copied(folder: Path, manifest: Manifest, runtime: str, out: Path) -> list[Path]:

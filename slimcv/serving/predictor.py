@@ -20,7 +20,7 @@ from PIL import Image
 import slimcv
 from slimcv import bundle, packed, runtimes
 from slimcv.bundle import PLACES
-from slimcv.data.decoding import Picture, decode, quiet_pillow
+from slimcv.data.decoding import Picture, decode
 from slimcv.data.parallel import in_order
 from slimcv.errors import SlimcvError, nearest
 from slimcv.manifest import Input as InputEntry
@@ -176,7 +176,8 @@ class Predictor:
     def predict(self, images: Images, *, top: int = 1) -> Prediction | list[Prediction]:
         """The `top` most probable classes: one Prediction for one picture, else a list in the same order.
 
-        Raises PictureError for a picture that cannot be decoded.
+        Raises PictureError for a picture that cannot be decoded. Pillow's warnings on odd metadata are for
+        the application's own filters, which hold for all of its threads and are left alone.
         """
         if _is_one(images):
             return self.ranked(self.outputs(self._pixels([cast("Picture", images)])), top)[0]
@@ -202,8 +203,7 @@ class Predictor:
     def _pixels(self, pictures: Sequence[Picture]) -> NDArray[np.uint8]:
         if len(pictures) == 1:
             return self.decoded(pictures[0])[np.newaxis]
-        with quiet_pillow():
-            return np.stack(list(in_order(self.decoded, pictures)))
+        return np.stack(list(in_order(self.decoded, pictures)))
 
     def ranked(self, outputs: NDArray[np.float32], top: int) -> list[Prediction]:
         """The `top` most probable classes of each row of outputs (n, classes)."""

@@ -237,7 +237,8 @@ def _picture(manifest: Manifest) -> tuple[int, int, int]:
 
 def _saturates(predictor: Predictor) -> bool:
     """8-bit products are summed in 16 bits here, and the file is computed in 8 bits."""
-    return not environment.has_int8_instructions() and predictor.precision == "int8"
+    summed_in_16 = not environment.has_int8_instructions(runtime=predictor.runtime)
+    return summed_in_16 and predictor.precision == "int8"
 
 
 def _samples(folder: Path, manifest: Manifest) -> golden.Golden | None:
@@ -269,6 +270,7 @@ def _top1(predictor: Predictor, source: str, limits: Limits, *, cache: Path | No
     for start in range(0, len(split), BATCH):
         chosen = slice(start, start + BATCH)
         outputs = predictor.outputs(np.asarray(pixels[chosen]))
+        split.check_outputs(outputs.shape[1])
         right += int((outputs.argmax(axis=1) == split.labels[chosen]).sum())
     return _judged("top-1", 100.0 * right / len(split), "%", at_least=limits.min_top1)
 

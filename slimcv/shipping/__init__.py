@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from slimcv import bakeoff, paired
+from slimcv import bakeoff, paired, parity
 from slimcv.bakeoff import FLOATS, form_of
 from slimcv.gate import Gate, judge
 from slimcv.measure import environment, latency, layers, size
@@ -124,12 +124,14 @@ def ship(
         "gate_met": verdict.accepted,
         "gate_decided": verdict.decided,
         "undecided": verdict.undecided,
+        "bounds": [asdict(bound) for bound in verdict.judged],
         "pictures_needed": verdict.pictures_needed,
         "accuracy_met": accuracy.accepted,
         "serve": optimized.runtime,
         "form": form_of(best) or None,
         "quantizer": form_of(best) if form_of(best) not in ("", *FLOATS) else None,
         "computed_exactly": computed_exactly(served, files[best]),
+        "moved_by_rounding": parity.moved_by_rounding(variant),
         "candidates": {name: timings[name].latency.p50 for name in files},
         "bake_off": [asdict(row) for row in table],
         "input": asdict(variant.input),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from slimcv.bakeoff import FLOATS, form_of, runtime_of
 from slimcv.gate import Gate, judge
-from slimcv.measure import size
+from slimcv.measure import int8_share, size
 from slimcv.measure.variant import Answers, measurement
 from slimcv.results import Measurement
 from slimcv.shipping import answering
@@ -61,8 +61,16 @@ class Evaluations:
                 given=self.said[name],
                 original=self._original_answers,
             )
-            self._found[name] = replace(found, int8_mac_share=None) if form_of(name) else found
+            self._found[name] = replace(found, int8_mac_share=self._int8_share(name, path, variant))
         return self._found[name]
+
+    @staticmethod
+    def _int8_share(name: str, path: Path, variant: Variant) -> float | None:
+        """That of the variant's own graph, of another quantiser's what its file says."""
+        form = form_of(name)
+        if not form:
+            return variant.int8_mac_share
+        return None if form in FLOATS else int8_share.of_file(path)
 
     def accurate(self, name: str, path: Path) -> bool:
         """Whether the candidate meets the gate."""

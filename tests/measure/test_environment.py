@@ -42,6 +42,8 @@ def test_what_kernels_may_not_use_counts_as_absent(tmp_path, monkeypatch, variab
     assert environment.isa(file) == isa
     assert environment.has_int8_instructions(file) is ("avx512_vnni" in isa)
     assert environment.isa_cap() == f"{variable}={value}"
+    assert environment.has_int8_instructions(file, runtime="onnxruntime"), "which does not heed it"
+    assert environment.has_int8_instructions(file, runtime="openvino") is ("avx512_vnni" in isa)
 
 
 def test_an_avx2_cpu_has_neither_int8_nor_bf16_instructions(tmp_path):

@@ -1,8 +1,10 @@
 """The ONNX file: one file, clean graph, named dimensions, nothing of the user's machine in it."""
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from torch import nn
 
 from slimcv.errors import SlimcvError
@@ -57,6 +59,41 @@ def test_the_same_model_gives_the_same_bytes(path, tmp_path):
 
 def test_the_precision_of_the_variant_is_kept_in_the_file(path):
     assert runtime.prepare(path, threads=1).precision == "fp32"
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_foreign_file_on_integers_is_told_by_its_operators(path, tmp_path, form, in_memory):
+    plain = onnx.load(path)
+    del plain.metadata_props[:]
+    foreign, pictures = tmp_path / "foreign.onnx", [{"input": np.ones((1, 3, 16, 16), np.float32)}]
+    onnx.save(plain, foreign)
+    assert runtime.prepare(foreign, threads=1).precision == "fp32"
+    quantize_static(foreign, tmp_path / "int8.onnx", Once(pictures), quant_format=QuantFormat[form])
+    file = tmp_path / "int8.onnx"
+    assert runtime.prepare(file.read_bytes() if in_memory else file, threads=1).precision == "int8"
+
+
+def test_an_operator_is_found_where_two_pieces_of_the_file_meet(path, tmp_path, monkeypatch):
+    plain = onnx.load(path)
+    del plain.metadata_props[:]
+    foreign = tmp_path / "foreign.onnx"
+    onnx.save(plain, foreign)
+    quantize_static(foreign, tmp_path / "int8.onnx", Once([{"input": np.ones((1, 3, 16, 16), np.float32)}]))
+    content = (tmp_path / "int8.onnx").read_bytes()
+    for length in (5, 17, len(content) // 2):
+        monkeypatch.setattr(runtime, "_CHUNK_BYTES", length)
+        assert runtime.prepare(content, threads=1).precision == "int8"
+
+
+class Once(CalibrationDataReader):
+    """Batches, one after the other."""
+
+    def __init__(self, batches):
+        self._left = iter(batches)
+
+    def get_next(self):
+        return next(self._left, None)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path):

@@ -162,11 +162,11 @@ def test_verify_of_no_bundle_ends_with_2_and_is_a_failed_test_too(call, tmp_path
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
 
 
-def test_what_ends_verify_early_is_a_failed_test_too(call, folder, tmp_path):
+def test_what_ends_verify_early_is_an_error_among_the_tests(call, folder, tmp_path):
     code, out, err = call("verify", folder, "--runtime", "tensorrt", "--junit", tmp_path / "checks.xml")
     assert (code, out) == (2, "")
     assert "no file for tensorrt" in err
-    (failure,) = ElementTree.parse(tmp_path / "checks.xml").getroot().iter("failure")
+    (failure,) = ElementTree.parse(tmp_path / "checks.xml").getroot().iter("error")
     assert "no file for tensorrt" in failure.get("message")
 
 

@@ -28,6 +28,23 @@ def test_triton_gets_its_config_with_the_shapes(folder, tmp_path):
     assert "dims: [ 3 ]" in config
 
 
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_the_precision_that_the_file_promises_stands_in_the_servers_config(
+    folder, tmp_path, variant, precision, caplog
+):
+    details = {**variant.details, "inference_precision": precision}
+    path = runtimes.write(dataclasses.replace(variant, details=details), "openvino", tmp_path)
+    keep_only(folder, "openvino/model.xml", served="openvino", content=path.read_bytes())
+    layouts.export(folder, "openvino-model-server", tmp_path / "ovms", name="colours")
+    (model,) = json.loads((tmp_path / "ovms" / "config.json").read_text())["model_config_list"]
+    assert model["config"]["plugin_config"] == {"INFERENCE_PRECISION_HINT": precision}
+    layouts.export(folder, "triton", tmp_path / "triton", name="colours")
+    config = (tmp_path / "triton" / "colours" / "config.pbtxt").read_text()
+    told = 'parameters: { key: "HINT_BF16" value: { string_value: "YES" } }' in config
+    warned = "no parameter for f32" in caplog.text
+    assert (told, warned) == ((True, False) if precision == "bf16" else (False, True))
+
+
 @pytest.mark.parametrize(
     ("served", "present"),
     [

@@ -21,6 +21,20 @@ def test_files_folders_globs_and_lists_are_found_in_order(pictures):
     assert len(listing.found([str(pictures)])) == 18
 
 
+def test_folders_that_a_glob_matches_stand_for_their_pictures(pictures):
+    everything = listing.found([str(pictures)])
+    assert listing.found([str(pictures / "*")]) == everything
+    assert listing.found([str(pictures / "[bg]*")]) == [path for path in everything if "red" not in path]
+    assert sorted(listing.found([str(pictures / "**")])) == sorted(everything), "each of them once"
+
+
+def test_a_word_without_a_picture_is_named_beside_others(pictures, tmp_path, caplog):
+    (tmp_path / "bare").mkdir()
+    words = [str(tmp_path / "bare"), str(tmp_path / "*.jpg"), "-", str(pictures / "blue")]
+    assert len(listing.found(words, ["\n"])) == 6
+    assert caplog.messages == [f"{word}: no picture there" for word in words[:3]]
+
+
 def test_nothing_found_is_refused(tmp_path):
     with pytest.raises(SlimcvError, match="no pictures"):
         listing.found([str(tmp_path)])

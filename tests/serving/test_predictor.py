@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,6 +91,35 @@ def test_threads_may_share_a_predictor(folder, pictures):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda name: predictor.predict(pictures / name / "0.png").label, names))
     assert found == list(names)
+
+
+class Watched:
+    """A picture that remembers the filters of warnings, which all threads share, while it is decoded."""
+
+    def __init__(self, path):
+        self.path, self.filters = path, None
+
+    def read(self):
+        self.filters = list(warnings.filters)
+        return self.path.read_bytes()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "eager"])
+def test_threads_may_ask_for_lists_and_no_filter_of_warnings_changes(folder, pictures, runtime):
+    predictor = slimcv.load(folder, runtime=runtime, threads=1)
+    names = ("blue", "green", "<red>") * 12
+    before = list(warnings.filters)
+
+    def asked(turn):
+        chosen = names[turn : turn + 20]
+        given = [Watched(pictures / name / "0.png") for name in chosen]
+        found = predictor.predict(given)
+        assert all(picture.filters == before for picture in given)
+        return [one.label for one in found] == list(chosen)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(asked, range(12)))
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

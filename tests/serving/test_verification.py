@@ -1,6 +1,7 @@
 """A bundle is verified where it is to serve: damage, other answers, a slow machine and lost accuracy show."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -176,6 +177,16 @@ def test_no_more_threads_run_than_are_allowed_here(folder):
     assert "4096" in checks["threads"].detail
     assert f"threads: {available()} here" in checks["latency p50"].detail
     assert "threads" not in outcomes(verify(folder, Limits(), threads=1))
+
+
+def test_pictures_of_another_number_of_classes_than_outputs_are_refused(folder, pictures):
+    """The bundle has no class names that would tell."""
+    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest["classes"] = None
+    (folder / bundle.MANIFEST).write_bytes(signed(manifest))
+    shutil.rmtree(pictures / "green")
+    with pytest.raises(SlimcvError, match="the model has 3 outputs, the data 2 classes"):
+        verify(folder, Limits(), source=str(pictures))
 
 
 def test_an_accuracy_without_pictures_is_refused(folder):

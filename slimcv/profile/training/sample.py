@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 
@@ -59,13 +59,14 @@ def part(whole: Split, count: int) -> Split:
     """The first pictures of a split, decoded with it."""
     samples = whole.samples[:count]
     decoded = Decoded(samples, Keeping(None), whole=(whole.decoded, np.arange(count)))
-    return Split(samples, whole.labels[:count], decoded)
+    return replace(whole, samples=samples, labels=whole.labels[:count], decoded=decoded)
 
 
 def _apart(split: Split, count: int) -> Split:
     """The first pictures of a split, to be decoded whether they were before or not."""
     samples = split.samples[:count]
-    return Split(samples, split.labels[:count], Decoded(samples, Keeping(None)))
+    decoded = Decoded(samples, Keeping(None))
+    return replace(split, samples=samples, labels=split.labels[:count], decoded=decoded)
 
 
 def _decode(split: Split, input: InputSpec) -> float:
