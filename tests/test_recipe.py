@@ -219,6 +219,19 @@ def test_a_form_that_is_not_or_that_this_cpu_does_not_compute_in_is_refused(monk
         plan.with_runtime("inductor:bf16")
 
 
+@pytest.mark.parametrize("name", ["openvino:nncf", "onnxruntime:qdq"])
+def test_a_form_that_would_undo_what_the_recipe_gains_is_refused_before_it_is_trained(name):
+    plan = recipe.load("cpu_tiny")
+    with pytest.raises(
+        SlimcvError, match=r"would undo the clusters that .* 'cluster_weights' gains"
+    ) as caught:
+        plan.with_runtime(name)
+    assert caught.value.message.startswith(f"cpu_tiny for {name}: ")
+    assert caught.value.hint.startswith(f"take {name.partition(':')[0]}, ")
+    for other in ("openvino", "onnxruntime", "openvino:fp32", "eager"):
+        assert plan.with_runtime(other).runtime == other
+
+
 def test_every_name_of_the_table_can_be_asked_for():
     candidates = {f"{runtime}:{form}" for form, names in IN_FLOATS.items() for runtime in names}
     candidates |= {f"{runtime}:bf16" for runtime in FROM_CHECKPOINT}
