@@ -15,7 +15,7 @@ from slimcv import bench, cli, packed
 from slimcv.bundle import PLACES, sha256
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
-from slimcv.packed import manifest
+from slimcv.packed import manifest, packing
 from slimcv.serving import layouts
 
 
@@ -151,6 +151,20 @@ def test_a_model_packed_alone_is_fed_pixels_or_refused(folder, tmp_path, picture
     slim = packed.pack(tmp_path / "float.onnx").path
     with pytest.raises(SlimcvError, match="normalised"):
         slimcv.load(slim, threads=1)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "lie", [{"height": 16_000, "width": 16_000}, {"channels": 1, "mean": [0], "std": [1]}]
+)
+def test_a_manifest_that_says_another_size_than_the_model_is_fed_is_refused(slim, tmp_path, runtime, lie):
+    model, given = packed.read(Path(slim))
+    values = json.loads(manifest.written(given))
+    values["input"] |= lie
+    path = tmp_path / "lying.slim"
+    path.write_bytes(packing.packed(memoryview(model), json.dumps(values).encode()).written)
+    with pytest.raises(SlimcvError, match=r"lying\.slim: its manifest says pictures of .* fed \[16, 12, 3\]"):
+        slimcv.load(path, runtime=runtime, threads=1)
 
 
 def test_a_damaged_file_and_a_runtime_it_has_not_are_refused(slim, tmp_path):
