@@ -123,6 +123,8 @@ class Step(BaseModel, ABC):
     """What the step is worth shows in later ones, so it needs no gain of its own; slower it may not be."""
     trains: ClassVar[bool] = False
     """The step ends with trained weights, so its accuracy can be judged."""
+    trainable: ClassVar[bool] = True
+    """What the step leaves has weights that a `recover` behind it could train."""
     data_free: ClassVar[bool] = False
     """Meant to be right without pictures; without `--data` its agreement with the original judges it."""
     gains: ClassVar[Gain | None] = None

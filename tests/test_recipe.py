@@ -82,6 +82,14 @@ def test_an_entry_is_a_bare_name_or_a_mapping_with_parameters_repair_and_gate(tm
             "recover: unknown key 'epohcs' | did you mean 'epochs'?",
         ),
         ("steps:\n- fuse_conv_bn: {}\n  finetune: {}", "entry 1 names 2 steps"),
+        (
+            "steps:\n- quantize_weights: {}\n  recover: {epochs: 1}",
+            "'quantize_weights': recover: its integers are no weights that training could change | train",
+        ),
+        (
+            "steps: [{prune_weights: {pattern: '2:4', scope: global}}]",
+            "2:4 takes the same share of every layer, which is `scope: layer`",
+        ),
         ("steps: []", "at least one step"),
         ("steps: fuse_conv_bn", "'steps' must be a list"),
         ("steps: [[fuse_conv_bn]]", "entry 1 is ['fuse_conv_bn']"),

@@ -223,6 +223,11 @@ def _entry(raw: dict[str, Any], path: Path, number: int) -> Entry:
     if recover is not None:
         from slimcv.train.settings import FinetuneSettings
 
+        if not step_class(name).trainable:
+            raise SlimcvError(
+                f"{where}: recover: its integers are no weights that training could change",
+                "train in an entry before it, or take quantize_int8, which is trained with its rounding",
+            )
         recover = checked(FinetuneSettings, recover, f"{where}: recover")
     gate = None if raw.get("gate") is None else checked(Gate, raw["gate"], f"{where}: gate")
     if gate is not None and gate.confidence is not None:
