@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from slimcv import runtimes
 from slimcv.bakeoff import FLOATS, runtime_of
 from slimcv.errors import NotApplicable, Rejected, SlimcvError
-from slimcv.measure import latency, macs, size
+from slimcv.measure import latency, macs, size, trial
 from slimcv.measure.variant import Answers, answers, computed_exactly, measurement
 from slimcv.recipe import EXPORTS, Entry, Recipe
 from slimcv.results import Measurement, Record
@@ -30,9 +30,6 @@ log = logging.getLogger("slimcv")
 
 BEFORE, CANDIDATE = "before", "candidate"
 """The two that are timed against each other."""
-
-SIZE_GAIN = 0.99
-"""With the objective `size`, a file at most this share of the one before counts as a gain."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +143,8 @@ class Instruments:
 
     def gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
         """Whether the candidate is faster beyond the spread or, where the recipe is for size, smaller."""
-        if latency.faster(timings[BEFORE], timings[CANDIDATE]):
-            return True
-        smaller = size.artifact_bytes(candidate) <= SIZE_GAIN * size.artifact_bytes(before)
-        return self._objective == "size" and smaller
+        faster = latency.faster(timings[BEFORE], timings[CANDIDATE])
+        return faster or trial.saves(before, candidate, objective=self._objective)
 
     def original_file(self, held: Held) -> Path:
         """Where the runtime to deploy to does not take the original, eager PyTorch becomes the yardstick."""

@@ -7,15 +7,18 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import slimcv
 from slimcv.errors import SlimcvError
 
 MANIFEST = "slimcv.json"
 AGAIN = "run slimcv optimize again, or copy the whole folder"
+
+LARGEST_SIDE, MOST_CHANNELS = 1 << 14, 1 << 10
+"""Of pictures that a model may be fed: they are held in memory before the model is asked."""
 
 _VERSION = 1
 _SHA256 = "^[0-9a-f]{64}$"
@@ -53,11 +56,17 @@ class Input(_Part):
 
     format: Literal["uint8-nhwc", "float-nchw"] = "float-nchw"
 
-    channels: int = Field(ge=1)
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    height: int = Field(ge=1, le=LARGEST_SIDE)
+    width: int = Field(ge=1, le=LARGEST_SIDE)
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _one_for_each_channel(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std are not {self.channels} numbers each, one for each channel")
+        return self
 
 
 class GoldenSamples(_Part):

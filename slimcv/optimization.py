@@ -265,22 +265,25 @@ def finish(
     return document
 
 
-def _packing(plan: Recipe, run: Run, named: Named) -> Compared | Mapping[str, Any] | None:
-    """What packing comes to where the recipe is for size; of a run finished again what it said before."""
+def _packing(plan: Recipe, run: Run, named: Named) -> Compared | Mapping[str, Any] | str:
+    """What packing comes to, or why it was left out; of a run finished again what it said before.
+
+    Only a recipe for size takes longer than a few seconds for that.
+    """
     from slimcv import bundle, packed
     from slimcv.shipping.contenders import original_file
 
-    if plan.objective != "size":
-        return None
     given = original_file(run) if named.sha256 is None else Path(named.model)
     onnx = run.folder / bundle.PLACES["onnxruntime"]
     if given.exists() and onnx.is_file():
-        return packed.compared(onnx, original=given)
+        return packed.compared(onnx, original=given, short=plan.objective != "size")
     try:
         found = json.loads((run.folder / "report.json").read_text("utf-8"))
     except (OSError, ValueError):
-        return None
-    return dict(found["packing"]) if found.get("packing") else None
+        found = {}
+    if found.get("packing"):
+        return dict(found["packing"])
+    return str(found.get("not_packed") or f"there is no {(onnx if given.exists() else given).name}")
 
 
 def _keep_predictions(run: Run, context: Context) -> None:

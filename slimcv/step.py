@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slimcv.data import Dataset
     from slimcv.gate import Gate
     from slimcv.train.processes.group import Processes
+    from slimcv.train.settings import FinetuneSettings
 
 Gain = Literal["sparsity", "clusters"]
 """What can be in the weights for the sake of a small file: exact zeros, and few distinct values."""
@@ -82,7 +83,8 @@ class Context:
     `threads` is the deployment's thread count, used for every measurement; `train_threads` is what training
     may use. `runtime` is the one that variants are compared in. `deadline` is a `time.perf_counter` reading
     after which work should end, or None. `processes` are those that train together, None for this one alone.
-    `gate` is what the step's result will be judged by, None where nobody knows.
+    `gate` is what the step's result will be judged by, None where nobody knows; `objective` says what counts
+    as a gain, as the recipe does. `recover` is the training that follows the step, None where none does.
     """
 
     teacher: Variant
@@ -95,6 +97,8 @@ class Context:
     deadline: float | None = None
     processes: Processes | None = None
     gate: Gate | None = None
+    objective: str = "latency"
+    recover: FinetuneSettings | None = None
 
 
 class Step(BaseModel, ABC):
@@ -119,6 +123,8 @@ class Step(BaseModel, ABC):
     """What the step is worth shows in later ones, so it needs no gain of its own; slower it may not be."""
     trains: ClassVar[bool] = False
     """The step ends with trained weights, so its accuracy can be judged."""
+    trainable: ClassVar[bool] = True
+    """What the step leaves has weights that a `recover` behind it could train."""
     data_free: ClassVar[bool] = False
     """Meant to be right without pictures; without `--data` its agreement with the original judges it."""
     gains: ClassVar[Gain | None] = None

@@ -223,7 +223,13 @@ class Workbench:
         return variant
 
     def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
-        context = replace(self.context, runtime=self.instruments.yardstick, gate=self._gate(entry))
+        context = replace(
+            self.context,
+            runtime=self.instruments.yardstick,
+            gate=self._gate(entry),
+            objective=self.recipe.objective,
+            recover=entry.recover,
+        )
         can_be_judged = entry.step.lossless or entry.step.data_free
         if context.data is None and (entry.step.needs_data or entry.trains or not can_be_judged):
             raise NotApplicable("needs data")

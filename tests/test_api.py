@@ -63,7 +63,8 @@ def test_a_file_gets_its_folder_by_its_name_and_the_same_call_repeats_the_report
     assert again.report["optimized"] == first.report["optimized"]
     assert again.speedup == first.speedup
     assert not (first.folder / "checkpoints").exists(), "a finished run reads them no more"
-    assert first.report["packing"] is None, "the recipe is not for size"
+    assert first.report["packing"]["packed_bytes"] > 0, "though the recipe is not for size"
+    assert again.report["packing"] == first.report["packing"]
     with pytest.raises(SlimcvError, match="another run \\(another measurement\\)") as caught:
         slimcv.optimize("net.pt", recipe=recipe, input="3x16x16", threads=1, license="mit")
     assert "overwrite" in caught.value.hint, "what was measured quickly is not told as a full result"
@@ -92,6 +93,13 @@ def test_a_network_in_memory_keeps_its_sizes_when_its_original_is_gone(tmp_path)
     assert not (first.folder / "checkpoints").exists()
     assert again.report["packing"] == first.report["packing"]
     assert first.report["packing"]["original"]["bytes"] > 0
+
+
+def test_without_an_onnx_file_the_report_says_that_nothing_was_packed(tmp_path):
+    (tmp_path / "plain.yaml").write_text("steps: [fuse_conv_bn]")
+    given = {"recipe": str(tmp_path / "plain.yaml"), "input": "3x16x16", "threads": 1, "quick": True}
+    result = slimcv.optimize(network(), out=tmp_path / "out", **given)
+    assert (result.report["packing"], result.report["not_packed"]) == (None, "there is no model.onnx")
 
 
 def test_what_is_kept_can_be_fewer_files_later_and_the_manifest_is_taken_away_first(recipe, tmp_path):

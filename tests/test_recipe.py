@@ -82,6 +82,14 @@ def test_an_entry_is_a_bare_name_or_a_mapping_with_parameters_repair_and_gate(tm
             "recover: unknown key 'epohcs' | did you mean 'epochs'?",
         ),
         ("steps:\n- fuse_conv_bn: {}\n  finetune: {}", "entry 1 names 2 steps"),
+        (
+            "steps:\n- quantize_weights: {}\n  recover: {epochs: 1}",
+            "'quantize_weights': recover: its integers are no weights that training could change | train",
+        ),
+        (
+            "steps: [{prune_weights: {pattern: '2:4', scope: global}}]",
+            "2:4 takes the same share of every layer, which is `scope: layer`",
+        ),
         ("steps: []", "at least one step"),
         ("steps: fuse_conv_bn", "'steps' must be a list"),
         ("steps: [[fuse_conv_bn]]", "entry 1 is ['fuse_conv_bn']"),
@@ -229,6 +237,19 @@ def test_a_form_that_is_not_or_that_this_cpu_does_not_compute_in_is_refused(monk
     monkeypatch.setattr(environment, "has_bf16_instructions", lambda: False)
     with pytest.raises(SlimcvError, match="no bfloat16 instructions"):
         plan.with_runtime("inductor:bf16")
+
+
+@pytest.mark.parametrize("name", ["openvino:nncf", "onnxruntime:qdq"])
+def test_a_form_that_would_undo_what_the_recipe_gains_is_refused_before_it_is_trained(name):
+    plan = recipe.load("cpu_tiny")
+    with pytest.raises(
+        SlimcvError, match=r"would undo the clusters that .* 'cluster_weights' gains"
+    ) as caught:
+        plan.with_runtime(name)
+    assert caught.value.message.startswith(f"cpu_tiny for {name}: ")
+    assert caught.value.hint.startswith(f"take {name.partition(':')[0]}, ")
+    for other in ("openvino", "onnxruntime", "openvino:fp32", "eager"):
+        assert plan.with_runtime(other).runtime == other
 
 
 def test_every_name_of_the_table_can_be_asked_for():

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 from slimcv import runtimes
 from slimcv.errors import NotApplicable, Rejected, SlimcvError
-from slimcv.measure import latency
+from slimcv.measure import latency, size
 
 if TYPE_CHECKING:
     from slimcv.step import Context, Variant
 
 TRIALS = 5
 """Candidates timed at most in search of a latency."""
+
+SIZE_GAIN = 0.99
+"""With the objective `size`, a file at most this share of the one before counts as a gain."""
 
 CLOSE = 0.1
 """Two shares nearer than this, one fast enough and one not, end the search."""
@@ -26,13 +29,15 @@ CLOSE = 0.1
 class Outcome:
     """Median latencies in milliseconds; `faster` where the gain is larger than the measured spread.
 
-    `least_share` is the lowest share of the time before that the 95 % interval holds.
+    `least_share` is the lowest share of the time before that the 95 % interval holds. `smaller` where the
+    recipe is for size and the file is a gain in that.
     """
 
     before_ms: float
     after_ms: float
     faster: bool
     least_share: float = 0.0
+    smaller: bool = False
 
     @property
     def share(self) -> float:
@@ -72,7 +77,13 @@ class Trial:
         )
         before, after = timings["before"], timings["candidate"]
         gain = latency.ratio(before, after)
-        return Outcome(before.latency.p50, after.latency.p50, gain.low > 1.0, 1 / gain.high)
+        smaller = saves(self._before, path, objective=self._context.objective)
+        return Outcome(before.latency.p50, after.latency.p50, gain.low > 1.0, 1 / gain.high, smaller)
+
+
+def saves(before: Path, after: Path, *, objective: str) -> bool:
+    """Whether a file is a gain over the one before however slow it is: where the recipe is for `size`."""
+    return objective == "size" and size.artifact_bytes(after) <= SIZE_GAIN * size.artifact_bytes(before)
 
 
 def widest(timed: Callable[[float], Outcome], *, wanted: float) -> float:

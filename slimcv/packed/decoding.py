@@ -28,6 +28,9 @@ from slimcv.packed.varints import Numbers
 
 _DEEPEST = 4
 
+_AT_ONCE = 1 << 16
+"""Elements followed at a time: positions take eight bytes each, whatever the element that they lead to."""
+
 Take = Callable[[int, int], memoryview]
 """The next so many bytes of a block."""
 
@@ -112,7 +115,8 @@ def _shape(
         sound = present <= count and present <= length <= present + count // ESCAPE
         sizes, inner = (length,), (present, width)
     elif way is Way.TRANSPOSED:
-        sound = numbers[0] >= 1 and count % numbers[0] == 0
+        # No more rows than elements, one where there are none: any number divides zero.
+        sound = 1 <= numbers[0] <= max(1, count) and count % numbers[0] == 0
         sizes = ()
     if not sound:
         raise Damaged(f"{way.name.lower()} has impossible numbers for {count} elements")
@@ -136,7 +140,7 @@ def elements(tensor: Described, take: Take) -> Elements:
     if tensor.way is Way.MASKED:
         found[_mask(parts[0], count, numbers[0])] = inner
     else:
-        found[_gaps(parts[0], tensor)] = inner
+        _fill_gaps(found, np.frombuffer(parts[0], np.uint8), inner)
     return found
 
 
@@ -155,26 +159,38 @@ def _leaf(tensor: Described, parts: list[memoryview]) -> Elements:
     for place, part in enumerate(parts):
         joined[:, place] = np.frombuffer(part, np.uint8)
     whole = joined.view(dtype).ravel()
-    return turned(whole, left=-1) if tensor.way is Way.ROTATED else whole
+    if tensor.way is Way.ROTATED:
+        for start in range(0, len(whole), _AT_ONCE):
+            whole[start : start + _AT_ONCE] = turned(whole[start : start + _AT_ONCE], left=-1)
+    return whole
 
 
 def _looked_up(book: Elements, places: Elements) -> Elements:
     if len(places) and int(places.max()) >= len(book):
         raise Damaged("an index leaves its codebook")
-    return book[places]
+    found = np.empty(len(places), book.dtype)
+    for start in range(0, len(places), _AT_ONCE):
+        found[start : start + _AT_ONCE] = book[places[start : start + _AT_ONCE]]
+    return found
 
 
 def _by_row(parts: list[memoryview], places: Elements, dtype: np.dtype[np.unsignedinteger]) -> Elements:
-    counts = np.frombuffer(parts[0], np.uint8).astype(np.int64) + 1
+    last = np.frombuffer(parts[0], np.uint8)
     book = np.frombuffer(parts[1], dtype)
-    if int(counts.sum()) != len(book):
+    rows, length = places.shape
+    if int(last.sum(dtype=np.int64)) + rows != len(book):
         raise Damaged("the codebooks of the rows have another size than the directory says")
-    if (places.max(axis=1) >= counts).any():
-        raise Damaged("an index leaves its codebook")
     found = np.empty(places.shape, dtype)
-    ends = np.cumsum(counts)
-    for row, into, start, end in zip(places, found, ends - counts, ends, strict=True):
-        into[:] = book[start:end][row]
+    together, end = max(1, _AT_ONCE // length), 0
+    for first in range(0, rows, together):
+        some = slice(first, first + together)
+        ends = end + np.cumsum(last[some] + np.int64(1))
+        starts, end = ends - last[some] - 1, int(ends[-1])
+        for column in range(0, length, _AT_ONCE):
+            piece = places[some, column : column + _AT_ONCE]
+            if (piece > last[some, None]).any():
+                raise Damaged("an index leaves its codebook")
+            found[some, column : column + _AT_ONCE] = book[starts[:, None] + piece]
     return found.ravel()
 
 
@@ -186,11 +202,17 @@ def _mask(content: memoryview, count: int, present: int) -> NDArray[np.bool_]:
     return found
 
 
-def _gaps(content: memoryview, tensor: Described) -> NDArray[np.int64]:
-    before = np.frombuffer(content, np.uint8)
-    ends = before != ESCAPE
-    places = np.cumsum(before + ends, dtype=np.int64) - 1
-    if int(ends.sum()) != tensor.numbers[0] or (len(places) and places[-1] >= tensor.count):
+def _fill_gaps(found: Elements, before: NDArray[np.uint8], present: Elements) -> None:
+    """Put the elements that are `present` into zeros, each as far behind the last as `before` says."""
+    taken, place = 0, -1
+    for start in range(0, len(before), _AT_ONCE):
+        piece = before[start : start + _AT_ONCE]
+        ends = piece != ESCAPE
+        places = place + np.cumsum(piece + ends, dtype=np.int64)
+        some, place = int(ends.sum()), int(places[-1])
+        if place >= len(found) or taken + some > len(present):
+            raise Damaged("the positions leave their tensor")
+        found[places[ends]] = present[taken : taken + some]
+        taken += some
+    if taken != len(present):
         raise Damaged("the positions leave their tensor")
-    found: NDArray[np.int64] = places[ends]
-    return found

@@ -162,9 +162,17 @@ class Recipe:
     def with_runtime(self, runtime: str) -> Recipe:
         """The same recipe for one runtime or one form of it alone (see slimcv.recipe.forced).
 
-        Raises SlimcvError for one that slimcv or this CPU does not have.
+        Raises SlimcvError for one that slimcv or this CPU does not have, and where what makes it ready for
+        the runtime would undo what an entry gains.
         """
-        return replace(self, entries=forced.entries_for(runtime, self.entries), runtime=runtime)
+        entries = forced.entries_for(runtime, self.entries)
+        try:
+            order.check(entries, f"{self.name} for {runtime}")
+        except SlimcvError as error:
+            plain, _, form = runtime.partition(":")
+            instead = f"take {plain}, which runs what the recipe makes" if form else error.hint
+            raise SlimcvError(error.message, instead) from error
+        return replace(self, entries=entries, runtime=runtime)
 
 
 def load(source: str, *, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -191,7 +199,7 @@ def _build(raw: dict[str, Any], *, path: Path, text: str, overrides: tuple[str, 
         replace(_entry(entry, path, number), road=road)
         for number, (entry, road) in enumerate(placed(raw, path), start=1)
     ]
-    order.check(entries, path)
+    order.check(entries, str(path))
     gate = checked(Gate, raw.get("gate") or {}, f"{path}: gate")
     if gate.max_step_drop is not None:
         raise SlimcvError(
@@ -215,6 +223,11 @@ def _entry(raw: dict[str, Any], path: Path, number: int) -> Entry:
     if recover is not None:
         from slimcv.train.settings import FinetuneSettings
 
+        if not step_class(name).trainable:
+            raise SlimcvError(
+                f"{where}: recover: its integers are no weights that training could change",
+                "train in an entry before it, or take quantize_int8, which is trained with its rounding",
+            )
         recover = checked(FinetuneSettings, recover, f"{where}: recover")
     gate = None if raw.get("gate") is None else checked(Gate, raw["gate"], f"{where}: gate")
     if gate is not None and gate.confidence is not None:

@@ -34,7 +34,7 @@ def build(
     intervals: Mapping[str, Mapping[str, float]] | None = None,
     data: Mapping[str, Any] | None = None,
     command: Sequence[str] | None = None,
-    packing: Mapping[str, Any] | Compared | None = None,
+    packing: Mapping[str, Any] | Compared | str | None = None,
 ) -> dict[str, Any]:
     """The report of a run as strict JSON data, checked against `slimcv.report.schema.Report`.
 
@@ -48,7 +48,7 @@ def build(
     same as its user runs it; `best_unmodified`: the fastest runtime the untouched network was tried in.
     data: `source`, pictures in each split, `broken` pictures; None without `--data`.
     command: the command line as typed, for "how to repeat". seconds: wall time of the whole run.
-    packing: what slimcv.packed.compared found, None where the recipe is not for size.
+    packing: what slimcv.packed.compared found, or in a sentence why it did not.
     """
     report = {
         "schema_version": SCHEMA_VERSION,
@@ -73,7 +73,8 @@ def build(
         "best_unmodified": best_unmodified,
         "data": data,
         "command": command,
-        "packing": packing,
+        "packing": None if isinstance(packing, str) else packing,
+        "not_packed": packing if isinstance(packing, str) else None,
         "seconds": seconds,
     }
     plain: dict[str, Any] = as_plain(report)

@@ -25,12 +25,12 @@ def from_records(
     data: str | None,
     command: Sequence[str],
     sha256: str | None = None,
-    packing: Compared | Mapping[str, Any] | None = None,
+    packing: Compared | Mapping[str, Any] | str | None = None,
 ) -> dict[str, Any]:
     """The report of a session that ended: `records` as the session yielded them, the last one of step `ship`.
 
     `model`, `arch` and `data` are what the user named, `command` the command line, `sha256` the hash of the
-    model's file, where it is one; `packing` what slimcv.packed.compared found.
+    model's file, where it is one; `packing` what slimcv.packed.compared found or says.
     """
     shipped = records[-1]
     details = shipped.details

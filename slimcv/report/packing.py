@@ -31,9 +31,10 @@ def lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def sentence(report: Mapping[str, Any]) -> list[str]:
-    """What zipped and packed mean, as a list of one; empty where the run did not pack."""
+    """What zipped and packed mean, or why neither was tried, as a list of one; none in older reports."""
     if not report.get("packing"):
-        return []
+        reason = report.get("not_packed")
+        return [f"neither zipped nor packed to compare sizes: {reason}"] if reason else []
     return [
         "zipped: deflate, level 9; packed: what slimcv pack makes of the ONNX file, without manifest and "
         "golden samples"

@@ -171,7 +171,8 @@ class SizesPart(_Part):
 class PackingPart(_Part):
     """What packing comes to, in bytes: the file that was given, the ONNX file, and that one packed.
 
-    `original` is null where it was too large to zip (a gigabyte). `packed_bytes` is without a manifest.
+    `original` is null where it was too large to zip: a gigabyte, or 67 MB where the recipe is not for size.
+    `packed_bytes` is without a manifest.
     """
 
     original: SizesPart | None
@@ -197,4 +198,5 @@ class Report(_Part):
     data: dict[str, Any] | None
     command: list[str] | None
     packing: PackingPart | None = None
+    not_packed: str | None = None
     seconds: float = Field(ge=0)

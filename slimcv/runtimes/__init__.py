@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slimcv.errors import Refused, SlimcvError, nearest
 from slimcv.runtimes.libraries import required
-from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat, Prepared, answer
+from slimcv.runtimes.prepared import PIXELS, PLANES, InputFormat, Prepared, PreparedOnnx, answer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "PYTORCH",
     "InputFormat",
     "Prepared",
+    "PreparedOnnx",
     "answer",
     "fed",
     "import_library",
@@ -96,12 +97,12 @@ def prepare(path: Path, runtime: str, *, threads: int, exact: bool = False) -> P
 
 def prepare_onnx(
     model: bytes, runtime: str, *, threads: int, inference_precision: str | None = None
-) -> Prepared:
+) -> PreparedOnnx:
     """Load an ONNX model from memory, in onnxruntime or openvino. Raises Refused where they do not take it.
 
     `inference_precision` is what OpenVINO is to compute floats in, by default what the CPU does best.
     """
-    prepared: Prepared
+    prepared: PreparedOnnx
     module = _module(runtime)
     with _refusing(runtime):
         if runtime == "openvino":

@@ -118,8 +118,7 @@ def input_shape(path: Path | bytes) -> tuple[tuple[int | None, ...], InputFormat
         first = openvino.Core().read_model(_source(path)).input(0)
     except RuntimeError as error:
         raise _unreadable(path, error) from error
-    sides = tuple(side.get_length() if side.is_static else None for side in first.get_partial_shape())
-    return sides, _fed(first)
+    return _sides(first), _fed(first)
 
 
 def import_library() -> Any:
@@ -164,6 +163,10 @@ def executed_precisions(path: Path, *, threads: int = 1) -> dict[str, int]:
     return prepare(path, threads=threads).layer_precisions()
 
 
+def _sides(port: Any) -> tuple[int | None, ...]:
+    return tuple(side.get_length() if side.is_static else None for side in port.get_partial_shape())
+
+
 class OpenvinoModel:
     """A compiled model and its one inference request."""
 
@@ -174,6 +177,11 @@ class OpenvinoModel:
         self._request = compiled.create_infer_request()
         self._tensor = import_library().Tensor
         self.input_format: InputFormat = _fed(compiled.input(0))
+
+    @property
+    def input_sides(self) -> list[int | str | None]:
+        """Of the first input; a free side is None."""
+        return list(_sides(self._compiled.input(0)))
 
     @property
     def precision(self) -> str:

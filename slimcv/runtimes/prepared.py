@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -44,6 +46,15 @@ class Prepared(Protocol):
         Fed "uint8-nhwc" they are uint8 (n, height, width, channels), fed "float-nchw" normalised float32
         (n, channels, height, width). What is returned stays valid after the next call.
         """
+        ...
+
+
+class PreparedOnnx(Prepared, Protocol):
+    """A model that came as ONNX, whose file tells what it is fed."""
+
+    @property
+    def input_sides(self) -> Sequence[int | str | None]:
+        """The shape of the one input; a free side is a name or None."""
         ...
 
 

@@ -100,7 +100,23 @@ def _unpacked(path: Path, *, runtime: str | None, threads: int) -> Predictor:
     prepared = runtimes.prepare_onnx(
         model, name, threads=threads, inference_precision=manifest.inference_precision
     )
+    _require_fed(path, manifest.input, prepared)
     return Predictor(manifest, name, lambda: prepared, threads=threads)
+
+
+def _require_fed(path: Path, said: InputEntry, prepared: runtimes.PreparedOnnx) -> None:
+    """Pictures are brought to the size that the manifest says, so that must be the model's own."""
+    sides = list(prepared.input_sides)[1:]
+    pixels = prepared.input_format == runtimes.PIXELS
+    wanted = [said.height, said.width, said.channels] if pixels else [said.channels, said.height, said.width]
+    if len(sides) != len(wanted) or any(
+        isinstance(side, int) and side != other for side, other in zip(sides, wanted, strict=True)
+    ):
+        raise SlimcvError(
+            f"{path}: its manifest says pictures of {said.channels}x{said.height}x{said.width}, and its "
+            f"model is fed {sides}",
+            "pack the bundle again with slimcv pack",
+        )
 
 
 def _bare(path: Path, model: bytes, runtime: str, *, threads: int) -> Predictor:
@@ -112,7 +128,8 @@ def _bare(path: Path, model: bytes, runtime: str, *, threads: int) -> Predictor:
             "pack the bundle and not its .onnx alone, or unpack it with slimcv unpack",
         )
     channels, height, width = runtimes.input_shape(model, runtime)
-    spec = InputSpec(channels, height, width)
+    # The model normalises by itself, so that none of these is looked at.
+    spec = InputSpec(channels, height, width, (0.0,) * channels, (1.0,) * channels)
     entry = InputEntry(format=runtimes.PIXELS, **asdict(spec))
     serve = Serve(path=PLACES[runtime], runtime=runtime, precision=prepared.precision, threads=threads)
     manifest = packed.PackedManifest(

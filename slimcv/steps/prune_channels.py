@@ -59,7 +59,9 @@ class PruneChannels(Step):
     )
     steps: int = Field(default=1, ge=1, le=20, description="rounds of pruning, with training in between")
     epochs: int = Field(
-        default=2, ge=1, description="rounds through the training pictures after each round but the last"
+        default=2,
+        ge=1,
+        description="rounds through the pictures behind each of `steps` but the last; all else as in recover",
     )
     memory: Bytes | None = Field(
         default=None,
@@ -106,7 +108,7 @@ class PruneChannels(Step):
             target = share ** (number / self.steps) * whole
             candidate, fits = self._round(variant, context, target=target)
             if number < self.steps:
-                _require_faster(timing.of(candidate), macs.count(candidate.model, variant.input) / whole)
+                _require_gain(timing.of(candidate), macs.count(candidate.model, variant.input) / whole)
                 candidate = self._trained(candidate, context)
             elif self.latency is not None and self.steps > 1:
                 # After training other channels matter least, so that other widths came out than were timed.
@@ -173,7 +175,9 @@ class PruneChannels(Step):
 
         if context.data is None:
             return variant
-        given = self.model_dump(include={"epochs", "memory", "checkpoint_every"})
+        given = {} if context.recover is None else context.recover.model_dump(exclude_unset=True)
+        own = {"memory", "checkpoint_every"} & self.model_fields_set
+        given |= self.model_dump(include={"epochs", *own})
         trained = train.finetune(variant, context, FinetuneSettings.model_validate(given)).variant
         return replace(trained, details=variant.details)
 
@@ -187,8 +191,9 @@ class PruneChannels(Step):
         return surgery.calibration_batches(context, variant.input, count=count)
 
 
-def _require_faster(found: Outcome, share: float) -> None:
-    if not found.faster:
+def _require_gain(found: Outcome, share: float) -> None:
+    """Between rounds what the session asks for behind the last one."""
+    if not (found.faster or found.smaller):
         raise Rejected(f"no faster with {share:.0%} of the MACs: {found}, inside the spread; not trained")
 
 

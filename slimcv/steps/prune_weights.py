@@ -55,7 +55,8 @@ class PruneWeights(Step, PruningSettings):
         settings = self._settings(variant, context)
         weights = kept.prunable(variant.model, settings)
         if not weights:
-            raise NotApplicable("no convolution or linear layer is chosen by include and exclude")
+            wide = f" of {self.form.group} inputs or more" if self.form.group else ""
+            raise NotApplicable(f"no convolution or linear layer{wide} is chosen by include and exclude")
         at_once = context.data is None or not self.trains
         if at_once or self.sparsity_schedule == "constant":
             kept.prune(weights, settings)

@@ -25,6 +25,7 @@ class QuantizeWeights(Step):
     stage: ClassVar[Stage] = Stage.QUANTIZE
     quantizes: ClassVar[bool] = True
     data_free: ClassVar[bool] = True
+    trainable: ClassVar[bool] = False
 
     bits: Literal[8, 4, 2] = Field(
         default=8, description="range of the integers, which the file holds as int8 all the same"

@@ -34,19 +34,19 @@ def prune(weights: Sequence[Tensor], *, share: float, block: tuple[int, int], to
 
 @torch.no_grad()
 def thin(weights: Sequence[Tensor], *, group: int, dropped: int) -> None:
-    """Set the smallest `dropped` of every `group` of neighbours in a row to zero, in place.
+    """Set the smallest `dropped` of every `group` of neighbouring inputs to zero, in place.
 
-    Columns at the end of a row that do not fill a group stay as they are.
+    Groups stay within a kernel position; its last inputs, which do not fill a group, stay as they are.
     """
     for weight in weights:
-        matrix = _matrix(weight)
-        rows, columns = matrix.shape
-        whole = columns - columns % group
-        groups = matrix[:, :whole].reshape(-1, group)
+        inputs_last = weight.movedim(1, -1)
+        inputs = inputs_last.shape[-1]
+        whole = inputs - inputs % group
+        groups = inputs_last[..., :whole].reshape(-1, group)
         smallest = groups.abs().argsort(dim=1, stable=True)[:, :dropped]
         mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, smallest, True)
-        spare = functional.pad(mask.view(rows, whole), (0, columns - whole))
-        weight.masked_fill_(_like(spare, weight), 0.0)
+        spare = functional.pad(mask.view(*inputs_last.shape[:-1], whole), (0, inputs - whole))
+        weight.masked_fill_(spare.movedim(-1, 1), 0.0)
 
 
 def sparsity(weights: Sequence[Tensor]) -> float:

@@ -107,8 +107,9 @@ class Kept:
 
 
 def prunable(model: GraphModule, settings: PruningSettings) -> dict[str, torch.nn.Parameter]:
-    """The weights that are to be pruned, by name."""
-    return chosen(model, include=settings.include, exclude=settings.exclude)
+    """The weights that are to be pruned, by name; with `n:m` those with m inputs at the least."""
+    found = chosen(model, include=settings.include, exclude=settings.exclude)
+    return {name: weight for name, weight in found.items() if weight.shape[1] >= settings.form.group}
 
 
 def prune(

@@ -52,7 +52,8 @@ class PruningSettings(FinetuneSettings):
         json_schema_extra={"pattern": f"^(unstructured|{_FORM.pattern})$"},
     )
     scope: Literal["global", "layer"] = Field(
-        "global", description="the smallest weights of all layers together, or the same share of every layer"
+        "global",
+        description="the smallest weights of all layers together, or the same share of every layer (so n:m)",
     )
     sparsity_schedule: Literal["polynomial", "constant"] = Field(
         "polynomial", description="more and more weights during the training, or all before it"
@@ -67,9 +68,9 @@ class PruningSettings(FinetuneSettings):
     @classmethod
     def _given_by_pattern(cls, values: Any) -> Any:
         found = _FORM.fullmatch(str(values.get("pattern", "")))
-        if found is None or found[2] != ":" or "sparsity" in values:
+        if found is None or found[2] != ":":
             return values
-        return {**values, "sparsity": 1 - int(found[1]) / int(found[3])}
+        return {"sparsity": 1 - int(found[1]) / int(found[3]), "scope": "layer", **values}
 
     @model_validator(mode="after")
     def _pattern_and_sparsity_agree(self) -> Self:
@@ -78,6 +79,8 @@ class PruningSettings(FinetuneSettings):
             raise ValueError(
                 f"{self.pattern} makes it {1 - form.kept / form.group:.12g}, {self.sparsity} was given"
             )
+        if form.group and self.scope == "global":
+            raise ValueError(f"{self.pattern} takes the same share of every layer, which is `scope: layer`")
         return self
 
     @property

@@ -35,6 +35,20 @@ def test_a_large_file_is_zipped_in_pieces_and_that_is_said(tmp_path, caplog):
     assert [record.message for record in caplog.records] == ["zipping large.pt, 34 MB, to compare its size"]
 
 
+def test_sizes_are_compared_where_that_takes_seconds_or_it_is_said_why_not(float_model, tmp_path):
+    original = tmp_path / "original.pt"
+    original.write_bytes(bytes(1000))
+    found = packed.compared(float_model, original=original, short=True)
+    assert found.original.bytes == 1000
+    assert found.packed_bytes < found.onnx.bytes
+    assert packed.compared(tmp_path / "model.onnx", original=original) == "there is no model.onnx"
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as stream:
+        stream.truncate(47_000_000)
+    said = packed.compared(large, original=original, short=True)
+    assert said.startswith("for the 47 MB of large.onnx that takes more than a few seconds; slimcv pack")
+
+
 def test_a_damaged_file_leaves_nothing_behind(float_model, tmp_path):
     path = tmp_path / "model.slim"
     packed.pack(float_model, out=path)

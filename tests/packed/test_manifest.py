@@ -41,6 +41,10 @@ def with_serve(**changes):
     return MANIFEST | {"serve": MANIFEST["serve"] | changes}
 
 
+def with_input(**changes):
+    return MANIFEST | {"input": MANIFEST["input"] | changes}
+
+
 def test_a_sound_manifest_lists_the_one_file_with_its_hash(tmp_path):
     found = packed.read_manifest(written(tmp_path / "model.slim", MANIFEST))
     assert found.serve.path == "model.onnx"
@@ -58,6 +62,10 @@ def test_a_sound_manifest_lists_the_one_file_with_its_hash(tmp_path):
         (with_serve(runtime="inductor"), "names another file or runtime"),
         (MANIFEST | {"files": {"../x": {"bytes": 1, "sha256": "0" * 64}}}, "leaves the folder"),
         (MANIFEST | {"threads": 0}, "threads"),
+        (with_input(height=100_000, width=100_000), "input.height"),
+        (with_input(channels=1 << 20), "input.channels"),
+        (with_input(mean=[0, 0]), "mean and std are not 3 numbers"),
+        (with_input(std=[]), "mean and std are not 3 numbers"),
         ({"schema_version": 1}, "Field required"),
         ([], "the manifest"),
     ],

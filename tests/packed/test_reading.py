@@ -119,6 +119,10 @@ LIES = {
     "a tensor amid the graph": {"part": (GAP - 3, 8, 1, Way.RAW, 2)},
     "a tensor before the graph": {"part": (0, 8, 1, Way.RAW, 2)},
     "other weights": {"content": b"12345679"},
+    "rows of nothing": {
+        "part": (GAP, 8, 1, Way.MASKED, 0, 2, Way.TRANSPOSED, 2**63, Way.RAW, 2),
+        "content": b"\0",
+    },
 }
 
 
@@ -132,6 +136,41 @@ def test_a_file_that_lies_with_right_checksums_is_refused_at_no_cost(lie):
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+MANY = 1 << 22
+ONE_VALUE = (Way.CONSTANT, 2)
+COSTLY = {
+    "a row for each element": (1, (Way.ROW_CODEBOOKS, MANY, MANY, 2, 2, *ONE_VALUE), 2 * MANY + 1),
+    "one long row": (1, (Way.ROW_CODEBOOKS, 1, 1, 2, 2, *ONE_VALUE), 3),
+    "a gap for each element": (1, (Way.GAPS, MANY, MANY, 2, *ONE_VALUE), MANY + 1),
+    "an index for each element": (1, (Way.CODEBOOK, 1, 2, *ONE_VALUE), 2),
+    "a mask": (1, (Way.MASKED, 0, 2, *ONE_VALUE), MANY // 8 + 1),
+    "rotated bytes": (8, (Way.ROTATED, *[2] * 8), MANY),
+    "bits of each element": (1, (Way.NARROW, 1, 0, 2), MANY // 8),
+    "turned three times": (1, (Way.TRANSPOSED, 2, Way.TRANSPOSED, 4, Way.TRANSPOSED, 8, *ONE_VALUE), 1),
+}
+"""Bytes of an element, the tensor and the bytes of its block, all of them zero as all elements are."""
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_sound_tensor_takes_no_more_than_a_few_times_its_bytes(name):
+    width, tensor, block_bytes = COSTLY[name]
+    model = with_tensors((TensorProto.INT8, bytes(MANY)))
+    gap = model.index(bytes(MANY))
+    skeleton = model[:gap] + model[gap + MANY :]
+    sizes = [0, len(skeleton), block_bytes]
+    listing = listed([(size, size) for size in sizes], (gap, MANY // width, width, *tensor))
+    blocks, sha256 = skeleton + bytes(block_bytes), hashlib.sha256(model).digest()
+    content = forged(PACKED, listing=listing, blocks=blocks, onnx_bytes=len(model), sha256=sha256)
+    tracemalloc.start()
+    try:
+        read = sum(len(piece) for piece in Reader(io.BytesIO(content)).pieces())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert read == len(model)
+    assert peak - len(content) < 3 * MANY + (1 << 20)
 
 
 @pytest.mark.parametrize("number", [2**20, 2**63, 2**64 - 1])

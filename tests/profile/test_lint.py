@@ -14,7 +14,7 @@ from slimcv.profile.contest import Contest
 from slimcv.profile.lint import Subject, denormals, inplace, layout, machine, precision
 from slimcv.profile.roofline import Limits
 from slimcv.profile.whole import Whole
-from slimcv.report import render_profile
+from slimcv.report import figures, render_profile
 from slimcv.step import InputSpec, Variant
 
 
@@ -221,7 +221,7 @@ def test_bfloat16_is_judged_by_what_a_layer_takes_in_it(fp32, bf16, native, stat
     assert found.state == state
     assert words in found.fix if words else found.fix is None
     assert ("no bfloat16 instructions" in found.text) == (not native)
-    assert f"'conv1' takes {bf16:.2f} ms" in found.text.replace("30.0 ms", "30.00 ms")
+    assert f"'conv1' takes {figures.milliseconds(bf16)}" in found.text
     slow, fast = sorted((fp32, bf16), reverse=True)
     assert (found.now_ms, found.fixed_ms) == ((slow, fast) if state == "note" else (fp32, bf16))
 

@@ -50,6 +50,15 @@ def test_an_original_too_large_to_zip_is_not_measured(make_report):
     assert packing.lines(made)[2] == ("model file, packed", "–", "120 kB", "–")
 
 
+def test_where_packing_was_left_out_every_form_says_why(make_report):
+    made = make_report(packing="there is no model.onnx")
+    assert (made["packing"], made["not_packed"]) == (None, "there is no model.onnx")
+    assert packing.lines(made) == []
+    text, markdown = (report.render(made, format) for format in ("text", "markdown"))
+    for found in (text, markdown, render_html([of(made, Path("leaves"))])):
+        assert "either zipped nor packed to compare sizes: there is no model.onnx" in " ".join(found.split())
+
+
 @pytest.mark.parametrize("older", [{}, {"packing": None}])
 def test_a_run_that_did_not_pack_has_no_such_lines(older, make_report):
     made = {key: value for key, value in make_report().items() if key != "packing"} | older

@@ -12,9 +12,10 @@ import pytest
 
 import slimcv
 from slimcv import bench, cli, packed
+from slimcv.bundle import PLACES, sha256
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
-from slimcv.packed import manifest
+from slimcv.packed import manifest, packing
 from slimcv.serving import layouts
 
 
@@ -66,23 +67,69 @@ def test_it_is_served_without_torch(slim, pictures, runtime):
     assert done.stdout.split("\n")[0] == "blue []"
 
 
-def test_what_openvino_is_to_compute_in_comes_along(folder, tmp_path):
+def serving(folder, runtime, precision="fp32", **changed):
+    """Make the bundle one that serves another file, with these files changed."""
     manifest = json.loads((folder / "slimcv.json").read_text())
-    manifest["serve"] |= {"runtime": "openvino", "path": "openvino/model.xml"}
-    path = folder / "openvino" / "model.xml"
-    text = path.read_text().replace(
-        "<rt_info>", '<rt_info><slimcv><inference_precision value="f32" /></slimcv>'
-    )
-    path.write_text(text)
-    from slimcv.bundle import sha256
-
-    manifest["files"]["openvino/model.xml"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    manifest["serve"] |= {"runtime": runtime, "path": PLACES[runtime], "precision": precision}
+    for name, text in changed.items():
+        (folder / name).write_text(text)
+        manifest["files"][name] = {"bytes": len(text.encode()), "sha256": sha256(folder / name)}
     (folder / "slimcv.json").write_bytes(signed(manifest))
+
+
+def test_what_openvino_is_to_compute_in_comes_along(folder, tmp_path):
+    name = "openvino/model.xml"
+    hint = '<rt_info><slimcv><inference_precision value="f32" /></slimcv>'
+    serving(folder, "openvino", **{name: (folder / name).read_text().replace("<rt_info>", hint)})
     assert slimcv.load(folder, threads=1).runtime == "openvino"
     slim = packed.pack(folder, out=tmp_path / "model.slim").path
     predictor = slimcv.load(slim, threads=1)
     assert predictor.manifest.inference_precision == "f32"
     assert predictor.runtime == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "form", "same"),
+    [
+        ("openvino", "nncf", False),
+        ("openvino", "fp32", False),
+        ("eager", "bf16", False),
+        ("openvino", None, True),
+        ("onnxruntime", "qdq", True),
+    ],
+)
+def test_a_network_beside_the_one_that_is_served_is_packed_as_what_it_is(
+    runtime, form, same, folder, tmp_path, caplog
+):
+    """Another quantiser's file, or one in floats, may be served beside an ONNX file of other numbers."""
+    report = json.loads((folder / "report.json").read_text())
+    quantizer = form if form in ("nncf", "qdq") else None
+    report["steps"] = [{"step": "ship", "details": {"form": form, "quantizer": quantizer}}]
+    for part in report["artifacts"]:
+        part["precision"] = "int8" if part["path"] == "model.onnx" else "other"
+    serving(folder, runtime, precision="other", **{"report.json": json.dumps(report)})
+    with caplog.at_level("WARNING", logger="slimcv"):
+        packed.pack(folder, out=tmp_path / "model.slim")
+    found = packed.read_manifest(tmp_path / "model.slim")
+    assert (found.serve.runtime, found.serve.precision) == (
+        (runtime, "other") if same else ("onnxruntime", "int8")
+    )
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [] if same else f"serves {runtime}:{form}; what is packed is the model.onnx" in said[0]
+    if same:
+        packed.pack(folder, out=tmp_path / "model.slim", with_samples=True)
+        return
+    with pytest.raises(SlimcvError, match=r"its model\.onnx is another network"):
+        packed.pack(folder, out=tmp_path / "model.slim", with_samples=True)
+
+
+def test_a_network_in_floats_is_the_same_in_bfloat16(folder, tmp_path, caplog):
+    report = json.loads((folder / "report.json").read_text())
+    report["steps"] = [{"step": "ship", "details": {"form": "bf16", "quantizer": None}}]
+    serving(folder, "eager", precision="bf16", **{"report.json": json.dumps(report)})
+    packed.pack(folder, out=tmp_path / "model.slim", with_samples=True)
+    assert packed.read_manifest(tmp_path / "model.slim").serve.precision == "fp32"
+    assert not caplog.records
 
 
 def test_a_manifest_with_more_than_this_version_knows_is_of_a_newer_one(slim):
@@ -104,6 +151,20 @@ def test_a_model_packed_alone_is_fed_pixels_or_refused(folder, tmp_path, picture
     slim = packed.pack(tmp_path / "float.onnx").path
     with pytest.raises(SlimcvError, match="normalised"):
         slimcv.load(slim, threads=1)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "lie", [{"height": 16_000, "width": 16_000}, {"channels": 1, "mean": [0], "std": [1]}]
+)
+def test_a_manifest_that_says_another_size_than_the_model_is_fed_is_refused(slim, tmp_path, runtime, lie):
+    model, given = packed.read(Path(slim))
+    values = json.loads(manifest.written(given))
+    values["input"] |= lie
+    path = tmp_path / "lying.slim"
+    path.write_bytes(packing.packed(memoryview(model), json.dumps(values).encode()).written)
+    with pytest.raises(SlimcvError, match=r"lying\.slim: its manifest says pictures of .* fed \[16, 12, 3\]"):
+        slimcv.load(path, runtime=runtime, threads=1)
 
 
 def test_a_damaged_file_and_a_runtime_it_has_not_are_refused(slim, tmp_path):

@@ -9,11 +9,12 @@ from torch import nn
 
 from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.measure import macs
-from slimcv.measure.trial import Outcome
+from slimcv.measure.trial import Outcome, Trial
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Variant
 from slimcv.steps import prune_channels
 from slimcv.steps.prune_channels import PruneChannels
+from slimcv.train.settings import FinetuneSettings
 
 INPUT = InputSpec(3, 16, 16)
 
@@ -132,11 +133,20 @@ def test_the_latency_is_measured_where_the_network_will_run(tmp_path):
     after = applied(step, before, tmp_path, runtime="onnxruntime")
     assert after.details["prune_channels"]["macs"] < 0.95
     assert list(tmp_path.glob("trial-*/candidate/*.onnx"))
+    again = Context(before, None, tmp_path, threads=1, train_threads=1, runtime="onnxruntime")
+    found = Trial(before, again).of(after)
+    assert found.faster
+    assert found.least_share < 0.75, "timed once more, it is where it was asked to be"
+
+
+@pytest.mark.parametrize("found", [Outcome(2.0, 1.9, True), Outcome(2.0, 2.1, False, smaller=True)])
+def test_what_is_faster_or_asked_for_its_size_and_smaller_is_trained(found):
+    prune_channels._require_gain(found, 0.5)
 
 
 def test_what_is_no_faster_is_not_trained():
     with pytest.raises(Rejected, match=r"50% of the MACs: 2 → 2\.1 ms"):
-        prune_channels._require_faster(Outcome(2.0, 2.1, False), 0.5)
+        prune_channels._require_gain(Outcome(2.0, 2.1, False), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +164,7 @@ def test_the_last_round_keeps_the_asked_latency_within_the_spread(found, kept):
 
 
 class Waves(nn.Module):
-    """Much time and no MACs."""
+    """Much time, no MACs and no weights."""
 
     def forward(self, x):
         large = nn.functional.interpolate(x, scale_factor=40)
@@ -184,19 +194,57 @@ def test_rounds_of_pruning_that_end_above_the_asked_latency_are_rejected(tmp_pat
         applied(step, variant_of(wide()), tmp_path, runtime="onnxruntime")
 
 
+def test_rounds_go_on_for_a_smaller_file_that_is_no_faster_where_the_recipe_is_for_size(tmp_path):
+    torch.manual_seed(0)
+    made = nn.Sequential(Waves(), nn.Flatten(), nn.Linear(768, 256), nn.ReLU(), nn.Linear(256, 2))
+    step = PruneChannels(macs=0.3, steps=2, importance="l2", correct=False, min_kept=0.1)
+    after = applied(step, variant_of(made), tmp_path, runtime="onnxruntime", objective="size")
+    assert after.details["prune_channels"]["macs"] <= 0.3
+
+
+def test_training_in_between_has_the_settings_of_recover(data, tmp_path):
+    before = variant_of(wide())
+    step = PruneChannels(macs=0.3, steps=2, epochs=1, importance="l2", correct=False)
+    recover = FinetuneSettings(lr=1e-9, weight_decay=0, epochs=50)
+    trained = applied(step, before, tmp_path / "trained", data, recover=recover).model.state_dict()
+    untrained = applied(step, before, tmp_path / "untrained").model.state_dict()
+    assert list((tmp_path / "trained").glob("training-*"))
+    for name, values in untrained.items():
+        torch.testing.assert_close(trained[name], values, rtol=0, atol=1e-6)
+
+
 def test_a_network_without_inner_channels_is_left(tmp_path):
     made = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
     with pytest.raises(NotApplicable, match="no channels"):
         applied(PruneChannels(), variant_of(made), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"])
-def test_networks_of_torchvision_are_pruned(name, tmp_path):
+def of_torchvision(name: str) -> nn.Module:
+    """One of its networks, with few blocks where those are all alike."""
     from torchvision import models
+    from torchvision.models.regnet import BlockParams
 
+    if name == "resnext":
+        blocks = {"layers": [1, 1, 1, 1], "groups": 8, "width_per_group": 8}
+        return models.ResNet(models.resnet.Bottleneck, num_classes=5, **blocks)
+    if name == "densenet":
+        return models.DenseNet(16, (3, 3), 32, num_classes=5)
+    if name == "regnet":
+        widths = BlockParams.from_init_params(4, w_0=32, w_a=16.0, w_m=2.0, group_width=16, se_ratio=0.25)
+        return models.RegNet(widths, num_classes=5)
     options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    return getattr(models, name)(num_classes=5, **options)
+
+
+NETWORKS = [
+    "resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet", "resnext", "densenet", "regnet"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_torchvision_are_pruned(name, tmp_path):
     spec = InputSpec(3, 32, 32)
-    made = getattr(models, name)(num_classes=5, **options).eval()
+    made = of_torchvision(name).eval()
     before = Variant(capture.capture(made, spec), spec)
     step = PruneChannels(macs=0.6, importance="l2", correct=False, allocation="uniform")
     after = applied(step, before, tmp_path)
@@ -205,3 +253,6 @@ def test_networks_of_torchvision_are_pruned(name, tmp_path):
         answer = after.model(capture.example(spec))
     assert answer.shape == (2, 5)
     assert bool(answer.isfinite().all())
+    if name in ("resnext", "regnet"):
+        grouped = {key for key, layer in after.model.named_modules() if getattr(layer, "groups", 1) > 1}
+        assert grouped & after.details["prune_channels"]["widths"].keys(), "grouped ones are narrower too"

@@ -105,6 +105,8 @@ def test_a_pattern_that_makes_no_sense_is_refused(wrong):
 def test_no_layer_chosen_is_not_applicable(handwriting, tmp_path):
     with pytest.raises(NotApplicable, match="chosen by include"):
         PruneWeights(include=["none"]).apply(handwriting.fresh(), handwriting.context(tmp_path))
+    with pytest.raises(NotApplicable, match="of 4 inputs or more"):
+        PruneWeights(include=["0"], pattern="2:4").apply(handwriting.fresh(), handwriting.context(tmp_path))
 
 
 def test_it_says_that_it_saves_no_time():

@@ -48,11 +48,11 @@ def test_of_every_group_of_neighbouring_inputs_as_many_go_as_asked_for(group):
     after = weights()
     magnitude.thin(after, group=group, dropped=2)
     for weight in after:
-        columns = weight.movedim(1, -1).flatten(1)
-        whole = columns.shape[1] - columns.shape[1] % group
-        groups = columns[:, :whole].reshape(-1, group)
-        assert ((groups == 0).sum(dim=1) == 2).all()
-        assert int((columns[:, whole:] == 0).sum()) == 0
+        inputs = weight.movedim(1, -1).flatten(0, -2)
+        whole = inputs.shape[1] - inputs.shape[1] % group
+        groups = inputs[:, :whole].reshape(-1, group)
+        assert ((groups == 0).sum(dim=1) == 2).all(), "of the same position of neighbouring inputs"
+        assert int((inputs[:, whole:] == 0).sum()) == 0
 
 
 @pytest.mark.parametrize("block", [(1, 4), (2, 2), (3, 5)])

@@ -125,12 +125,12 @@ def sizes(report: Mapping[str, Any]) -> list[Block]:
 
 
 def _packed(report: Mapping[str, Any]) -> list[Block]:
-    """Raw, zipped and packed bytes, where the run packed."""
+    """Raw, zipped and packed bytes, or why the run did not pack."""
     lines = packing.lines(report)
-    if not lines:
-        return []
-    caption = "As they are, zipped and packed: the original against the optimised model"
     notes = [Note(f"{text[0].upper()}{text[1:]}.", "quiet") for text in packing.sentence(report)]
+    if not lines:
+        return [*notes]
+    caption = "As they are, zipped and packed: the original against the optimised model"
     return [plain(caption, ("", "original", "optimised", "change"), lines), *notes]
 
 
