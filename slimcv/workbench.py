@@ -5,31 +5,27 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
-from slimcv import crossroads, parity, runtimes
+from slimcv import crossroads, parity
 from slimcv.errors import NotApplicable, Rejected
-from slimcv.gate import Gate, Verdict, drop, judge
-from slimcv.instruments import BEFORE, CANDIDATE, Held, Instruments, refusals
+from slimcv.gate import Verdict, drop, judge
+from slimcv.instruments import BEFORE, CANDIDATE, Held, Instruments
+from slimcv.making import LEFT_OUT, Maker, gate_of
 from slimcv.measure import int8_share, latency
-from slimcv.models import capture
 from slimcv.recipe import Entry, Recipe
 from slimcv.results import Measurement, Record
-from slimcv.rounding import digits, significant
 from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
 from slimcv.shipping.left_out import LeftOut
+from slimcv.speed import judge_speed
 from slimcv.step import Context, Stage, Step, Variant
 
 log = logging.getLogger("slimcv")
 
-_LEFT_OUT = "left_out"
-"""In a variant's details: why the training that made it went without its entry's own step."""
-
 
 class Workbench:
-    """Makes candidates, has them measured, judges them and journals what became of each."""
+    """Has candidates made and measured, judges them and journals what became of each."""
 
     def __init__(self, recipe: Recipe, context: Context, run: Run, *, quick: bool = False) -> None:
         self.recipe = recipe
@@ -37,9 +33,9 @@ class Workbench:
         self.context = context
         self.run = run
         self.count = 0
-        self._made: dict[int, Variant] = {}
         self.instruments = Instruments(recipe, context, run, quick=quick)
         self.teacher = self.instruments.teacher
+        self._maker = Maker(recipe, context, run, self.instruments)
         self._left_out = LeftOut()
 
     def original(self) -> tuple[Record, Held]:
@@ -88,7 +84,7 @@ class Workbench:
         candidate = None
         try:
             candidate = self._held(
-                self._candidate(entry, before, number, repairs=repairs), number, entry.step, before
+                self._maker.make(entry, before, number, repairs=repairs), number, entry.step, before
             )
             verdict, figures, figures_before = self._judge(
                 entry, before, candidate, judged=judged, needs_gain=not repairs and self._needs_gain(entry)
@@ -102,8 +98,8 @@ class Workbench:
                 details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
             if verdict.repairable and not recovers:
-                self._made[before.number] = candidate.variant  # Its training begins where it ends.
-            left_out = candidate.variant.details.get(_LEFT_OUT)
+                self._maker.keep(candidate.variant, before)  # Its training begins where it ends.
+            left_out = candidate.variant.details.get(LEFT_OUT)
             if left_out is not None:
                 words = f"; trained without {entry.name}: {left_out}"
                 foretold = {"not_foretold": f"trained without {entry.name}"}
@@ -207,77 +203,7 @@ class Workbench:
         self._left_out.by_gate(held.variant, record)
         return record
 
-    # What an attempt is made of
-
-    def _candidate(self, entry: Entry, before: Held, number: int, *, repairs: bool) -> Variant:
-        """What the entry makes of `before`.
-
-        After training it is kept at once: a run killed while it is measured must not train again.
-        """
-        kept = self.run.find_checkpoint(number, entry.name) if entry.trains else None
-        if kept is not None:
-            return self.run.read_checkpoint(kept)
-        variant = self._apply(entry, before, repairs=repairs)
-        if entry.trains:
-            self.run.save_checkpoint(number, entry.name, variant)
-        return variant
-
-    def _apply(self, entry: Entry, before: Held, *, repairs: bool) -> Variant:
-        context = replace(
-            self.context,
-            runtime=self.instruments.yardstick,
-            gate=self._gate(entry),
-            objective=self.recipe.objective,
-            recover=entry.recover,
-        )
-        can_be_judged = entry.step.lossless or entry.step.data_free
-        if context.data is None and (entry.step.needs_data or entry.trains or not can_be_judged):
-            raise NotApplicable("needs data")
-        if entry.trains and context.deadline is not None and time.perf_counter() >= context.deadline:
-            raise NotApplicable("the run's time budget is used up")
-        if entry.step.quantizes and entry.step.stage == Stage.EXPORT:
-            return self._other_form(entry.step, before)
-        details = {key: value for key, value in before.variant.details.items() if key != _LEFT_OUT}
-        given = replace(before.variant, details=details)
-        made = self._made.pop(before.number, None) if entry.step.stage == Stage.QUANTIZE else None
-        try:
-            variant = made or self._changed(entry, before, given, context)
-        except (NotApplicable, Rejected) as error:
-            if not (repairs and entry.recover):
-                raise
-            log.info("%s: %s; the surgery before it is repaired all the same", entry.name, error.message)
-            variant = replace(
-                given, model=capture.copy(given.model), details={**details, _LEFT_OUT: error.message}
-            )
-        if entry.recover is None:
-            return variant
-        from slimcv.steps.finetune import Finetune
-
-        return Finetune(**entry.recover.model_dump(exclude_unset=True)).apply(variant, context)
-
-    def _changed(self, entry: Entry, before: Held, given: Variant, context: Context) -> Variant:
-        """What the entry's own step makes of a copy of `given`.
-
-        Raises Rejected before minutes of training are spent on what is no gain to begin with.
-        """
-        variant = entry.step.apply(replace(given, model=capture.copy(given.model)), context)
-        if entry.step.lossless and entry.step.stage < Stage.EXPORT:
-            parity.unchanged(before.variant, variant, context=context)
-        if entry.recover is not None and not entry.step.enabling:
-            self._refuse_without_gain(before, variant)
-        return variant
-
-    def _other_form(self, step: Step, before: Held) -> Variant:
-        """The variant with one more file, which another quantiser made of what it was in floats."""
-        source = before.in_floats or before.variant
-        made = step.apply(replace(source, model=capture.copy(source.model), artifacts={}), self.context)
-        told = {key: made.details[key] for key in ("input_format", step.artifact) if key in made.details}
-        return replace(
-            before.variant,
-            runtime=made.runtime,
-            artifacts={**before.variant.artifacts, **made.artifacts},
-            details={**before.variant.details, **told},
-        )
+    # What an attempt is judged by
 
     def _needs_gain(self, entry: Entry) -> bool:
         """Whether what the entry makes has to be faster than what there is.
@@ -289,14 +215,6 @@ class Workbench:
             return True
         refused = self.instruments.yardstick in self._left_out.reasons
         return not refused and entry.step.artifact != self.recipe.runtime
-
-    def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
-        """Raise Rejected where the variant is no gain, or the runtime to deploy to does not take it."""
-        with refusals():
-            trial = runtimes.write(variant, self.instruments.yardstick, self.run.workdir / "trial")
-            timings = self.instruments.timings(before, Held(variant, -1), trial, self.instruments.yardstick)
-        if not self.instruments.gained(timings, self.instruments.file(before), trial):
-            raise Rejected(f"no gain: {_gain(timings)}, inside the spread; not trained")
 
     def _judge(
         self, entry: Entry, before: Held, candidate: Held, *, judged: bool, needs_gain: bool
@@ -313,9 +231,8 @@ class Workbench:
         figures_before = self.instruments.figures(before, file_before, timing=timings[BEFORE])
         figures = self.instruments.figures(candidate, file, timing=timings[CANDIDATE], runtime=runtime)
         if exported and entry.step.quantizes:
-            figures = replace(
-                figures, int8_mac_share=int8_share.of_file(file)
-            )  # Not the variant's own graph.
+            # Not the variant's own graph.
+            figures = replace(figures, int8_mac_share=int8_share.of_file(file))
         elif exported and not parity.left_to_the_gate(candidate.variant, runtime):
             return Verdict(True, "outputs agree"), figures, figures_before
         needs_gain = needs_gain and (not exported or entry.step.quantizes)
@@ -327,19 +244,10 @@ class Workbench:
             reason = f"{speed.reason}; accuracy is judged after training"
             return Verdict(True, reason), figures, figures_before
         original = self.instruments.figures(self.teacher, None, timing=None)
-        verdict = judge(self._gate(entry), candidate=figures, original=original, before=figures_before)
+        gate = gate_of(self.recipe, entry)
+        verdict = judge(gate, candidate=figures, original=original, before=figures_before)
         text = "; ".join(part for part in (speed.reason, verdict.reason) if part)
         return Verdict(verdict.accepted, text, repairable=not verdict.accepted), figures, figures_before
-
-    def _gate(self, entry: Entry) -> Gate:
-        """The entry's gate; where it has none, the recipe's `max_drop`.
-
-        After training, that `max_drop` is held against the variant before.
-        """
-        if entry.gate is not None:
-            return entry.gate
-        bound = self.recipe.gate.max_drop
-        return Gate(max_drop=bound) if entry.step.stage < Stage.FUSE else Gate(max_step_drop=bound)
 
     def _held(self, variant: Variant, number: int, step: Step, before: Held) -> Held:
         quantized = step.stage == Stage.QUANTIZE and step.quantizes
@@ -372,23 +280,3 @@ class Workbench:
     def _next_number(self) -> int:
         self.count += 1
         return self.count - 1
-
-
-def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bool) -> Verdict:
-    """Whether the speed of `candidate` over that of `before` is enough; `gained` says that it is a gain.
-
-    Training is not there for speed, and an enabling step need only be no slower by more than the spread.
-    """
-    reason = _gain(timings)
-    if step.enabling:
-        slower = latency.faster(timings[CANDIDATE], timings[BEFORE])
-        return Verdict(not slower, f"slower: {reason}" if slower else reason)
-    if gained or step.stage == Stage.TRAIN:
-        return Verdict(True, reason)
-    return Verdict(False, f"no gain: {reason}, inside the spread")
-
-
-def _gain(timings: Mapping[str, latency.Timing]) -> str:
-    before, candidate = timings[BEFORE].latency, timings[CANDIDATE].latency
-    meaningful = digits(before.spread, candidate.spread)
-    return f"{significant(before.p50 / candidate.p50, meaningful)}× the speed before"

@@ -22,6 +22,7 @@ from slimcv.report.outcome import from_records
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
 from slimcv.serving import golden as samples
+from slimcv.speed import judge_speed
 from slimcv.step import Context, InputSpec, Stage, Step, Variant
 from slimcv.steps.depthwise_separable import DepthwiseSeparable
 from slimcv.steps.export_nncf import ExportNncf
@@ -29,7 +30,7 @@ from slimcv.steps.export_onnx_int8 import ExportOnnxInt8
 from slimcv.steps.finetune import Finetune
 from slimcv.steps.global_average_pool import GlobalAveragePool
 from slimcv.steps.prune_channels import PruneChannels
-from slimcv.workbench import Workbench, judge_speed
+from slimcv.workbench import Workbench
 
 CLASSES = ("horizontal", "vertical", "diagonal")
 SIZE = 32
