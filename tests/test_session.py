@@ -15,6 +15,7 @@ from torch import nn
 from slimcv import bundle, cli, data, models, parity, runtimes, session
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.instruments import Held
+from slimcv.making import Maker
 from slimcv.measure import accuracy, environment, latency
 from slimcv.models import capture
 from slimcv.recipe import Entry, load
@@ -201,7 +202,8 @@ def test_a_step_is_told_the_runtime_that_variants_are_compared_in(bench):
             return replace(variant, details={"runtime": context.runtime})
 
     entry = Entry("telling", Telling())
-    assert bench._apply(entry, bench.teacher, repairs=False).details == {"runtime": "onnxruntime"}
+    maker = Maker(bench.recipe, bench.context, bench.run, bench.instruments)
+    assert maker.make(entry, bench.teacher, 1, repairs=False).details == {"runtime": "onnxruntime"}
 
 
 def test_macs_are_counted_once_for_a_variant(bench):
