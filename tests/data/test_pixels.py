@@ -57,7 +57,7 @@ def test_training_calibration_and_evaluation_see_the_very_same_numbers(source, t
     alone = np.concatenate([normalised(picture[None], INPUT) for picture in single])
     training = normalise(gather(pixels, np.arange(len(split))), INPUT).numpy()
     calibration = torch.cat([x for x, _, _ in batches(pixels, split.labels, INPUT, batch_size=7)]).numpy()
-    evaluation = predict_pixels(Runtime(identity(tmp_path)), pixels, INPUT, batch_size=5)
+    evaluation = predict_pixels(Runtime(identity(tmp_path)), pixels, INPUT, batch=5)
     for found in (training, calibration, evaluation):
         assert np.array_equal(found, alone)
 
@@ -90,7 +90,7 @@ def test_a_file_that_was_exported_sees_the_very_same_numbers(source, tmp_path, f
     path = runtimes.write(through, "onnxruntime", tmp_path)
     exported = runtimes.prepare(path, "onnxruntime", threads=1)
     assert exported.input_format == fed
-    found = predict_pixels(exported, pixels, INPUT, batch_size=5)
+    found = predict_pixels(exported, pixels, INPUT, batch=5)
     expected = normalise(gather(pixels, np.arange(len(split))), INPUT).flatten(1).numpy()
     assert np.array_equal(found, expected)
 
