@@ -46,6 +46,18 @@ def recipes_in(text):
     return found
 
 
+def test_pictures_are_there_and_say_what_they_show():
+    shown = {}
+    for path in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        text = path.read_text("utf-8")
+        found = [(source, words) for words, source in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text)]
+        found += re.findall(r'<img src="([^"]+)"[^>]* alt="([^"]*)"', text)
+        assert len(found) == text.count("![") + text.count("<img")
+        shown |= {(path.parent / source).resolve(): words for source, words in found}
+    assert shown.keys() == set((DOCS / "pictures").iterdir())
+    assert all(len(words) > 20 for words in shown.values())
+
+
 @pytest.fixture
 def generated(monkeypatch):
     """The modules that MkDocs' hook is made of, imported as it imports them."""
