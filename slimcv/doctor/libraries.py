@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from slimcv.doctor.findings import Library
@@ -17,22 +18,17 @@ CORE = frozenset({"numpy", "pillow", "pydantic", "pyyaml", "psutil", "rich", "sa
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 _FOR_DEVELOPERS = "dev"
-_MODULES = {
-    "neural-compressor": "neural_compressor.torch.quantization",
-    "pillow": "PIL.Image",
-    "pyyaml": "yaml",
-    "scikit-learn": "sklearn",
-}
-"""What is imported of a distribution whose own name is no module, or one that imports nothing yet."""
+_PARTS = {"neural-compressor": "neural_compressor.torch.quantization", "pillow": "PIL.Image"}
+"""What is imported of a distribution whose own package imports nothing yet."""
 
 _SECONDS = 120.0
 
 
 def examine() -> tuple[Library, ...]:
     """Every library slimcv requires, then those of its optional parts, each imported on its own."""
-    names = wanted()
+    names, owners = wanted(), importlib.metadata.packages_distributions()
     with ThreadPoolExecutor(threads.available()) as pool:
-        return tuple(pool.map(_examined, names, names.values()))
+        return tuple(pool.map(lambda name: _examined(name, names[name], owners), names))
 
 
 def wanted() -> dict[str, str | None]:
@@ -50,12 +46,32 @@ def wanted() -> dict[str, str | None]:
     return dict(sorted(found.items(), key=lambda one: (one[1] or "", one[0])))
 
 
-def _examined(name: str, extra: str | None) -> Library:
+def _examined(name: str, extra: str | None, owners: Mapping[str, list[str]]) -> Library:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Library(name, None, extra, name in CORE)
-    return Library(name, version, extra, name in CORE, problem(_MODULES.get(name, name)))
+    return Library(name, version, extra, name in CORE, problem(module_of(name, owners)))
+
+
+def module_of(name: str, owners: Mapping[str, list[str]]) -> str:
+    """The module to import of a distribution, many of which have another name.
+
+    `owners` are the distributions that each module comes from (`importlib.metadata.packages_distributions`).
+    """
+    if name in _PARTS:
+        return _PARTS[name]
+    wanted = _normal(name)
+    found = [
+        module
+        for module, distributions in owners.items()
+        if wanted in map(_normal, distributions) and module.isidentifier()
+    ]
+    return min(found, key=lambda one: (one.lower() != wanted, one.startswith("_"), one), default=wanted)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
 
 
 def problem(module: str) -> str | None:

@@ -12,8 +12,8 @@ from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 
 HEADINGS = ("layer", "kind", "ms", "ms", "", "MACs", "MACs", "parameters", "parameters")
-_SHORT_HEADINGS = ("layer", "ms", "then", "", "MACs", "then", "parameters", "then")
-"""Those of a terminal, where the kinds have no room."""
+_SHORT_HEADINGS = ("layer", "ms", "then", "faster", "MACs", "then", "parameters", "then")
+"""Those of a terminal, where neither the kinds nor words for each ratio have room: names need it."""
 
 _LEAST = 0.001
 """A row with less than a thousandth of either profile's time, MACs and parameters is not drawn."""
@@ -26,8 +26,8 @@ def render_difference(difference: Mapping[str, Any], format: str, *, colour: boo
     check_format(format)
     if format == "json":
         return as_json(difference)
-    lines = [row(pair) for pair in difference["layers"] if _worth_a_row(pair, difference)]
-    lines.append(whole(difference))
+    shown = [pair for pair in difference["layers"] if _worth_a_row(pair, difference)]
+    lines = [*map(row, shown), whole(difference)]
     names = " → ".join(f"{one['name']} ({one['input']})" for one in difference["models"])
     if format == "markdown":
         told = [f"- {cell(line)}" for line in profiled(difference)]
@@ -40,8 +40,12 @@ def render_difference(difference: Mapping[str, Any], format: str, *, colour: boo
         return "\n\n".join(sections) + "\n"
     from rich.text import Text
 
-    cells = [[one_line(text) for text in (line[0], *line[2:])] for line in lines]
-    drawn = table(_SHORT_HEADINGS, cells, right=range(1, len(_SHORT_HEADINGS)), words={3})
+    ratios = [*map(_ratio, shown), _times(*(totals["layers_ms"] for totals in difference["totals"]))]
+    cells = [
+        [one_line(text) for text in (line[0], *line[2:4], ratio or line[4], *line[5:])]
+        for line, ratio in zip(lines, ratios, strict=True)
+    ]
+    drawn = table(_SHORT_HEADINGS, cells, right=range(1, len(_SHORT_HEADINGS)))
     texts = [Text(one_line(line)) for line in (names, *profiled(difference))]
     return draw([*texts, drawn], colour=colour)
 
@@ -109,6 +113,16 @@ def _or_none(cost: Mapping[str, Any] | None, key: str, written: Any) -> str:
 
 def _ms(value: float) -> str:
     return "< 0.01" if value < 0.01 else figures.significant(value, 2)
+
+
+def _ratio(pair: Mapping[str, Any]) -> str:
+    """How many times faster a layer became, nothing where there is but one."""
+    before, after = pair["before"], pair["after"]
+    return _times(before["ms"], after["ms"]) if before and after else ""
+
+
+def _times(before: float, after: float) -> str:
+    return f"{figures.significant(before / after, 2)}×" if before and after else ""
 
 
 def _faster(before: float, after: float) -> str:

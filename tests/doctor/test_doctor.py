@@ -1,6 +1,8 @@
 """The doctor: libraries that break are named, runtimes are really run, what is missing comes with a way."""
 
 import dataclasses
+import importlib.metadata
+import importlib.util
 import json
 import subprocess
 import sys
@@ -38,6 +40,16 @@ def broken(tmp_path, monkeypatch):
 )
 def test_a_library_is_imported_in_a_process_of_its_own(broken, module, problem):
     assert libraries.problem(module) == problem
+
+
+def test_a_library_is_imported_by_the_name_of_its_module():
+    owners = importlib.metadata.packages_distributions()
+    installed = {name.lower() for names in owners.values() for name in names}
+    looked_at = {name: libraries.module_of(name, owners) for name in libraries.wanted() if name in installed}
+    assert looked_at["torch-pruning"] == "torch_pruning"
+    assert looked_at["scikit-learn"] == "sklearn"
+    assert looked_at["pyyaml"] == "yaml"
+    assert all(importlib.util.find_spec(module.partition(".")[0]) for module in looked_at.values())
 
 
 def test_the_libraries_are_those_slimcv_asks_for_and_none_for_developers():

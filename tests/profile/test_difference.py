@@ -1,6 +1,7 @@
 """Two profiles side by side: layers find what was made of them by their names."""
 
 import json
+import re
 
 import pytest
 
@@ -77,4 +78,22 @@ def test_the_table_says_what_is_new_gone_and_faster(pair):
     assert "gone" in text
     assert "new" in text
     assert json.loads(render_difference(values, "json", colour=False))["layers"][0]["name"] == "a.conv"
-    assert max(map(len, render_difference(values, "text", colour=False).splitlines())) <= 80
+    drawn = render_difference(values, "text", colour=False)
+    assert max(map(len, drawn.splitlines())) <= 80
+    assert re.search(r"\d× ", drawn), "times faster"
+
+
+def test_names_of_blocks_stay_apart_in_the_terminal():
+    cost = {"ms": 0.111, "macs": 2_360_000, "parameters": 36_900, "kinds": ["convolution"]}
+    names = [
+        f"layer{stage}.{block}.conv{number}" for stage in (1, 2) for block in (0, 1) for number in (1, 2)
+    ]
+    totals = {"layers_ms": 0.9, "macs": 1_000, "parameters": 10, "runtime": "eager", "precision": "fp32"}
+    values = {
+        "models": [{"name": "a", "input": "3x32x32"}, {"name": "b", "input": "3x32x32"}],
+        "totals": [totals, totals],
+        "layers": [{"name": name, "before": cost, "after": cost} for name in names],
+    }
+    drawn = render_difference(values, "text", colour=False)
+    assert all(name in drawn for name in names)
+    assert max(map(len, drawn.splitlines())) <= 80
