@@ -90,9 +90,13 @@ def verify(
     `folder` may be a packed file, which is compared with the hash in it. `runtime` is by default the one that
     serves, `threads` are those the bundle was measured with, or as many as may run here. A manifest that is
     missing or changed is a failed check like any other file, and so is a runtime that does not take the file
-    or is not here. Raises SlimcvError for a runtime that there is no file for, or where `source` cannot be
-    read.
+    or is not here. Raises SlimcvError where there is no `folder`, for a runtime that there is no file for,
+    or where `source` cannot be read.
     """
+    if not folder.exists():
+        raise SlimcvError(
+            f"there is no bundle {folder}", "give the folder that slimcv optimize wrote, or a .slim file"
+        )
     manifest, files = _packed(folder) if folder.is_file() else _whole(folder)
     if any(check.outcome == "failed" for check in files):
         return Verification(str(folder), tuple(files), damaged=True)

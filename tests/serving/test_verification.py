@@ -189,6 +189,11 @@ def test_pictures_of_another_number_of_classes_than_outputs_are_refused(folder, 
         verify(folder, Limits(), source=str(pictures))
 
 
+def test_a_folder_that_is_not_there_is_said_to_be_missing_and_not_damaged(tmp_path):
+    with pytest.raises(SlimcvError, match=r"there is no bundle .*gone"):
+        verify(tmp_path / "gone", Limits())
+
+
 def test_an_accuracy_without_pictures_is_refused(folder):
     with pytest.raises(SlimcvError, match="labelled pictures"):
         verify(folder, Limits(min_top1=90.0))
