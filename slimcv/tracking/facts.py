@@ -15,7 +15,18 @@ from typing import Any
 
 from slimcv import __version__
 
-_OF_RUN = ("report.json", "report.html", "slimcv.json", "MODEL_CARD.md", "journal.jsonl")
+_OF_RUN = (
+    "report.json",
+    "report.md",
+    "report.html",
+    "predictions.json",
+    "golden.npz",
+    "MODEL_CARD.md",
+    "slimcv.json",
+    "journal.jsonl",
+)
+"""With the artifacts the whole bundle, so that what was downloaded can be verified and serves itself."""
+
 _OF_LADDER = ("ladder.json", "ladder.md", "ladder.svg", "report.html")
 _CURVES = ("loss", "train_top1", "tuning_top1", "tuning_loss", "averaged_top1", "averaged_loss", "lr")
 
@@ -67,7 +78,7 @@ def of_run(folder: Path) -> Facts:
         values = {**entry["parameters"], "recover": entry["recover"], "gate": entry["gate"]}
         flat |= _texts(values, f"{number:02d}.{entry['step']}")
     flat |= {f"step.{step['number']:02d}": f"{step['name']}: {step['outcome']}" for step in report["steps"]}
-    shipped = report["optimized"]
+    shipped, artifacts = report["optimized"], [artifact["path"] for artifact in report["artifacts"]]
     met = {True: "met", False: "missed", None: "not judged"}[gate["met"]]
     return Facts(
         name=folder.name,
@@ -79,7 +90,7 @@ def of_run(folder: Path) -> Facts:
             "slimcv.gate": met if gate["decided"] is not False else f"{met}, not decided",
             "slimcv.runtime": f"{shipped['runtime']} {shipped['precision']}",
         },
-        files={name: folder / name for name in _OF_RUN if (folder / name).is_file()},
+        files={name: folder / name for name in (*_OF_RUN, *artifacts) if (folder / name).is_file()},
         texts={"recipe.yaml": recipe["text"]} if recipe.get("text") else {},
         sha256=_sha256(text),
     )

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from torch import nn
 
-from slimcv import report, tracking
+import slimcv
+from slimcv import bundle, report, tracking
 from slimcv.errors import SlimcvError
 from slimcv.results import Artifact, Latency, Measurement, Paired, Record
+from slimcv.serving.verification import Limits, verify
 
 ORIGINAL = Measurement(1000, 10, 5000, 4000, Latency(10.0, 11.0, None, 50, 0.01), top1=90.0)
 OPTIMIZED = dataclasses.replace(
@@ -101,7 +104,28 @@ def test_a_run_is_logged_with_parameters_figures_curves_and_files(folder, store)
     assert [(one.step, one.value) for one in loss] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     assert not any(key.startswith("training.02") for key in run.data.metrics)
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert names == {"report.json", "report.html", "slimcv.json", "recipe.yaml"}
+    assert names == {"report.json", "report.html", "slimcv.json", "recipe.yaml", "model.onnx"}
+
+
+def test_what_is_downloaded_is_a_whole_bundle(tmp_path, store):
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    (tmp_path / "mine.yaml").write_text("steps: [export_onnx, export_openvino]")
+    run = slimcv.optimize(
+        network,
+        recipe=str(tmp_path / "mine.yaml"),
+        input="3x16x16",
+        out=tmp_path / "out",
+        threads=1,
+        quick=True,
+    )
+    tracker, client = store
+    tracking.track(tracker, tracking.of_run(run.folder))
+    (logged,) = runs(client)
+    downloaded = Path(client.download_artifacts(logged.info.run_id, "", tmp_path))
+    assert bundle.read(downloaded).files == bundle.read(run.folder).files
+    assert verify(downloaded, Limits()).passed
 
 
 def test_the_same_result_is_logged_once(folder, store):
