@@ -6,7 +6,7 @@ from torch import nn
 
 from slimcv.models import capture
 from slimcv.step import InputSpec
-from slimcv.surgery import absorb_norms, fold_norms, norms_left
+from slimcv.surgery import absorb_norms, fold_norms, norms, norms_left
 
 INPUT = InputSpec(3, 16, 16)
 
@@ -81,6 +81,45 @@ def test_a_negative_scale_does_not_cross_max_pooling():
     before = answers(model)
     assert fold_norms(model, INPUT) == 0
     assert torch.equal(answers(model), before)
+
+
+def uneven():
+    """A norm behind channels of which half are hardly ever more than 0, and it makes up for that."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+    model = lifted(conv, nn.ReLU(), norm, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
+    conv.weight.data[4:] *= 1e-3
+    conv.bias.data[4:] *= 1e-3
+    with torch.no_grad():
+        maps = torch.relu(conv(capture.example(INPUT)))
+    norm.running_mean.copy_(maps.mean((0, 2, 3)))
+    norm.running_var.copy_(maps.var((0, 2, 3)))
+    norm.eps = 1e-9
+    return model
+
+
+def moved_by_rounding(model):
+    """How far outputs move when the last layer's weights get 8 bits, a scale for each output."""
+    before = answers(model)
+    layer = next(part for part in model.modules() if isinstance(part, nn.Linear))
+    step = layer.weight.data.abs().amax(1, keepdim=True) / 127
+    layer.weight.data = torch.round(layer.weight.data / step) * step
+    return float((answers(model) - before).norm() / before.norm())
+
+
+def test_a_norm_that_evens_out_its_channels_is_left_where_folding_it_would_cost_8_bit_weights_their_bits(
+    monkeypatch,
+):
+    model = uneven()
+    before = answers(model)
+    assert fold_norms(model, INPUT) == 0
+    assert torch.equal(answers(model), before)
+    left = moved_by_rounding(model)
+    monkeypatch.setattr(norms, "_MOST_NOISE", float("inf"))
+    folded = uneven()
+    assert fold_norms(folded, INPUT) == 1
+    torch.testing.assert_close(answers(folded), before, rtol=1e-4, atol=1e-4)
+    assert moved_by_rounding(folded) > 4 * left
 
 
 def test_a_convolution_that_others_read_too_keeps_its_norm():
