@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -82,19 +83,11 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
         feed = Feed(
             data.train, variant.input, plan.settings, teaching=plan.teaching, seed=seed, processes=processes
         )
-        done = saved is not None and saved.values["stopped"]
+        done = bool(saved and saved.values["stopped"])
         if plan.teacher.how != "live" and resting.rest(context.teacher.model, context.workdir):
             allocator.trim()  # It has said all that it is asked in this training.
         with nullcontext() if done else led(processes, variant, plan, seed=seed, saved=saved):
-            forward, begun = None, time.perf_counter()
-            compiling = saved.values["compile_seconds"] if saved else 0.0
-            if not done:
-                asked = plan.settings
-                if saved is not None:  # What was measured then is not measured again.
-                    asked = asked.model_copy(update={"compile": saved.values["compiled"]})
-                forward = compiled_if_asked(model, variant.input, feed, asked, plan.precision, remarks)
-            if forward is not None:
-                compiling += time.perf_counter() - begun
+            forward, compiling = _stepper(model, variant.input, feed, plan, remarks, saved)
             descent = Descent(
                 model, plan.settings, precision=plan.precision, forward=forward, processes=processes
             )
@@ -106,8 +99,7 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
                 training.resume(saved)
             peak_before = found.values["peak_bytes"] if found else 0
             memory.reset_peak()
-            beside = {"compiled": forward is not None, "compile_seconds": compiling}
-            _train(training, plan, keeper, remarks, beside=beside)
+            _train(training, plan, keeper, remarks, beside=asdict(compiling))
         peak = max(memory.peak(), peak_before)
         restore(model, training.best.weights)
         without_denormals(model)
@@ -115,40 +107,11 @@ def run(variant: Variant, context: Context, settings: FinetuneSettings) -> Finet
     _lay_out(model, torch.contiguous_format)
     capture.set_training(model, False)
     allocator.trim()
-    each, best, seconds = _seconds_per_epoch(training.history), training.best, allowance.elapsed()
-    if plan.teacher.how == "live":
-        form, taken = plan.teacher.form, plan.teacher.seconds
-        log.info("the live teacher took %.1f s of the training's %.1f s (%s)", taken, seconds, form)
-    result = FinetuneResult(
-        variant=variant,
-        epochs=training.epoch,
-        seconds_per_epoch=each,
-        best_top1=best.score.top1 if best.score else None,
-        history=tuple(training.history),
-        precision=plan.precision,
-        teacher_seconds=plan.teacher.seconds,
-        peak_rss_bytes=peak or None,
-        best=best.epoch,
-        averaged=best.averaged,
-        stopped=training.stopped,
-        lr=training.peak_lr,
-        images_per_second=feed.count / each if each else None,
-        teacher_top1=plan.teacher.top1,
-        seconds=seconds,
-        batch=plan.settings.batch_pictures,
-        accumulate=plan.settings.accumulate,
-        compiled=bool(saved and saved.values["compiled"]) if done else forward is not None,
-        compile_seconds=compiling,
-        teacher=plan.teacher.how,
-        teacher_form=plan.teacher.form,
-        teacher_images_per_second=plan.teacher.images_per_second,
-        teacher_share=plan.teacher.seconds / seconds if seconds else 0.0,
-        remarks=tuple(remarks.lines),
+    return _result(
+        dataclasses.replace(variant, model=model, artifacts={}), training, plan, compiling,
+        pictures=feed.count, seconds=allowance.elapsed(), peak=peak, remarks=remarks,
         processes=processes.count,
-    )
-    details = {**variant.details, "finetune": result.summary()}
-    trained = dataclasses.replace(variant, model=model, artifacts={}, details=details)
-    return dataclasses.replace(result, variant=trained)
+    )  # fmt: skip
 
 
 def _data(variant: Variant, context: Context, settings: FinetuneSettings) -> Dataset:
@@ -241,6 +204,30 @@ def compiled_if_asked(
     return forward
 
 
+@dataclass(frozen=True)
+class Compiling:
+    """Whether torch.compile makes the steps, and what compiling has taken, earlier processes included."""
+
+    compiled: bool = False
+    compile_seconds: float = 0.0
+
+
+def _stepper(
+    model: GraphModule, input: InputSpec, feed: Feed, plan: Plan, remarks: Remarks, saved: State | None
+) -> tuple[Forward | None, Compiling]:
+    """The compiled network or None. What was measured before an interruption is not measured again."""
+    asked, before = plan.settings, Compiling()
+    if saved is not None:
+        before = Compiling(saved.values["compiled"], saved.values["compile_seconds"])
+        if saved.values["stopped"]:
+            return None, before  # There is no step left to make.
+        asked = asked.model_copy(update={"compile": before.compiled})
+    begun = time.perf_counter()
+    forward = compiled_if_asked(model, input, feed, asked, plan.precision, remarks)
+    taken = time.perf_counter() - begun if forward is not None else 0.0
+    return forward, Compiling(forward is not None, before.compile_seconds + taken)
+
+
 def _key(variant: Variant, context: Context, settings: FinetuneSettings) -> str:
     """A name for this very training: an interrupted one is gone on with only where nothing has changed."""
     parts = (
@@ -301,3 +288,52 @@ def _seconds_per_epoch(history: list[Epoch]) -> float | None:
     whole = [epoch.seconds for epoch in history if epoch.share == 1.0]
     each = statistics.median(whole[1:] or whole) if whole else math.nan
     return each if math.isfinite(each) else None
+
+
+def _result(
+    variant: Variant,
+    training: Training,
+    plan: Plan,
+    compiling: Compiling,
+    *,
+    pictures: int,
+    seconds: float,
+    peak: int,
+    remarks: Remarks,
+    processes: int,
+) -> FinetuneResult:
+    """What is told of a training that has ended. `variant` is the trained one, `pictures` are an epoch's."""
+    each, best, asked = _seconds_per_epoch(training.history), training.best, plan.teacher
+    if asked.how == "live":
+        log.info(
+            "the live teacher took %.1f s of the training's %.1f s (%s)", asked.seconds, seconds, asked.form
+        )
+    result = FinetuneResult(
+        variant=variant,
+        epochs=training.epoch,
+        seconds_per_epoch=each,
+        best_top1=best.score.top1 if best.score else None,
+        history=tuple(training.history),
+        precision=plan.precision,
+        teacher_seconds=asked.seconds,
+        peak_rss_bytes=peak or None,
+        best=best.epoch,
+        averaged=best.averaged,
+        stopped=training.stopped,
+        lr=training.peak_lr,
+        images_per_second=pictures / each if each else None,
+        teacher_top1=asked.top1,
+        seconds=seconds,
+        batch=plan.settings.batch_pictures,
+        accumulate=plan.settings.accumulate,
+        compiled=compiling.compiled,
+        compile_seconds=compiling.compile_seconds,
+        teacher=asked.how,
+        teacher_form=asked.form,
+        teacher_images_per_second=asked.images_per_second,
+        teacher_share=asked.seconds / seconds if seconds else 0.0,
+        remarks=tuple(remarks.lines),
+        processes=processes,
+    )
+    details = {**variant.details, "finetune": result.summary()}
+    return dataclasses.replace(result, variant=dataclasses.replace(variant, details=details))
