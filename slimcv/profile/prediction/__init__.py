@@ -84,35 +84,52 @@ class Prediction:
 def predict_all(
     network: Network, steps: Iterable[tuple[str, Step]], *, threads: int, seconds: float | None = None
 ) -> tuple[Prediction, ...]:
-    """A prediction for each of the steps by name, made in `SECONDS` or so many, the largest saving first."""
-    seconds = SECONDS if seconds is None else seconds
+    """A prediction for each of the steps by name, made in `SECONDS` or so many, the largest saving first.
+
+    What the steps change is found first: folding norms copies the weights, which is better done before
+    runtimes are in memory too.
+    """
+    seconds, begun = SECONDS if seconds is None else seconds, perf_counter()
+    ahead = [(name, step, *_planned(name, step, network)) for name, step in steps]
+    left = seconds - (perf_counter() - begun)
     bench = Bench(threads=threads, deadline=0.0)
     if seconds:
         bench.warm()
-    ahead = list(steps)
-    end = perf_counter() + seconds
+    end = perf_counter() + left
     found = []
     while ahead:
         # An equal part of what is left for each: what was timed for one step is known to the next.
         bench.deadline = perf_counter() + max(0.0, end - perf_counter()) / len(ahead)
-        found.append(predict(*ahead.pop(0), network, bench))
+        found.append(_predicted(*ahead.pop(0), network, bench))
     return tuple(sorted(found, key=lambda one: (one.after_ms is None, one.after_ms, one.after_bytes or 0)))
 
 
 def predict(name: str, step: Step, network: Network, bench: Bench) -> Prediction:
     """What this step would do to the network, compared with the network as it is."""
-    before = sum(layer.ms for layer in network.layers.values())
-    after: float | None = None
-    change, problem, timed = Change(), None, 0.0
-    training: tuple[float | None, float | None] = (None, None)
+    return _predicted(name, step, *_planned(name, step, network), network, bench)
+
+
+def _planned(name: str, step: Step, network: Network) -> tuple[Change, str | None]:
+    """What the step changes; nothing, and why, where that cannot be foretold or its layers not be timed."""
     try:
         change = change_of(name, step, network)
-        if (change.runtime or network.runtime) not in TIMED:
-            raise NotApplicable(f"layers are not timed one by one in {network.runtime}")
+    except NotApplicable as error:
+        return Change(), error.message
+    if (change.runtime or network.runtime) not in TIMED:
+        return Change(), f"layers are not timed one by one in {network.runtime}"
+    return change, None
+
+
+def _predicted(
+    name: str, step: Step, change: Change, problem: str | None, network: Network, bench: Bench
+) -> Prediction:
+    before = sum(layer.ms for layer in network.layers.values())
+    after: float | None = None
+    timed = 0.0
+    training: tuple[float | None, float | None] = (None, None)
+    if problem is None:
         after, timed = _time(change, network, bench)
         training = _training(change, network, bench)
-    except NotApplicable as error:
-        problem = error.message
     return Prediction(
         step=name,
         runtime=change.runtime or network.runtime,
