@@ -122,4 +122,4 @@ class Maker:
             trial = runtimes.write(variant, self._instruments.yardstick, self._run.workdir / "trial")
             timings = self._instruments.timings(before, Held(variant, -1), trial, self._instruments.yardstick)
         if not self._instruments.gained(timings, self._instruments.file(before), trial):
-            raise Rejected(f"no gain: {speed.in_words(timings)}, inside the spread; not trained")
+            raise Rejected(f"{speed.no_gain(timings)}; not trained")

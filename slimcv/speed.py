@@ -16,13 +16,18 @@ def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bo
 
     Training is not there for speed, and an enabling step need only be no slower by more than the spread.
     """
+    enough = not _slower(timings) if step.enabling else gained or step.stage == Stage.TRAIN
+    return Verdict(enough, in_words(timings) if enough else no_gain(timings))
+
+
+def no_gain(timings: Mapping[str, latency.Timing]) -> str:
+    """Why the candidate's speed is no gain: it is slower, or faster by no more than the measured spread."""
     reason = in_words(timings)
-    if step.enabling:
-        slower = latency.faster(timings[CANDIDATE], timings[BEFORE])
-        return Verdict(not slower, f"slower: {reason}" if slower else reason)
-    if gained or step.stage == Stage.TRAIN:
-        return Verdict(True, reason)
-    return Verdict(False, f"no gain: {reason}, inside the spread")
+    return f"slower: {reason}" if _slower(timings) else f"no gain: {reason}, inside the spread"
+
+
+def _slower(timings: Mapping[str, latency.Timing]) -> bool:
+    return latency.faster(timings[CANDIDATE], timings[BEFORE])
 
 
 def in_words(timings: Mapping[str, latency.Timing]) -> str:

@@ -194,7 +194,7 @@ class PruneChannels(Step):
 def _require_gain(found: Outcome, share: float) -> None:
     """Between rounds what the session asks for behind the last one."""
     if not (found.faster or found.smaller):
-        raise Rejected(f"no faster with {share:.0%} of the MACs: {found}, inside the spread; not trained")
+        raise Rejected(f"no faster beyond the spread with {share:.0%} of the MACs: {found}; not trained")
 
 
 def _require_share(found: Outcome, wanted: float) -> None:
