@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from slimcv.measure.memory import Memory
 from slimcv.measure.process import PATIENCE_SECONDS, Contender, ContenderFailed, WorkerProcess
+from slimcv.measure.threads import available
 from slimcv.results import Latency
 
 __all__ = [
@@ -119,13 +121,17 @@ def interleaved(
             ips = _throughput(seats, throughput_batch)
             timings = {name: replace(timing, throughput_ips=ips[name]) for name, timing in timings.items()}
     if memory:
-        for name in timings:
-            alike = replace(contenders[name], allocator="default")
-            if alike not in peaks:
-                peaks[alike] = peak_memory(
-                    name, alike, batch=batch, patience_seconds=patience_seconds, seed=seed
-                )
-            timings[name] = replace(timings[name], memory=peaks[alike])
+        alike = {name: replace(contenders[name], allocator="default") for name in timings}
+        left = {contender: name for name, contender in alike.items() if contender not in peaks}
+
+        def peak(contender: Contender) -> Memory:
+            name = left[contender]
+            return peak_memory(name, contender, batch=batch, patience_seconds=patience_seconds, seed=seed)
+
+        # Nothing is timed any more, so that one process need not wait for another.
+        with ThreadPoolExecutor(available()) as pool:
+            peaks |= dict(zip(left, pool.map(peak, left), strict=True))
+        timings = {name: replace(timing, memory=peaks[alike[name]]) for name, timing in timings.items()}
     return timings
 
 
