@@ -4,8 +4,9 @@ The head of a recipe (surgery, pruning, training) builds a chain of *proven* var
 training on the tuning split, a part of train/ that fine-tuning never sees. Surgery that a later entry repairs
 is judged there; if the repaired variant misses its gate, the last surgery is taken back and the repair is
 tried without it. The tail (fusion, quantisation, export) then runs on the variant proven last; what comes out
-is judged on val/ by the recipe's gate, and only if it misses do slower variants get their turn: those proven
-before it, then those with less surgery, the original last.
+is judged on val/ by the recipe's gate, and only if it misses do slower variants get their turn: INT8 with the
+training that it seemed not to need, floats, the variants proven before, those with less surgery, and the
+original last.
 
 The original has usually been trained on the pictures of the tuning split, a candidate never, so `max_drop` on
 that split is pessimistic for candidates. That errs on the safe side; recipes leave it room, and val/ decides
@@ -17,7 +18,7 @@ goes on alone (see slimcv.crossroads).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from slimcv.instruments import Held
@@ -133,38 +134,68 @@ def _ship_fastest(bench: Workbench, original: Held, proven: Sequence[Proven]) ->
 def _finish(bench: Workbench, base: Held, *, last_resort: bool) -> Generator[Record, None, Record]:
     """Fusion, quantisation and export of `base`, judged on val/; in float too where INT8 misses the gate.
 
-    With `last_resort` the second attempt keeps to lossless steps, and what is lossless is shipped whatever
-    the gate says. There is no second attempt where the first one came out without what the second leaves out.
+    INT8 whose training the tuning split did not ask for is trained first where val/ does. With `last_resort`
+    the attempt in float keeps to lossless steps, and what is lossless is shipped whatever the gate says.
+    There is no such attempt where the one before came out without what it leaves out.
     """
     tail = {at: entry.step for at, entry in enumerate(bench.recipe.entries) if entry.step.stage >= Stage.FUSE}
-    gentle = [at for at, step in tail.items() if (step.lossless if last_resort else not step.quantizes)]
-    state, accepted = yield from _apply_all(bench, base, list(tail))
-    is_gentle = set(accepted) <= set(gentle)
-    record = bench.ship(state, last_resort=last_resort and is_gentle)
+    gentle = {at for at, step in tail.items() if (step.lossless if last_resort else not step.quantizes)}
+    made = yield from _apply_all(bench, base, list(tail))
+    record = bench.ship(made.held, last_resort=last_resort and made.accepted <= gentle)
     yield record
-    missed = record.outcome == "rejected" and (last_resort or not record.details["accuracy_met"])
-    if missed and not is_gentle:
-        state, _ = yield from _apply_all(bench, base, gentle)
-        record = bench.ship(state, last_resort=last_resort)
+    if _inaccurate(record) and made.untrained is not None:
+        at, before = made.untrained
+        left = [later for later in tail if later >= at]
+        made = yield from _apply_all(bench, before, left, accepted=made.accepted - {*left}, train=True)
+        record = bench.ship(made.held, last_resort=last_resort and made.accepted <= gentle)
+        yield record
+    missed = _inaccurate(record) or (last_resort and record.outcome == "rejected")
+    if missed and not made.accepted <= gentle:
+        made = yield from _apply_all(bench, base, sorted(gentle))
+        record = bench.ship(made.held, last_resort=last_resort)
         yield record
     return record
 
 
+def _inaccurate(shipped: Record) -> bool:
+    return shipped.outcome == "rejected" and not shipped.details["accuracy_met"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the tail made, and the entries that were `accepted`.
+
+    `untrained` is the entry whose training was not asked for, with the variant from before it.
+    """
+
+    held: Held
+    accepted: frozenset[int]
+    untrained: tuple[int, Held] | None
+
+
 def _apply_all(
-    bench: Workbench, state: Held, entries: Sequence[int]
-) -> Generator[Record, None, tuple[Held, list[int]]]:
-    """What `entries` make of `state`, and which of them were accepted."""
-    accepted = []
+    bench: Workbench,
+    state: Held,
+    entries: Sequence[int],
+    *,
+    accepted: Set[int] = frozenset(),
+    train: bool = False,
+) -> Generator[Record, None, Made]:
+    """What `entries` make of `state`; `accepted` made that.
+
+    Quantisation is trained only where it misses its gate without, or with `train`.
+    """
+    taken, untrained = {*accepted}, None
     for at in entries:
         entry = bench.recipe.entries[at]
-        # Quantisation is trained only where it misses the gate without.
-        rungs = (False, True) if entry.trains and entry.step.stage == Stage.QUANTIZE else (True,)
-        for recovers in rungs:
+        spared = entry.trains and entry.step.stage == Stage.QUANTIZE and not train
+        for recovers in (False, True) if spared else (True,):
             record, candidate = bench.attempt(at, state, judged=True, recovers=recovers)
             yield record
             if candidate is not None:
+                untrained = untrained if recovers else (at, state)
                 state = candidate
-                accepted.append(at)
+                taken.add(at)
             if not record.details.get("repairable"):
                 break
-    return state, accepted
+    return Made(state, frozenset(taken), untrained)

@@ -97,8 +97,8 @@ class Workbench:
                 before=figures_before,
                 details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
-            if verdict.repairable and not recovers:
-                self._maker.keep(candidate.variant, before)  # Its training begins where it ends.
+            if not recovers and (verdict.accepted or verdict.repairable):
+                self._maker.keep(candidate.variant, before)  # Its training would begin where it ends.
             left_out = candidate.variant.details.get(LEFT_OUT)
             if left_out is not None:
                 words = f"; trained without {entry.name}: {left_out}"

@@ -299,6 +299,32 @@ def test_quantisation_is_trained_only_where_it_misses_its_gate_without(task, tmp
 
 
 @pytest.mark.slow
+def test_quantisation_that_its_own_gate_lets_pass_is_trained_where_val_does_not_before_floats_are_shipped(
+    task, tmp_path
+):
+    # So few pictures never show with such confidence that half a point is kept.
+    (tmp_path / "mine.yaml").write_text(
+        "objective: size\ngate: {max_drop: 0.5, confidence: 0.99}\n"
+        "steps:\n- quantize_int8: {calibration_images: 32}\n"
+        "  recover: {epochs: 1, lr: 1.0e-4}\n  gate: {max_step_drop: 100}\n- export_onnx\n"
+    )
+    plan = load(str(tmp_path / "mine.yaml"))
+    dataset = data.load(str(task / "pictures"), cache=task / "cache")
+    variant = models.load(str(task / "model.pt"), input=f"3x{SIZE}x{SIZE}", classes=dataset.classes)
+    with Run.open(tmp_path / "out", identity={}) as run:
+        context = Context(variant, dataset, run.workdir, threads=1, train_threads=1)
+        _, *records = session.optimize(plan, context, run, quick=True)
+    told = [(record.step, record.outcome) for record in records]
+    tail = [("quantize_int8", "accepted"), ("export_onnx", "accepted"), ("ship", "rejected")]
+    assert told == [*tail, *tail, ("export_onnx", "accepted"), ("ship", "accepted")]
+    plain, trained = (records[at].details["variant"] for at in (0, 3))
+    assert ("finetune_int8" in plain, trained["finetune_int8"]["epochs"]) == (False, 1)
+    assert plain["quantize_int8"] == trained["quantize_int8"], "what was made is trained, not made anew"
+    assert records[-1].measurement.precision == "fp32"
+    assert not records[-1].details["gate_met"]
+
+
+@pytest.mark.slow
 def test_int8_for_a_cpu_that_does_not_overflow_is_judged_by_what_that_one_answers(
     task, tmp_path, monkeypatch
 ):
