@@ -200,22 +200,27 @@ def _keeps_bits(norm: BatchNorm, affine: Affine, consumers: Sequence[Consumer]) 
     mean, var = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
     squares = var + mean.square()
     normed = affine.scale.square() * var + (affine.scale * mean + affine.shift).square()
-    folded = left = torch.zeros((), dtype=torch.float64)
+    folded = left = 0.0
     for consumer in consumers:
-        layer = consumer.layer
-        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-        weight = layer.weight.detach()
-        grouped = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).abs().amax(3)
-
-        def noise(largest: Tensor, power: Tensor, *, groups: int = groups) -> Tensor:
-            return (largest.amax(2).square() * power.reshape(groups, -1).sum(1, keepdim=True)).sum()
-
+        largest = _grouped(consumer.layer).detach().abs().amax(3)
         scale, before, after = (
-            part.repeat_interleave(consumer.repeat) for part in (affine.scale, squares, normed)
+            part.repeat_interleave(consumer.repeat).reshape(len(largest), 1, -1)
+            for part in (affine.scale, squares, normed)
         )
-        folded = folded + noise(grouped * scale.abs().reshape(groups, 1, -1), before)
-        left = left + noise(grouped, after)
-    return bool(folded <= _MOST_NOISE * left)
+        folded += _noise(largest * scale.abs(), before)
+        left += _noise(largest, after)
+    return folded <= _MOST_NOISE * left
+
+
+def _noise(largest: Tensor, squares: Tensor) -> float:
+    """Of the largest weights (groups, outputs, inputs) and their inputs' mean squares (groups, 1, inputs)."""
+    return float((largest.amax(2).square() * squares.sum(2)).sum())
+
+
+def _grouped(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """The weights as (groups, outputs of each, inputs of each, taps)."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return layer.weight.reshape(groups, layer.weight.shape[0] // groups, layer.weight.shape[1], -1)
 
 
 def _crosses(conv: nn.Conv2d, shift: Tensor) -> bool:
@@ -237,12 +242,10 @@ def _fold_backward(layer: nn.Module, affine: Affine) -> None:
 def _fold_forward(model: GraphModule, consumer: Consumer, *, affine: Affine, shapes: Shapes) -> None:
     layer = consumer.layer
     scale, shift = (part.repeat_interleave(consumer.repeat) for part in (affine.scale, affine.shift))
-    weight = layer.weight.double()
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    grouped = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    added = torch.einsum("goik,gi->go", grouped, shift.reshape(groups, -1)).flatten()
-    scaled = grouped * scale.reshape(groups, 1, -1, 1)
-    layer.weight = nn.Parameter(scaled.reshape(weight.shape).to(layer.weight.dtype))
+    grouped = _grouped(layer).double()
+    added = torch.einsum("goik,gi->go", grouped, shift.reshape(len(grouped), -1)).flatten()
+    scaled = grouped * scale.reshape(len(grouped), 1, -1, 1)
+    layer.weight = nn.Parameter(scaled.reshape(layer.weight.shape).to(layer.weight.dtype))
     _add_bias(model, consumer.node, layer=layer, added=added, shapes=shapes)
 
 
