@@ -24,6 +24,7 @@ from slimcv.writing import write_text
 if TYPE_CHECKING:
     from slimcv.profile.prediction.beforehand import Foretold
     from slimcv.profile.prediction.changes import Network
+    from slimcv.profile.prediction.training import Gradients
     from slimcv.profile.roofline import Limits
 
 log = logging.getLogger("slimcv")
@@ -109,6 +110,12 @@ class Instruments:
             except SlimcvError as error:
                 raise NotApplicable(error.message) from error
         return beforehand.foretell(self._networks[before.number], entry.name, entry.step, threads=threads)
+
+    def gradients(self, before: Held, candidate: Held) -> Gradients:
+        """What both take to train, a picture of theirs each."""
+        from slimcv.profile.prediction.training import gradients
+
+        return gradients(before.variant, candidate.variant, threads=self.context.threads)
 
     def layer_times(self, held: Held, shipped: Record) -> dict[str, object]:
         """What the layers of the original and of what is shipped take (see slimcv.profile.before_after)."""

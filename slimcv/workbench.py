@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from slimcv import crossroads, parity
 from slimcv.errors import NotApplicable, Rejected
@@ -103,6 +105,8 @@ class Workbench:
             if left_out is not None:
                 words = f"; trained without {entry.name}: {left_out}"
                 foretold = {"not_foretold": f"trained without {entry.name}"}
+            elif self._trains_otherwise(foretold):
+                foretold["gradients"] = self.instruments.gradients(before, candidate).as_json()
             record = replace(record, reason=f"{record.reason}{words}", details={**record.details, **foretold})
         except Rejected as error:
             record = replace(record, outcome="rejected", reason=error.message)
@@ -263,7 +267,7 @@ class Workbench:
         variant = replace(before.variant, artifacts=artifacts, runtime=record.details["runtime"])
         return self._held(replace(variant, details=record.details["variant"]), record.number, step, before)
 
-    def _foretold(self, entry: Entry, before: Held) -> tuple[dict[str, object], str]:
+    def _foretold(self, entry: Entry, before: Held) -> tuple[dict[str, Any], str]:
         """What a record keeps of the step's prediction, or of why there is none, and what its reason says."""
         if self.instruments.quick:
             return {}, ""
@@ -272,6 +276,11 @@ class Workbench:
         except NotApplicable as error:
             return {"not_foretold": error.message}, ""
         return {"foretold": found.as_json()}, f" ({found})"
+
+    def _trains_otherwise(self, foretold: Mapping[str, Any]) -> bool:
+        """Whether something was foretold of the time of a training, where there is data to train on."""
+        told = foretold.get("foretold") or {}
+        return self.context.data is not None and told.get("training_after_ms") is not None
 
     def _details(self, variant: Variant) -> dict[str, object]:
         artifacts = {name: str(path.relative_to(self.run.folder)) for name, path in variant.artifacts.items()}

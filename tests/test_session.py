@@ -268,6 +268,11 @@ def test_a_network_is_cut_down_repaired_quantised_and_shipped_with_its_own_figur
     assert all(one["speedup"] == pytest.approx(one["before_ms"] / one["after_ms"]) for one in told)
     assert "foretold: " in next(step["reason"] for step in report["steps"] if "foretold" in step["details"])
     assert all(min(one["weight_bytes"], one["before_bytes"]) > 0 for one in told)
+    trained = [step for step in report["steps"] if "gradients" in step["details"]]
+    assert "depthwise_separable" in {step["name"] for step in trained}
+    for step in trained:
+        assert step["details"]["foretold"]["training_after_ms"] is not None
+        assert min(step["details"]["gradients"].values()) > 0
     # The figures are those of the file that is shipped.
     runtime = report["optimized"]["runtime"]
     served = next(part for part in report["artifacts"] if part["runtime"] == runtime)

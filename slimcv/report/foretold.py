@@ -11,7 +11,7 @@ from slimcv.report import figures
 
 HEADINGS = (
     "step", "foretold", "measured", "off by", "weights, foretold", "file, measured", "bytes off by",
-    "of the changed time timed", "why",
+    "of the changed time timed", "training, foretold", "training, measured", "training off by", "why",
 )  # fmt: skip
 
 DIGITS = 2
@@ -24,7 +24,8 @@ class Foretold:
 
     `error` is |foretold / measured - 1|, `timed_share` (0 to 1) the part of the changed layers' time whose
     new form had been timed; `spread` is the relative uncertainty of what was measured. `weights` are the
-    bytes of the weights before and after as foretold, `file` those of the measured files; None is not known.
+    bytes of the weights before and after as foretold, `file` those of the measured files. `training` is how
+    many times faster a picture's gradient is, as foretold and as measured. None is not known.
     """
 
     step: str
@@ -35,6 +36,7 @@ class Foretold:
     verdict: str
     weights: tuple[int, int] | None
     file: tuple[int, int] | None
+    training: tuple[float, float] | None
 
     @property
     def error(self) -> float:
@@ -47,6 +49,11 @@ class Foretold:
         if self.weights is None or self.file is None:
             return None
         return abs((self.weights[1] / self.weights[0]) / (self.file[1] / self.file[0]) - 1)
+
+    @property
+    def training_error(self) -> float | None:
+        """How far off the gradient's speed-up, as a fraction."""
+        return None if self.training is None else abs(self.training[0] / self.training[1] - 1)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ def of(report: Mapping[str, Any]) -> list[Foretold]:
                     verdict=told.get("verdict", ""),
                     weights=_both(told.get("before_bytes"), told.get("weight_bytes")),
                     file=_file(step),
+                    training=_training(step["details"]),
                 )
             )
     return found
@@ -95,13 +103,15 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     foretold: list[tuple[str, ...]] = [
         (
             one.step,
-            f"{figures.significant(one.foretold, DIGITS)}×",
+            _times(one.foretold),
             measured(one),
             off(one.error),
             reduction(one.weights),
             reduction(one.file),
             off(one.bytes_error),
             figures.share(one.timed_share),
+            *gradient(one),
+            off(one.training_error),
             one.verdict,
         )
         for one in of(report)
@@ -117,6 +127,9 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
             reduction(one.file),
             none,
             none,
+            none,
+            none,
+            none,
             f"not foretold: {one.why}",
         )
         for one in unforetold(report)
@@ -126,6 +139,13 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def measured(one: Foretold | Unforetold) -> str:
     """The measured speed-up with the digits that its spread leaves."""
     return f"{figures.rounded(one.measured, one.spread * one.measured)}×"
+
+
+def gradient(one: Foretold) -> tuple[str, str]:
+    """How many times faster a gradient was foretold to be, and is."""
+    if one.training is None:
+        return figures.NOT_MEASURED, figures.NOT_MEASURED
+    return _times(one.training[0]), _times(one.training[1])
 
 
 def off(error: float | None) -> str:
@@ -148,7 +168,9 @@ def sentence(report: Mapping[str, Any]) -> str:
     told = f"the gain of {steps} was foretold from the times of layers: {many}"
     bytes = [one.bytes_error for one in found if one.bytes_error is not None]
     told += off(median(one.error for one in found))
-    return f"{told}, that of the bytes left {off(median(bytes))}" if bytes else told
+    told += f", that of the bytes left {off(median(bytes))}" if bytes else ""
+    trained = [one.training_error for one in found if one.training_error is not None]
+    return f"{told}, that of a gradient in training {off(median(trained))}" if trained else told
 
 
 def left_out(report: Mapping[str, Any]) -> str:
@@ -183,6 +205,19 @@ def _spread(step: Mapping[str, Any]) -> float:
 
 def _file(step: Mapping[str, Any]) -> tuple[int, int] | None:
     return _both(step["before"]["size_bytes"], step["measurement"]["size_bytes"])
+
+
+def _training(details: Mapping[str, Any]) -> tuple[float, float] | None:
+    """A gradient's speed-up: what changed layers were foretold to save of the measured time, and measured."""
+    told, measured = details["foretold"], details.get("gradients")
+    if measured is None:
+        return None
+    left = measured["before_ms"] - (told["training_before_ms"] - told["training_after_ms"])
+    return (measured["before_ms"] / left, measured["before_ms"] / measured["after_ms"]) if left > 0 else None
+
+
+def _times(speedup: float) -> str:
+    return f"{figures.significant(speedup, DIGITS)}×"
 
 
 def _both(before: int | None, after: int | None) -> tuple[int, int] | None:

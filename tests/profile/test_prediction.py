@@ -14,7 +14,7 @@ from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
 from slimcv.profile import gathering, profile
-from slimcv.profile.prediction import Network, beforehand, changes, packed, predict, predict_all
+from slimcv.profile.prediction import Network, beforehand, changes, packed, predict, predict_all, training
 from slimcv.profile.prediction.bench import Bench
 from slimcv.profile.prediction.changes import change_of, pieces_of
 from slimcv.profile.prediction.pieces import Piece, piece_of, random_batch
@@ -269,6 +269,26 @@ def test_savings_are_told_in_milliseconds_bytes_and_seconds_of_training(network)
     for at, one in enumerate((fixed, slower)):
         words = dict(zip(drawn.HEADINGS, drawn.rows({"predictions": [one]})[0], strict=True))
         assert {key: words[key] for key in wanted} == {key: value[at] for key, value in wanted.items()}
+
+
+def test_changed_layers_without_time_for_training_are_taken_for_like_those_that_had_it(network):
+    name = "depthwise_separable"
+
+    class Once(ByMacs):
+        """A clock that stops after the largest layer and what becomes of it."""
+
+        left = 3
+
+        def training_ms(self, piece):
+            self.left -= 1
+            return super().training_ms(piece) if self.left >= 0 else None
+
+    told = [predict(name, step(name), network, clock) for clock in (ByMacs(), Once())]
+    pieces = change_of(name, step(name), network).pieces
+    assert len(pieces) > 1
+    whole, extrapolated = (one.training_before_ms for one in told)
+    assert whole == pytest.approx(3 * sum(network.pieces[node].macs for node in pieces) / 1e6)
+    assert extrapolated == pytest.approx(whole)
 
 
 def test_layers_without_time_for_training_are_taken_for_like_the_rest(network):
@@ -558,7 +578,17 @@ def test_an_export_is_foretold_in_its_own_runtime(gated):
 
 
 def test_what_was_foretold_is_said_with_two_digits_and_why_it_is_no_gain():
-    told = beforehand.Foretold(1.2345, 20, 10, 1.0, "openvino", 1.2, 1.0, "")
+    told = beforehand.Foretold(1.2345, 20, 10, 1.0, "openvino", 1.2, 1.0, None, None, "")
     assert str(told) == "foretold: 1.2×"
     waiting = "INT8 not worth it for speed: 71 % of the time is memory-bound depthwise convolution"
     assert str(dataclasses.replace(told, speedup=0.98, verdict=waiting)) == f"foretold: 0.98×, {waiting}"
+
+
+def test_timing_gradients_leaves_both_networks_as_they_were(gated):
+    both = gated, made("reduce_resolution", gated, scale=0.5)
+    kept = [{name: value.clone() for name, value in one.model.state_dict().items()} for one in both]
+    found = training.gradients(*both, threads=1)
+    assert min(found.as_json().values()) > 0
+    for one, values in zip(both, kept, strict=True):
+        assert all(torch.equal(value, values[name]) for name, value in one.model.state_dict().items())
+        assert all(parameter.grad is None for parameter in one.model.parameters())

@@ -164,6 +164,7 @@ def foretold(speedup, *, verdict=""):
     return {
         "speedup": speedup, "before_bytes": 4 * 10**6, "weight_bytes": 10**6, "timed_share": 0.9,
         "runtime": "openvino", "before_ms": 10.0 * speedup, "after_ms": 10.0, "verdict": verdict,
+        "training_before_ms": 30.0, "training_after_ms": 10.0,
     }  # fmt: skip
 
 
@@ -240,7 +241,7 @@ def make_run(make_report, tmp_path):
             Record(0, -1, "original", "measured", "", 3.0, measurement=tuning),
             Record(
                 1, 0, "global_average_pool", "accepted", "1.20×", 62.1, pooled, _faster(tuning, 78.0),
-                details={"foretold": foretold(1.5)},
+                details={"foretold": foretold(1.5), "gradients": {"before_ms": 60.0, "after_ms": 32.0}},
             ),
             Record(
                 2, 1, "separable", "rejected", "no gain", 30.0, _faster(tuning, 64.9, top1=91.5), pooled,

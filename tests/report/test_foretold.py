@@ -22,6 +22,9 @@ def test_an_error_is_how_far_the_prediction_is_from_what_was_measured(told):
     assert first.error == pytest.approx(0.25)
     assert second.error == pytest.approx(1 - 64.9 / 65.0)
     assert (first.weights, first.file) == ((4_000_000, 1_000_000), (210_377_874, 60_000_000))
+    assert first.training == pytest.approx((60 / (60 - 20), 60 / 32))
+    assert first.training_error == pytest.approx(0.2)
+    assert (second.training, second.training_error) == (None, None)
     assert first.bytes_error == pytest.approx(1 - 0.25 * 210_377_874 / 60_000_000)
 
 
@@ -31,7 +34,8 @@ def test_a_step_without_a_prediction_says_why(told):
     assert one.measured == pytest.approx(65.0 / 21.0)
     words = "not foretold: 3. reduce_resolution (<script>alert(1)</script> is not timed)"
     assert words in " ".join(report.render(told, "text").split())
-    row = "| 3. reduce_resolution | – | 3.10× | – | – | +250.6 % | – | – | not foretold: \\<script\\>"
+    row = "| 3. reduce_resolution | – | 3.10× | – | – | +250.6 % | – | – | – | – | – | not foretold: "
+    row += "\\<script\\>"
     assert row in report.render(told, "markdown")
     for step in told["steps"]:
         step["details"].pop("foretold", None)
@@ -41,11 +45,12 @@ def test_a_step_without_a_prediction_says_why(told):
 
 def test_text_and_markdown_say_how_far_off_the_predictions_were(told):
     sentence = "the gain of 2 steps was foretold from the times of layers: the median error is 13 %, "
-    sentence += "that of the bytes left 53 %"
+    sentence += "that of the bytes left 53 %, that of a gradient in training 20 %"
     assert sentence in " ".join(report.render(told, "text").split())
     text = report.render(told, "markdown")
     assert "## Foretold and measured" in text
-    assert "| 1. global_average_pool | 1.5× | 1.20× | 25 % | −75.0 % | −71.5 % | 12 % | 90.0 % |" in text
+    row = "| 1. global_average_pool | 1.5× | 1.20× | 25 % | −75.0 % | −71.5 % | 12 % | 90.0 % "
+    assert row + "| 1.5× | 1.9× | 20 % |" in text
     assert "not worth it for speed: \\<script\\>" in text
     assert sentence[0].upper() + sentence[1:] in text
 
@@ -61,6 +66,11 @@ def test_a_step_that_was_not_timed_has_no_error(make_report, original):
     assert foretold.sentence(document) == ""
     assert "foretold" not in report.render(document, "text")
     assert "Foretold" not in report.render(document, "markdown")
+
+
+def test_layers_foretold_to_save_more_than_a_gradient_takes_have_no_ratio(told):
+    told["steps"][1]["details"]["gradients"] = {"before_ms": 20.0, "after_ms": 10.0}
+    assert foretold.of(told)[0].training is None
 
 
 def test_one_step_alone_has_no_median_and_an_unsteady_one_fewer_digits(make_report, original):

@@ -152,9 +152,9 @@ def test_each_bar_of_the_way_names_the_runtimes_it_compares(make_run, original):
 
 def test_what_was_foretold_stands_beside_what_was_measured(make_run):
     seen = text_of(render_html([read(make_run())]))
-    assert "2. separable 1.0× 1.00× 0 % −75.0 % +250.6 % 93 % 90.0 % not worth it for speed" in seen
+    assert "2. separable 1.0× 1.00× 0 % −75.0 % +250.6 % 93 % 90.0 % – – – not worth it for speed" in seen
     assert "2 steps was foretold from the times of layers: the median error is 13 %" in seen
-    assert "1. global_average_pool 1.5× 1.20× 25 % −75.0 % −71.5 % 12 % 90.0 %" in seen
+    assert "1. global_average_pool 1.5× 1.20× 25 % −75.0 % −71.5 % 12 % 90.0 % 1.5× 1.9× 20 %" in seen
     assert "Not foretold: 3. reduce_resolution (" in seen
 
 

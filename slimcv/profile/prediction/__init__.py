@@ -283,19 +283,23 @@ def _elsewhere(layer: Layer) -> float:
 def _training(change: Change, network: Network, bench: Bench) -> tuple[float | None, float | None]:
     """A picture's training in the layers that change before and after, None where none does.
 
-    Of a training that leaves them as they are, all are told.
+    Of a training that leaves them as they are, all are told. Layers that there was no time for are taken for
+    as slow by the MAC, before and after, as the rest.
     """
     if change.trained:
         whole = _whole_training(network, bench)
         return whole, whole
-    before = after = 0.0
-    for node, pieces in change.pieces.items():
-        times = [bench.training_ms(piece) for piece in (network.pieces[node], *pieces)]
+    timed = before = after = left = 0.0
+    for node, pieces in sorted(change.pieces.items(), key=lambda item: -network.pieces[item[0]].macs):
+        old = network.pieces[node]
+        times = [bench.training_ms(piece) for piece in (old, *pieces)]
         if any(time is None for time in times):
+            left += old.macs
             continue
         first, *others = (time or 0.0 for time in times)
-        before, after = before + first, after + sum(others)
-    return (before, after) if before else (None, None)
+        timed, before, after = timed + old.macs, before + first, after + sum(others)
+    whole_share = (timed + left) / timed if timed else 1.0
+    return (before * whole_share, after * whole_share) if before else (None, None)
 
 
 def _whole_training(network: Network, bench: Bench) -> float | None:

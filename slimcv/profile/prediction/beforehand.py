@@ -53,7 +53,8 @@ class Foretold:
 
     `before_bytes` and `weight_bytes` are those of the weights before and after the step. `before_ms` and
     `after_ms` are the sums over the layers that this rests on, `runtime` is where the step's result runs.
-    `timed_share` and `verdict` are those of slimcv.profile.prediction.Prediction.
+    `timed_share`, `verdict` and the milliseconds of training, None where no layer that is trained changes,
+    are those of slimcv.profile.prediction.Prediction.
     """
 
     speedup: float
@@ -63,6 +64,8 @@ class Foretold:
     runtime: str
     before_ms: float
     after_ms: float
+    training_before_ms: float | None
+    training_after_ms: float | None
     verdict: str
 
     def __str__(self) -> str:
@@ -104,5 +107,7 @@ def foretell(network: Network, name: str, step: Step, *, threads: int) -> Foreto
         runtime=found.runtime,
         before_ms=found.before_ms,
         after_ms=found.after_ms,
+        training_before_ms=found.training_before_ms,
+        training_after_ms=found.training_after_ms,
         verdict=found.verdict,
     )

@@ -54,12 +54,12 @@ def _compared(report: Mapping[str, Any]) -> Table:
     sorts: list[tuple[float | None, ...]] = [
         (
             None, one.foretold, one.measured, one.error, _left(one.weights), _left(one.file), one.bytes_error,
-            one.timed_share, None,
+            one.timed_share, *(one.training or (None, None)), one.training_error, None,
         )
         for one in foretold.of(report)
     ]  # fmt: skip
     sorts += [
-        (None, None, one.measured, None, None, _left(one.file), None, None, None)
+        (None, None, one.measured, None, None, _left(one.file), *[None] * 6)
         for one in foretold.unforetold(report)
     ]
     lines = tuple(
