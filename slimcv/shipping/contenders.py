@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 ORIGINAL, DEFAULT_ALLOCATOR = "original", "original, default allocator"
 
-UNMODIFIED = ("onnxruntime", "openvino")
-"""Runtimes the original is tried in as is, so that what a runtime alone gives is not sold as compression."""
+UNMODIFIED = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
+"""Runtimes the original is tried in as is, so that what a runtime alone gives is not sold as compression, and
+its files there."""
 
 SAMPLES, QUICK_SAMPLES = 100, 20
 """Calls timed of each contender: a hundred are enough for a 99th percentile."""
@@ -86,22 +88,31 @@ def original_file(run: Run) -> Path:
 
 
 def unmodified_files(context: Context, run: Run) -> dict[str, Path]:
-    """The original written for other runtimes, once a run; a runtime that does not take it is left out."""
-    folder = run.workdir / "unmodified"
+    """The original written for other runtimes; one that does not take it is left out."""
     files: dict[str, Path] = {}
-    for runtime, suffix in zip(UNMODIFIED, (".onnx", ".xml"), strict=True):
-        path = folder / f"model{suffix}"
+    for runtime in UNMODIFIED:
         try:
-            files[runtime] = (
-                path
-                if path.is_file()
-                else runtimes.write(replace(context.teacher, artifacts=files), runtime, folder)
-            )
+            files[runtime] = unmodified_file(runtime, context, run)
         except SlimcvError as error:
             if error.disk_fault:
                 raise
             log.info("the original cannot be written for %s: %s", runtime, error.message)
     return files
+
+
+def unmodified_file(runtime: str, context: Context, run: Run) -> Path:
+    """The original written for one of `UNMODIFIED`, once a run; an ONNX file serves OpenVINO too.
+
+    Raises SlimcvError where the runtime does not take it.
+    """
+    path = run.workdir / "unmodified" / UNMODIFIED[runtime]
+    if path.is_file():
+        return path
+    source: dict[str, Path] = {}
+    if runtime == "openvino":
+        with suppress(SlimcvError):
+            source = {"onnxruntime": unmodified_file("onnxruntime", context, run)}
+    return runtimes.write(replace(context.teacher, artifacts=source), runtime, path.parent)
 
 
 def alone(runtime: str) -> str:
