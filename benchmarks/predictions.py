@@ -2,7 +2,8 @@
 
 `predictions.py RUN...` reads runs of `slimcv optimize`: for every step that was timed and had been foretold,
 both speed-ups and the error, |foretold / measured - 1|; then the median error over all, and step by step.
-The same for the time of a gradient, where a step changes what is trained.
+The same for the share of the bytes that is left, and for the time of a gradient, where a step changes what is
+trained.
 
 `predictions.py --row profile` calls `slimcv profile torchvision:resnet50` as a user would: the whole
 command's wall time (to be at most 20 s on two cores), and its peak memory over that of a plain process that
@@ -63,6 +64,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
             "error": one.error,
             "timed_share": one.timed_share,
             "verdict": one.verdict,
+            "bytes_error": one.bytes_error,
             "gradient": one.training and dict(zip(("foretold", "measured"), one.training, strict=True)),
             "gradient_error": one.training_error,
         }
@@ -73,7 +75,6 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def errors(folders: list[str]) -> dict[str, Any]:
     """The rows of all runs, and the median error of all, of each step and of each run."""
     found = [row for folder in folders for row in rows(Path(folder))]
-    gradients = [row["gradient_error"] for row in found if row["gradient_error"] is not None]
     groups: dict[str, dict[str, list[float]]] = {"step": defaultdict(list), "run": defaultdict(list)}
     for row in found:
         for key, group in groups.items():
@@ -81,12 +82,17 @@ def errors(folders: list[str]) -> dict[str, Any]:
     return {
         "steps": found,
         "median_error": median(row["error"] for row in found) if found else None,
-        "median_gradient_error": median(gradients) if gradients else None,
+        **{f"median_{key}": _median(found, key) for key in ("bytes_error", "gradient_error")},
         **{
             f"median_error_by_{key}": {name: median(values) for name, values in sorted(group.items())}
             for key, group in groups.items()
         },
     }
+
+
+def _median(found: list[dict[str, Any]], key: str) -> float | None:
+    known = [row[key] for row in found if row[key] is not None]
+    return median(known) if known else None
 
 
 def profiled(model: str, runtime: str, threads: int) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Instruments:
         from slimcv.profile.prediction import beforehand
 
         if entry.name not in beforehand.STEPS:
-            raise NotApplicable("there is no prediction for this step")
+            reason = beforehand.WHY_NOT.get(entry.name, "there is no prediction for this step")
+            raise NotApplicable(reason)
         if self.yardstick not in beforehand.RUNTIMES:
             raise NotApplicable(f"nothing is foretold in {self.yardstick}, where compiling takes long")
         if before.variant.precision == "int8":

@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from slimcv.gate import Verdict
 from slimcv.instruments import BEFORE, CANDIDATE
 from slimcv.measure import latency
-from slimcv.rounding import digits, significant
+from slimcv.rounding import between
 from slimcv.step import Stage, Step
 
 
 def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bool) -> Verdict:
     """Whether the speed of `candidate` over that of `before` is enough; `gained` says that it is a gain.
 
-    Training is not there for speed, and an enabling step need only be no slower by more than the spread.
+    Training is not there for speed. An enabling step need only be no slower by more than the spread, and
+    another quantiser's form likewise: where it is as fast, accuracy on val/ may still prefer it.
     """
-    enough = not _slower(timings) if step.enabling else gained or step.stage == Stage.TRAIN
+    if step.enabling:
+        enough = not _slower(timings)
+    else:
+        enough = gained or step.stage == Stage.TRAIN or (bool(step.artifact) and not _slower(timings))
     return Verdict(enough, in_words(timings) if enough else no_gain(timings))
 
 
@@ -31,7 +35,6 @@ def _slower(timings: Mapping[str, latency.Timing]) -> bool:
 
 
 def in_words(timings: Mapping[str, latency.Timing]) -> str:
-    """How many times the speed before, with the digits that the spread of both leaves."""
-    before, candidate = timings[BEFORE].latency, timings[CANDIDATE].latency
-    meaningful = digits(before.spread, candidate.spread)
-    return f"{significant(before.p50 / candidate.p50, meaningful)}× the speed before"
+    """How many times the speed before, with its 95 % interval."""
+    found = latency.ratio(timings[BEFORE], timings[CANDIDATE])
+    return between(found.value, found.low, found.high, "the speed before")

@@ -127,14 +127,20 @@ def timing(call_ms):
 @pytest.mark.parametrize(
     ("step", "candidate_ms", "outcome"),
     [
-        (GlobalAveragePool(), 1.0, (True, "1.00× the speed before")),
-        (GlobalAveragePool(), 0.5, (True, "2.00× the speed before")),
-        (GlobalAveragePool(), 2.0, (False, "slower: 0.500× the speed before")),
-        (DepthwiseSeparable(), 1.0, (False, "no gain: 1.00× the speed before, inside the spread")),
-        (DepthwiseSeparable(), 0.5, (True, "2.00× the speed before")),
-        (DepthwiseSeparable(), 2.0, (False, "slower: 0.500× the speed before")),
-        (Finetune(), 1.0, (True, "1.00× the speed before")),
-        (Finetune(), 2.0, (True, "0.500× the speed before")),
+        (GlobalAveragePool(), 1.0, (True, "1.00× the speed before (1.00–1.00)")),
+        (GlobalAveragePool(), 0.5, (True, "2.00× the speed before (2.00–2.00)")),
+        (GlobalAveragePool(), 2.0, (False, "slower: 0.500× the speed before (0.500–0.500)")),
+        (
+            DepthwiseSeparable(),
+            1.0,
+            (False, "no gain: 1.00× the speed before (1.00–1.00), inside the spread"),
+        ),
+        (DepthwiseSeparable(), 0.5, (True, "2.00× the speed before (2.00–2.00)")),
+        (DepthwiseSeparable(), 2.0, (False, "slower: 0.500× the speed before (0.500–0.500)")),
+        (ExportNncf(), 1.0, (True, "1.00× the speed before (1.00–1.00)")),
+        (ExportNncf(), 2.0, (False, "slower: 0.500× the speed before (0.500–0.500)")),
+        (Finetune(), 1.0, (True, "1.00× the speed before (1.00–1.00)")),
+        (Finetune(), 2.0, (True, "0.500× the speed before (0.500–0.500)")),
     ],
 )
 def test_only_what_enables_later_steps_or_trains_needs_no_gain(step, candidate_ms, outcome):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slimcv.rounding import digits, meaningful, rounded, significant
+from slimcv.rounding import between, digits, meaningful, rounded, significant
 
 __all__ = [
     "NOT_MEASURED", "between", "count", "digits", "duration", "factor", "meaningful", "milliseconds",
@@ -122,13 +122,6 @@ def times(ratio: float | None, more: str, less: str, *, digits: int = 3) -> str:
     if float(text.replace(",", "")) == 1:
         return "unchanged"
     return f"{text}× {more if ratio > 1 else less}"
-
-
-def between(ratio: float, low: float, high: float, words: str = "") -> str:
-    """A factor with its interval, all rounded to what that allows: 43.2× faster (42.8–43.9)."""
-    text = significant(ratio, meaningful(ratio, (high - low) / 2))
-    decimals = len(text.partition(".")[2])
-    return f"{text}×{words and f' {words}'} ({low:,.{decimals}f}–{high:,.{decimals}f})"
 
 
 def factor(ratio: float, low: float, high: float, more: str, less: str) -> str:

@@ -235,6 +235,7 @@ def totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
     totals = profile["totals"]
     threads = f"{totals['threads']} thread{'s' if totals['threads'] != 1 else ''}"
     peak = f"{figures.size(totals['peak_activation_bytes'])} (at '{totals['peak_activation_layer']}')"
+    quantile = "medians" if totals["runtime"] == "eager" else "lower quartiles"
     lines = [
         ("parameters", f"{totals['parameters']:,} ({figures.size(totals['weight_bytes'])} with buffers)"),
         ("MACs", figures.count(totals["macs"])),
@@ -249,15 +250,15 @@ def totals(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             f"time, {RUNTIMES.get(totals['runtime'], totals['runtime'])} {totals['precision']}, {threads}",
             f"{figures.milliseconds(totals['layers_ms'])} in the layers, "
-            f"{figures.milliseconds(totals['call_ms'])} for a whole call (medians of {totals['repeats']})",
+            f"{figures.milliseconds(totals['call_ms'])} for a whole call ({quantile} of {totals['repeats']})",
         ),
     ]
     if totals["default_allocator_ms"] is not None:
         lines.append(
             (
-                "whole call in a process of its own",
+                "whole call with the allocator as it is",
                 f"{figures.milliseconds(totals['default_allocator_ms'])}, "
-                f"with the allocator tuned {figures.milliseconds(totals['tuned_allocator_ms'])}",
+                f"tuned {figures.milliseconds(totals['tuned_allocator_ms'])}",
             )
         )
     return lines

@@ -21,6 +21,9 @@ PICTURES = 1000
 _WORTH = 1.05
 """A smaller gain is none that a prediction can tell."""
 
+_NEARLY_ALL = 0.9
+"""From this share of the changed layers on a prediction counts as timed."""
+
 _DIGITS = 2
 """What a prediction is good for."""
 
@@ -68,7 +71,16 @@ def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
         figures.reduction(one["before_bytes"], one["after_bytes"]),
         _signed(None if seconds is None else PICTURES * seconds / 1000, training, figures.duration),
         _times(training),
-        "; ".join(part for part in (one["verdict"], one["note"]) if part),
+        "; ".join(part for part in (one["verdict"], one["note"], _timed(one)) if part),
+    )
+
+
+def _timed(one: Mapping[str, Any]) -> str:
+    """How much of the changed layers' time this rests on, where that is not nearly all."""
+    if one["after_ms"] is None or one["timed_share"] >= _NEARLY_ALL:
+        return ""
+    return (
+        f"{figures.share(one['timed_share'])} of the changed layers' time was timed, the rest taken for alike"
     )
 
 

@@ -96,6 +96,7 @@ class _Prediction(_Shape):
     after_bytes: int | None
     training_before_ms: float | None
     training_after_ms: float | None
+    timed_share: float
     note: str
     verdict: str
     problem: str | None

@@ -42,3 +42,19 @@ def test_two_models_have_no_roofline_of_their_own():
     done = CliRunner().invoke(cli.app, words)
     assert isinstance(done.exception, SlimcvError)
     assert "--roofline is for one model" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("models", "name"),
+    [
+        (["some/where/net.pt"], "profile-net.html"),
+        (["torchvision:resnet18?num_classes=6"], "profile-resnet18-num_classes-6.html"),
+        (["a.pt2", "net-slim/"], "profile-a-net-slim.html"),
+        (["../..", "<b>"], "profile-model-b.html"),
+        (["x" * 300], f"profile-{'x' * 60}.html"),
+    ],
+)
+def test_pages_about_models_are_kept_apart(tmp_path, monkeypatch, models, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write_html(None, DOCUMENT, command="profile", about=models)
+    assert [path.name for path in (tmp_path / "slimcv" / "reports").iterdir()] == [name]

@@ -560,7 +560,7 @@ def test_a_run_says_of_a_step_why_it_is_not_foretold(gated, tmp_path):
     context = Context(teacher=gated, data=None, workdir=tmp_path, threads=1, train_threads=1)
     bench = instruments.Instruments(plan, context, None)
     trained, fused = plan.entries
-    with pytest.raises(NotApplicable, match="there is no prediction for this step"):
+    with pytest.raises(NotApplicable, match="it changes neither time nor bytes"):
         bench.foretold(trained, bench.teacher)
     integers = instruments.Held(dataclasses.replace(gated, precision="int8"), 1)
     with pytest.raises(NotApplicable, match="the network is INT8 already"):

@@ -35,10 +35,19 @@ STEPS = frozenset(
         "low_rank",
         "prune_channels",
         "quantize_int8",
+        "quantize_weights",
         "reduce_resolution",
     }
 )
 """The steps whose time can be foretold, in the runtime that variants are compared in or that of an export."""
+
+_PACKED = "what it saves shows in a packed file alone"
+WHY_NOT = {
+    "cluster_weights": _PACKED,
+    "finetune": "it changes neither time nor bytes",
+    "prune_weights": _PACKED,
+}
+"""Of steps with a prediction that the files of a run cannot be held against."""
 
 _DIGITS = 2
 """What is foretold is off by some tens of percent."""

@@ -10,6 +10,9 @@ from slimcv.report.charts import plane, scale
 from slimcv.report.charts.plane import Bound, Line, Point
 from slimcv.report.html.parts import Block, Cell, Chart, Table
 
+VAL, TUNING = "val/", "tuning split"
+"""The pictures that a variant was asked about."""
+
 
 def blocks(report: Mapping[str, Any]) -> list[Block]:
     """All variants that were measured, by what they lost against the original on the same pictures."""
@@ -25,13 +28,22 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     if gate["min_speedup"] is not None and base:
         name = f"gate: {gate['min_speedup']:g}× faster"
         bounds.append(Bound(base["p50"] / gate["min_speedup"], name, across=True))
+    fronts = [
+        [
+            point
+            for point, (on, _) in zip(points, measured_on, strict=True)
+            if on == split or point.kind == "before"
+        ]
+        for split in (TUNING, VAL)
+    ]
     labelled = report["original"]["top1"] is not None
     measure = "top-1" if labelled else "agreement"
     told = (
         f"Points lie by latency and by how far their {measure} is from the original's on the same pictures. "
         f"Squares are the final measurement{' on val/' if labelled else ''}, which the gate judges; circles "
         f"were measured during the run{', on the tuning split' if labelled else ''}; numbers are those of "
-        "the steps. The line is the Pareto front: nothing measured is both faster and more accurate."
+        "the steps. The lines are the Pareto fronts of both: nothing that was measured on the same pictures "
+        "is both faster and more accurate."
     )
     key = (
         ("accepted", "accepted, or final"),
@@ -57,7 +69,7 @@ def blocks(report: Mapping[str, Any]) -> list[Block]:
     return [
         chart(
             f"{measure.capitalize()} against latency", told, points, table, bounds=bounds, key=key,
-            upward=f"{measure} against the original, points", y_tick=_signed,
+            upward=f"{measure} against the original, points", y_tick=_signed, alike=fronts,
         )
     ]  # fmt: skip
 
@@ -73,13 +85,17 @@ def chart(
     bounds: Sequence[Bound] = (),
     key: tuple[tuple[str, str], ...] = (),
     path: bool = False,
+    alike: Sequence[Sequence[Point]] = (),
 ) -> Chart:
-    """Points over latency on a logarithmic axis, with their Pareto front, or joined in their order."""
+    """Points over latency on a logarithmic axis, with their Pareto front, or joined in their order.
+
+    `alike` are the points that were measured alike, where that is not all of them: each has its own front.
+    """
     x = scale.logarithmic(
         [*(point.x for point in points), *(bound.value for bound in bounds if bound.across)]
     )
     y = scale.linear([*(point.y for point in points), *(bound.value for bound in bounds if not bound.across)])
-    lines = [Line(tuple(front(points)), "front", steps=True)]
+    lines = [Line(tuple(front(group)), "front", steps=True) for group in alike or (points,)]
     if path:
         lines.insert(0, Line(tuple((point.x, point.y) for point in points), "path"))
     drawn = plane.chart(
@@ -124,7 +140,7 @@ def _points(report: Mapping[str, Any]) -> tuple[list[Point], list[tuple[str, str
         lost = _against(measured, base)
         if measured["latency_ms"] and lost is not None:
             points.append(Point(measured["latency_ms"]["p50"], lost, name, kind, str(at), square=final))
-            on.append(("val/" if final else "tuning split", comparison.latency_of(measured)))
+            on.append((VAL if final else TUNING, comparison.latency_of(measured)))
 
     add(original, original, f"original in {original['runtime']}", "before", 0, final=True)
     for step in steps:
