@@ -18,6 +18,9 @@ _MANIFEST_BYTES = 1 << 20
 SAMPLE_BYTES = 16 << 20
 """Golden samples may have this many bytes, decoded."""
 
+MOST_BLOCKS, MOST_PARTS = 1 << 16, 1 << 14
+"""Entries of a directory, each of which takes memory, whatever it says; further tensors stay in the graph."""
+
 _SLACK_BYTES, _SLACK_RATIO = 1 << 20, 2
 """Streams together may be this much larger than the ONNX file: masks and codebooks stand beside values."""
 
@@ -85,7 +88,8 @@ def read(content: bytes, *, onnx_bytes: int, packed_bytes: int, has_samples: boo
     """
     numbers = Numbers(content)
     blocks = tuple(
-        Block(numbers.byte(), numbers.next(), numbers.next()) for _ in range(_count(numbers, least_bytes=3))
+        Block(numbers.byte(), numbers.next(), numbers.next())
+        for _ in range(_count(numbers, least_bytes=3, most=MOST_BLOCKS))
     )
     samples = len(blocks) - 1 if has_samples else None
     if (samples or len(blocks)) <= SKELETON:
@@ -101,7 +105,7 @@ def read(content: bytes, *, onnx_bytes: int, packed_bytes: int, has_samples: boo
     if sum(block.size for block in blocks[:samples]) > _SLACK_RATIO * onnx_bytes + _SLACK_BYTES:
         raise Damaged("its blocks declare more than the model can need")
     parts, left = [], onnx_bytes
-    for _ in range(_count(numbers, least_bytes=5)):
+    for _ in range(_count(numbers, least_bytes=5, most=MOST_PARTS)):
         gap, count, width = numbers.next(), numbers.next(), numbers.next()
         left -= gap + count * width
         if width not in (1, 2, 4, 8) or left < 0:
@@ -115,11 +119,13 @@ def read(content: bytes, *, onnx_bytes: int, packed_bytes: int, has_samples: boo
     return Directory(blocks, tuple(parts), samples)
 
 
-def _count(numbers: Numbers, *, least_bytes: int) -> int:
-    """How many entries follow; no more than there are bytes for."""
+def _count(numbers: Numbers, *, least_bytes: int, most: int) -> int:
+    """How many entries follow; no more than there are bytes for, and than any file needs."""
     count = numbers.next()
     if count * least_bytes > numbers.left:
         raise Damaged("its directory declares more entries than it has")
+    if count > most:
+        raise Damaged(f"its directory declares more than {most:,} entries of a kind")
     return count
 
 

@@ -27,7 +27,7 @@ ALWAYS_BYTES = 64 << 20
 LARGEST_RATIO = 1000
 """How many times its own size a file may unpack to beyond that."""
 
-_DIRECTORY_BYTES, _DIRECTORY_RATIO = 1 << 16, 16
+_DIRECTORY_BYTES, _DIRECTORY_RATIO, _MOST_DIRECTORY_BYTES = 1 << 16, 16, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def read(content: bytes, *, file_bytes: int, limit: int | None) -> Header:
         raise Damaged(f"it has {file_bytes} bytes and declares {size}")
     if header.directory_packed_bytes > file_bytes - BYTES:
         raise Damaged("its directory leaves the file")
-    if header.directory_bytes > _DIRECTORY_BYTES + _DIRECTORY_RATIO * file_bytes:
+    if header.directory_bytes > min(_MOST_DIRECTORY_BYTES, _DIRECTORY_BYTES + _DIRECTORY_RATIO * file_bytes):
         raise Damaged("its directory declares more than a file of this size can need")
     allowed = default_limit(file_bytes) if limit is None else limit
     if onnx_bytes > allowed:

@@ -34,7 +34,7 @@ class Content:
 
 def packed(model: memoryview, manifest: bytes, samples: bytes = b"") -> Content:
     """The packed file of an ONNX file, with golden samples at its end. Raises NotOnnx for what is none."""
-    spans = [span for span in wire.spans(model) if span.length >= LEAST_BYTES]
+    spans = _described(wire.spans(model))
     tensors = _encoded(model, spans)
     skeleton, gaps, end = [], [], 0
     for span in spans:
@@ -69,6 +69,15 @@ def packed(model: memoryview, manifest: bytes, samples: bytes = b"") -> Content:
         sample_bytes=blocks[-1].packed_bytes if samples else 0,
         ways=dict(sorted(ways.items(), key=lambda item: -item[1])),
     )
+
+
+def _described(spans: Sequence[wire.Span]) -> list[wire.Span]:
+    """The tensors that do not stay in the graph, in their order: the largest, where there are too many."""
+    worth = [span for span in spans if span.length >= LEAST_BYTES]
+    if len(worth) <= directory.MOST_PARTS:
+        return worth
+    largest = sorted(worth, key=lambda span: -span.length)[: directory.MOST_PARTS]
+    return sorted(largest, key=lambda span: span.start)
 
 
 def _encoded(model: memoryview, spans: Sequence[wire.Span]) -> list[Encoded]:

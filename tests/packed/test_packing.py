@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from slimcv.packed import packing
+from slimcv.packed import directory, packing
 from slimcv.packed.wire import NotOnnx
 
 from .conftest import unpacked, with_tensors
@@ -84,3 +84,13 @@ def test_pruned_clustered_weights_in_8_bits_take_less_than_two_bits_each():
 def test_what_is_no_model_is_refused():
     with pytest.raises(NotOnnx):
         packed(b"not a model")
+
+
+def test_tensors_beyond_the_most_that_a_directory_holds_stay_in_the_graph(monkeypatch):
+    monkeypatch.setattr(directory, "MOST_PARTS", 2)
+    content = with_tensors(
+        *[(TensorProto.INT8, bytes([number] * size)) for number, size in enumerate((9, 30, 5, 20))]
+    )
+    found = packing.packed(memoryview(content), b"")
+    assert sum(found.ways.values()) == 2
+    assert unpacked(found.written) == content

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from slimcv.errors import SlimcvError
-from slimcv.packed import coders, header, packing
+from slimcv.packed import coders, directory, header, packing
 from slimcv.packed.damage import Damaged, TooLarge
 from slimcv.packed.encodings import Way
 from slimcv.packed.reading import Reader
@@ -178,6 +178,29 @@ def test_a_directory_that_declares_entries_it_does_not_have_is_refused(number):
     for listing in (varint(number), listed([(0, 0), (5, 5)])[:-1] + varint(number)):
         with pytest.raises(Damaged, match="more entries"):
             unpacked(forged(PACKED, listing=listing, blocks=b"graph"))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "parts"),
+    [(directory.MOST_BLOCKS + 1, 0), (3, directory.MOST_PARTS + 1)],
+    ids=["blocks", "tensors"],
+)
+def test_entries_that_are_there_and_say_nothing_are_refused_by_their_number(blocks, parts):
+    sizes = [(0, 0), (5, 5), (0, 1 << 16), *[(0, 0)] * (blocks - 3)]
+    listing = listed(sizes, *[(0, 0, 1, Way.RAW, 2)] * parts)
+    coded = coders.zstandard_of(listing, level=19)
+    head = dataclasses.replace(
+        opened(PACKED)[0], directory_coder=coders.ZSTANDARD, directory_bytes=len(listing), onnx_bytes=5,
+        directory_packed_bytes=len(coded),
+    )  # fmt: skip
+    content = sealed(head, coded + b"graph" + bytes(1 << 16))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Damaged, match="entries of a kind"):
+            unpacked(content)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_directory_that_unpacks_to_anything_is_refused_unread():
