@@ -69,8 +69,8 @@ def graph(largest):
     return model
 
 
-def made_with_dot_products(folder, model):
-    """The bundle of such a graph as a CPU with AVX512-VNNI leaves it."""
+def made_with_dot_products(folder, model, *, moved=0.0):
+    """The bundle of such a graph as a CPU with AVX512-VNNI leaves it; rounding `moved` its outputs so far."""
     openvino = import_library()
     (folder / "exported").mkdir(parents=True)
     path = folder / "exported" / "model.xml"
@@ -98,13 +98,18 @@ def made_with_dot_products(folder, model):
     (expected,) = ReferenceEvaluator(model).run(None, {"input": pixels})
     # The bundle reads no graph: the file is already exported.
     variant = Variant(model=None, input=INPUT, details={"input_format": runtimes.PIXELS})  # type: ignore[arg-type]
-    bundle.write(out, document, variant, serve="openvino", golden=Golden(pixels, expected))
+    bundle.write(
+        out, document, variant, serve="openvino", golden=Golden(pixels, expected), moved_by_rounding=moved
+    )
     return out
 
 
-@pytest.mark.parametrize(("largest", "code"), [(127, 3), (63, 0)])
-def test_weights_of_eight_bits_fail_where_sums_saturate_and_of_seven_do_not(tmp_path, largest, code):
-    out = made_with_dot_products(tmp_path, graph(largest))
+@pytest.mark.parametrize(
+    ("largest", "moved", "code"), [(127, 0.0, 3), (63, 0.0, 0), (127, 10.0, 3), (63, 10.0, 0)]
+)
+def test_weights_of_eight_bits_fail_where_sums_saturate_and_of_seven_do_not(tmp_path, largest, moved, code):
+    """However wide the bound of a network that amplifies rounding is."""
+    out = made_with_dot_products(tmp_path, graph(largest), moved=moved)
     done = subprocess.run(
         [sys.executable, "-m", "slimcv", "verify", out, "--format", "json"],
         capture_output=True,
