@@ -91,6 +91,8 @@ def small(network: Network, name: str, *options: str, pictures: bool = True) -> 
         "times_smaller": found["original"]["bytes"] / found["bytes"],
         "top1": {"original": before, "packed": after},
         "points_lost": before - after,
+        "gate_met": report["gate"]["met"],
+        "pictures": report["data"] and report["data"].get("val"),
         "steps": [[step["name"], step["outcome"], step["reason"]] for step in report["steps"]],
         "seconds": report["seconds"],
     }
