@@ -1,7 +1,7 @@
 """The winner of the bake-off against quantisers used by hand, and what serving costs beside a bare runtime.
 
 `--row winner`: what `cpu_int8` ships against NNCF, ONNX Runtime QDQ and Neural Compressor with Inductor.
-`--row bake-off`: the wall time of the final measurement, ResNet-18, all candidates and `--quick`, with nothing
+`--row bake-off`: the wall time of the final measurement, ResNet-18, all candidates and `--quick`, nothing
 compiled beforehand; beside it the same with the steps that write and quantise the candidates.
 `--row call`: `load(bundle).predict` on one uint8 array against the bare OpenVINO or ONNX Runtime call,
 OpenVINO's both with the compiled model and with a request that is used again.
@@ -366,7 +366,7 @@ def _answers(path: Path, runtime: str, variant: Variant, dataset: data.Dataset) 
 
 
 def bake_off() -> dict[str, Any]:
-    """`cpu_int8` on ResNet-18: seconds of its last record and of its exports, all candidates and quick."""
+    """`cpu_int8` on ResNet-18: seconds of its last record and of its exports, everything and quick."""
     seconds: dict[str, float] = {}
     with_exports: dict[str, float] = {}
     table: list[Any] = []
