@@ -16,6 +16,7 @@ import slimcv
 from slimcv import bundle, packed, predictions
 from slimcv.cli import app
 from slimcv.errors import SlimcvError
+from slimcv.serving.verification import Limits, verify
 
 
 @pytest.fixture
@@ -222,3 +223,17 @@ def test_a_run_with_pictures_keeps_what_its_page_shows(recipe, tmp_path):
     assert {"classes", "layers", "latency", "size"} <= set(re.findall(r'<section id="([\w-]+)"', page))
     slimcv.optimize(network(), data=tmp_path / "pictures", **call)
     assert predictions.read(result.folder) == said, "a run that is finished again has them no more to measure"
+    _require_every_bit_guarded(result.folder)
+
+
+def _require_every_bit_guarded(folder):
+    """Of all files that a run leaves, its own journal alone is no part of the bundle."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        content = path.read_bytes()
+        changed = bytearray(content)
+        changed[len(changed) // 2] ^= 1
+        path.write_bytes(changed)
+        assert verify(folder, Limits()).damaged is (path.name != "journal.jsonl"), path
+        path.write_bytes(content)
+    assert len(files) > 8
