@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from slimcv import paired
-from slimcv.rounding import digits, significant
+from slimcv.rounding import digits, points_between, significant
 
 if TYPE_CHECKING:
     from slimcv.measure.latency import Ratio
-    from slimcv.results import Measurement
+    from slimcv.results import Measurement, Paired
 
 
 class Gate(BaseModel):
@@ -89,9 +89,13 @@ def judge(
     candidate: Measurement,
     original: Measurement,
     before: Measurement | None = None,
+    step: Paired | None = None,
     speed: Ratio | None = None,
 ) -> Verdict:
     """Judge `candidate` against `original` and, for `max_step_drop`, against `before`.
+
+    `step` sets the candidate's answers against those of `before`, picture by picture, as `candidate.paired`
+    does against the original's.
 
     Accuracy that was not measured is judged by agreement with the original where that is known (100 %
     agreement is no drop); a bound whose figures are missing is named as not measured and not held against the
@@ -104,8 +108,9 @@ def judge(
     undecided: list[str] = []
     judged: list[Judged] = []
     unshown = "" if gate.confidence is None else f"not shown with {100 * level:g} % confidence"
-    for name, bound, value, text in _figures(gate, candidate, original, before):
-        shown = _shown(name, bound, candidate, speed=speed, level=level)
+    pairs = {"max_drop": candidate.paired, "max_step_drop": step}
+    for name, bound, value, text in _figures(gate, candidate, original, before, pairs):
+        shown = _shown(name, bound, pairs.get(name), speed=speed, level=level)
         if shown is False:
             undecided.append(name)
         if value is None:
@@ -175,16 +180,13 @@ def speedup(candidate: Measurement, original: Measurement) -> float | None:
     return original.latency_ms.p50 / candidate.latency_ms.p50
 
 
-def _shown(
-    name: str, bound: float, candidate: Measurement, *, speed: Ratio | None, level: float
-) -> bool | None:
+def _shown(name: str, bound: float, told: Paired | None, *, speed: Ratio | None, level: float) -> bool | None:
     """Whether a bound lies outside the interval of what it bounds; None without an interval."""
     if name == "max_size":
         return True
     if name == "min_speedup" and speed is not None:
         return not speed.low < bound <= speed.high
-    told = candidate.paired
-    if name == "max_drop" and told is not None:
+    if told is not None:
         low, high = paired.interval(told.lost, told.gained, told.pictures, confidence=level)
         return not 100 * low < -bound <= 100 * high
     return None
@@ -215,17 +217,21 @@ def _about(count: int) -> str:
 
 
 def _figures(
-    gate: Gate, candidate: Measurement, original: Measurement, before: Measurement | None
+    gate: Gate,
+    candidate: Measurement,
+    original: Measurement,
+    before: Measurement | None,
+    pairs: Mapping[str, Paired | None],
 ) -> list[tuple[str, float, float | None, str]]:
     figures: list[tuple[str, float, float | None, str]] = []
     if gate.max_drop is not None:
         lost = drop(candidate, original)
-        figures.append(("max_drop", gate.max_drop, lost, _lost(lost, candidate, original, "the original")))
+        text = _lost(lost, candidate, original, "the original", pairs["max_drop"])
+        figures.append(("max_drop", gate.max_drop, lost, text))
     if gate.max_step_drop is not None and before is not None:
         lost = drop(candidate, before)
-        figures.append(
-            ("max_step_drop", gate.max_step_drop, lost, _lost(lost, candidate, before, "the variant before"))
-        )
+        text = _lost(lost, candidate, before, "the variant before", pairs["max_step_drop"])
+        figures.append(("max_step_drop", gate.max_step_drop, lost, text))
     if gate.min_speedup is not None:
         gained = speedup(candidate, original)
         figures.append(
@@ -242,9 +248,12 @@ def _figures(
     return figures
 
 
-def _lost(lost: float | None, candidate: Measurement, against: Measurement, base: str) -> str:
+def _lost(
+    lost: float | None, candidate: Measurement, against: Measurement, base: str, told: Paired | None
+) -> str:
     if lost is None or (candidate.top1 is not None and against.top1 is not None):
-        return _points(lost, base)
+        interval = "" if told is None or lost is None else f" ({points_between(told.low, told.high)})"
+        return _points(lost, base) + interval
     pictures = candidate.synthetic_pictures
     on = "" if pictures is None else f" on {pictures} synthetic pictures"
     return f"no labels: {lost:.1f} % of the answers{on} are not the original's"

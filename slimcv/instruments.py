@@ -16,7 +16,7 @@ from slimcv.errors import NotApplicable, Rejected, SlimcvError
 from slimcv.measure import latency, macs, size, trial
 from slimcv.measure.variant import Answers, answers, computed_exactly, measurement
 from slimcv.recipe import EXPORTS, Entry, Recipe
-from slimcv.results import Measurement, Record
+from slimcv.results import Measurement, Paired, Record
 from slimcv.run import Run
 from slimcv.shipping import contenders
 from slimcv.step import Context, Variant
@@ -202,6 +202,11 @@ class Instruments:
             given=self._answers(held, file, runtime),
             original=None if held.number == 0 else self._answers(self.teacher, None, self.yardstick),
         )
+
+    def against(self, before: Held, candidate: Held, file: Path, runtime: str) -> Paired | None:
+        """Top-1 of `candidate`, as `file` in `runtime`, against that of `before`; None without labels."""
+        other = self._answers(before, None, self.yardstick)
+        return self._answers(candidate, file, runtime).against(other)
 
     def _answers(self, held: Held, file: Path | None, runtime: str) -> Answers:
         key = (held.number, runtime)

@@ -48,3 +48,8 @@ def between(ratio: float, low: float, high: float, words: str = "") -> str:
     text = significant(ratio, meaningful(ratio, (high - low) / 2))
     decimals = len(text.partition(".")[2])
     return f"{text}×{words and f' {words}'} ({low:,.{decimals}f}–{high:,.{decimals}f})"
+
+
+def points_between(low: float, high: float) -> str:
+    """The bounds of a difference of two percentages: −1.9 to +0.8 points."""
+    return f"{low:+.1f} to {high:+.1f} points".replace("-", "−")

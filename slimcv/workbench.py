@@ -249,7 +249,8 @@ class Workbench:
             return Verdict(True, reason), figures, figures_before
         original = self.instruments.figures(self.teacher, None, timing=None)
         gate = gate_of(self.recipe, entry)
-        verdict = judge(gate, candidate=figures, original=original, before=figures_before)
+        step = self.instruments.against(before, candidate, file, runtime)
+        verdict = judge(gate, candidate=figures, original=original, before=figures_before, step=step)
         text = "; ".join(part for part in (speed.reason, verdict.reason) if part)
         return Verdict(verdict.accepted, text, repairable=not verdict.accepted), figures, figures_before
 

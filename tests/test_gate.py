@@ -7,7 +7,9 @@ from pydantic import ValidationError
 
 from slimcv.gate import Gate, drop, judge, pictures_to_show, speedup
 from slimcv.measure.latency import Ratio
+from slimcv.paired import interval
 from slimcv.results import Latency, Measurement, Paired
+from slimcv.rounding import points_between
 
 
 def measured(top1=None, p50=None, agreement=None, size=None):
@@ -37,6 +39,16 @@ def test_the_drop_of_one_step_is_counted_against_the_variant_before():
     gate = Gate(max_step_drop=1)
     assert not judge(gate, candidate=measured(90), original=measured(99), before=measured(92)).accepted
     assert judge(gate, candidate=measured(91.5), original=measured(99), before=measured(92)).accepted
+
+
+@pytest.mark.parametrize(("counts", "decided"), [((2, 20, 200), True), ((5, 2, 200), False), (None, None)])
+def test_the_drop_of_one_step_has_an_interval_of_the_pictures_both_were_asked(counts, decided):
+    step = counts and Paired.counted(*counts)
+    verdict = judge(
+        Gate(max_step_drop=1), candidate=measured(91.5), original=measured(99), before=measured(92), step=step
+    )
+    assert (verdict.accepted, verdict.decided) == (True, decided)
+    assert ("points below the variant before (" in verdict.reason) is (step is not None)
 
 
 def test_the_least_speedup_is_judged_on_median_latency():
@@ -105,7 +117,8 @@ def test_an_undecided_gate_says_how_many_pictures_there_were_and_how_many_are_ne
     verdict = judge(Gate(max_drop=2), **compared(3, 2, 200))
     assert verdict.pictures_needed > 200
     assert verdict.doubt.startswith("not decidable with n = 200 pictures, about ")
-    assert verdict.reason == "top-1 0.5 points below the original"
+    between = points_between(*(100 * bound for bound in interval(3, 2, 200)))
+    assert verdict.reason == f"top-1 0.5 points below the original ({between})"
 
 
 def test_a_bound_of_zero_that_is_just_kept_is_not_decided_by_any_number_of_pictures():

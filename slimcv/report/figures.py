@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slimcv.rounding import between, digits, meaningful, rounded, significant
+from slimcv.rounding import between, digits, meaningful, points_between, rounded, significant
 
 __all__ = [
     "NOT_MEASURED", "between", "count", "digits", "duration", "factor", "meaningful", "milliseconds",
@@ -127,11 +127,6 @@ def times(ratio: float | None, more: str, less: str, *, digits: int = 3) -> str:
 def factor(ratio: float, low: float, high: float, more: str, less: str) -> str:
     """The same with the words for above and below 1: 1.32× slower (1.28–1.36)."""
     return between(ratio, low, high, more) if ratio >= 1 else between(1 / ratio, 1 / high, 1 / low, less)
-
-
-def points_between(low: float, high: float) -> str:
-    """The bounds of a difference of two percentages: −1.9 to +0.8 points."""
-    return f"{low:+.1f} to {high:+.1f} points".replace("-", "−")
 
 
 def probability(value: float) -> str:
