@@ -5,8 +5,8 @@ training on the tuning split, a part of train/ that fine-tuning never sees. Surg
 is judged there; if the repaired variant misses its gate, the last surgery is taken back and the repair is
 tried without it. The tail (fusion, quantisation, export) then runs on the variant proven last; what comes out
 is judged on val/ by the recipe's gate, and only if it misses do slower variants get their turn: INT8 with the
-training that it seemed not to need, floats, the variants proven before, those with less surgery, and the
-original last.
+training that it seemed not to need, another quantisation of the recipe, floats, the variants proven before,
+those with less surgery, and the original last.
 
 The original has usually been trained on the pictures of the tuning split, a candidate never, so `max_drop` on
 that split is pessimistic for candidates. That errs on the safe side; recipes leave it room, and val/ decides
@@ -18,7 +18,7 @@ goes on alone (see slimcv.crossroads).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence, Set
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from slimcv.instruments import Held
@@ -26,7 +26,7 @@ from slimcv.recipe import Recipe
 from slimcv.recipe.roads import on_course
 from slimcv.results import Record
 from slimcv.run import Run
-from slimcv.step import Context, Stage
+from slimcv.step import Context, Stage, Step
 from slimcv.workbench import Workbench
 
 
@@ -134,7 +134,8 @@ def _ship_fastest(bench: Workbench, original: Held, proven: Sequence[Proven]) ->
 def _finish(bench: Workbench, base: Held, *, last_resort: bool) -> Generator[Record, None, Record]:
     """Fusion, quantisation and export of `base`, judged on val/; in float too where INT8 misses the gate.
 
-    INT8 whose training the tuning split did not ask for is trained first where val/ does. With `last_resort`
+    INT8 whose training the tuning split did not ask for is trained first where val/ does, and what a recipe
+    has in its place (weights alone in 8 bits) comes before floats. With `last_resort`
     the attempt in float keeps to lossless steps, and what is lossless is shipped whatever the gate says.
     There is no such attempt where the one before came out without what it leaves out.
     """
@@ -149,12 +150,24 @@ def _finish(bench: Workbench, base: Held, *, last_resort: bool) -> Generator[Rec
         made = yield from _apply_all(bench, before, left, accepted=made.accepted - {*left}, train=True)
         record = bench.ship(made.held, last_resort=last_resort and made.accepted <= gentle)
         yield record
+    others = _without_the_quantisation_taken(made, tail)
+    if _inaccurate(record) and others:
+        made = yield from _apply_all(bench, base, others)
+        record = bench.ship(made.held, last_resort=last_resort and made.accepted <= gentle)
+        yield record
     missed = _inaccurate(record) or (last_resort and record.outcome == "rejected")
     if missed and not made.accepted <= gentle:
         made = yield from _apply_all(bench, base, sorted(gentle))
         record = bench.ship(made.held, last_resort=last_resort)
         yield record
     return record
+
+
+def _without_the_quantisation_taken(made: Made, tail: Mapping[int, Step]) -> list[int]:
+    """The entries of a tail that quantise otherwise than was done; none where there is no other way."""
+    ways = {at for at, step in tail.items() if step.stage == Stage.QUANTIZE and step.quantizes}
+    taken = ways & made.accepted
+    return [at for at in tail if at not in taken] if taken and ways - taken else []
 
 
 def _inaccurate(shipped: Record) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,13 +14,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from slimcv import bundle, cli, data, models, parity, runtimes, session
+import slimcv
+from slimcv import bundle, cli, data, models, packed, parity, runtimes, session
 from slimcv.errors import NotApplicable, Rejected
 from slimcv.instruments import Held
 from slimcv.making import Maker
 from slimcv.measure import accuracy, environment, latency
 from slimcv.models import capture
-from slimcv.recipe import Entry, load
+from slimcv.recipe import Entry, load, raw
 from slimcv.report.outcome import from_records
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
@@ -338,6 +340,47 @@ def test_quantisation_that_its_own_gate_lets_pass_is_trained_where_val_does_not_
     assert plain["quantize_int8"] == trained["quantize_int8"], "what was made is trained, not made anew"
     assert records[-1].measurement.precision == "fp32"
     assert not records[-1].details["gate_met"]
+
+
+@pytest.mark.slow
+def test_int8_that_val_refuses_gives_way_to_weights_alone_before_floats(task, tmp_path):
+    recipe = (
+        "objective: size\ngate: {max_drop: 0.5, confidence: 0.99}\n"
+        "steps:\n- quantize_int8: {calibration_images: 32, rungs: []}\n  gate: {max_step_drop: 100}\n"
+        "- quantize_weights: {}\n  gate: {max_step_drop: 100}\n- export_onnx\n"
+    )
+    with begun(task, tmp_path, recipe) as (plan, context, run):
+        _, *records = session.optimize(plan, context, run, quick=True)
+    export = ("export_onnx", "accepted")
+    assert [(record.step, record.outcome) for record in records] == [
+        ("quantize_int8", "accepted"), ("quantize_weights", "skipped"), export, ("ship", "rejected"),
+        ("quantize_weights", "accepted"), export, ("ship", "rejected"), export, ("ship", "accepted"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_cpu_tiny_ends_in_a_packed_file_that_still_tells_the_pictures_apart(task, tmp_path):
+    recipe = re.sub(r"epochs: \d+", "epochs: 4", raw.read(raw.find("cpu_tiny")))
+    # So few epochs repair what they can.
+    recipe = re.sub(r"drop: [\d.]+", "drop: 60", recipe)
+    records, report = optimized(task, tmp_path, recipe)
+    made = {record.step: record.outcome for record in records}
+    chain = (
+        "global_average_pool",
+        "prune_weights",
+        "fuse_conv_bn",
+        "cluster_weights",
+        "quantize_int8",
+        "ship",
+    )
+    assert {name: made[name] for name in chain} == dict.fromkeys(chain, "accepted")
+    found = packed.pack(tmp_path / "out" / "model.onnx", out=tmp_path / "model.slim", strip=True)
+    assert (task / "model.pt").stat().st_size > 50 * found.bytes
+    predictor = slimcv.load(tmp_path / "model.slim", threads=1)
+    split, spec = data.load(str(task / "pictures"), cache=task / "cache").val, predictor.input
+    pixels = np.asarray(split.pixels(spec.height, spec.width, spec.channels))
+    right = 100 * float(np.mean(predictor.outputs(pixels).argmax(axis=1) == split.labels))
+    assert right == pytest.approx(report["optimized"]["top1"]) > 60
 
 
 @pytest.mark.slow
