@@ -10,17 +10,20 @@ from slimcv.measure import latency
 from slimcv.rounding import between
 from slimcv.step import Stage, Step
 
+AS_FAST = 0.98
+"""Two processes that run one file differ by so much: where their memory lies is not in either's spread."""
+
 
 def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bool) -> Verdict:
     """Whether the speed of `candidate` over that of `before` is enough; `gained` says that it is a gain.
 
-    Training is not there for speed. An enabling step need only be no slower by more than the spread, and
-    another quantiser's form likewise: where it is as fast, accuracy on val/ may still prefer it.
+    Training is not there for speed. An enabling step need only be no slower by more than the spread, another
+    quantiser's form by no more than `AS_FAST`: accuracy on val/ may still prefer it.
     """
     if step.enabling:
         enough = not _slower(timings)
     else:
-        enough = gained or step.stage == Stage.TRAIN or (bool(step.artifact) and not _slower(timings))
+        enough = gained or step.stage == Stage.TRAIN or (bool(step.artifact) and _as_fast(timings))
     return Verdict(enough, in_words(timings) if enough else no_gain(timings))
 
 
@@ -28,6 +31,10 @@ def no_gain(timings: Mapping[str, latency.Timing]) -> str:
     """Why the candidate's speed is no gain: it is slower, or faster by no more than the measured spread."""
     reason = in_words(timings)
     return f"slower: {reason}" if _slower(timings) else f"no gain: {reason}, inside the spread"
+
+
+def _as_fast(timings: Mapping[str, latency.Timing]) -> bool:
+    return latency.ratio(timings[BEFORE], timings[CANDIDATE]).high >= AS_FAST
 
 
 def _slower(timings: Mapping[str, latency.Timing]) -> bool:

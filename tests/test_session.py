@@ -140,6 +140,7 @@ def timing(call_ms):
         (DepthwiseSeparable(), 0.5, (True, "2.00× the speed before (2.00–2.00)")),
         (DepthwiseSeparable(), 2.0, (False, "slower: 0.500× the speed before (0.500–0.500)")),
         (ExportNncf(), 1.0, (True, "1.00× the speed before (1.00–1.00)")),
+        (ExportNncf(), 1.01, (True, "0.990× the speed before (0.990–0.990)")),
         (ExportNncf(), 2.0, (False, "slower: 0.500× the speed before (0.500–0.500)")),
         (Finetune(), 1.0, (True, "1.00× the speed before (1.00–1.00)")),
         (Finetune(), 2.0, (True, "0.500× the speed before (0.500–0.500)")),
