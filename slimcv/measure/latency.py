@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -81,6 +81,7 @@ def interleaved(
     batch: int = 1,
     memory: bool = False,
     throughput_batch: int | None = None,
+    throughput_of: Collection[str] | None = None,
     asked: Path | None = None,
     limit_seconds: float = 30.0,
     patience_seconds: float = PATIENCE_SECONDS,
@@ -92,9 +93,10 @@ def interleaved(
     `samples` timed calls (10 if a call takes more than 100 ms) or has been timed for `limit_seconds`, in
     three rounds at least. `memory` measures peak memory too, with the default allocator, for which
     contenders with another one get one more process. `throughput_batch` measures images a second at that
-    batch size. `asked` is an `.npy` file of uint8 pictures (n, height, width, channels), which all answer
-    one by one. Raises ContenderFailed, a SlimcvError that names the contender, where one cannot be loaded,
-    its process dies, or one answer takes more than `patience_seconds`.
+    batch size, of the contenders named in `throughput_of` or of all. `asked` is an `.npy` file of uint8
+    pictures (n, height, width, channels), which all answer one by one. Raises ContenderFailed, a SlimcvError
+    that names the contender, where one cannot be loaded, its process dies, or one answer takes more than
+    `patience_seconds`.
     """
     with contextlib.ExitStack() as stack:
         seats = [
@@ -118,8 +120,9 @@ def interleaved(
                 seat.take_turn(batch, samples=samples, limit_seconds=limit_seconds)
         timings = {seat.worker.name: seat.timing(batch) for seat in seats}
         if throughput_batch is not None:
-            ips = _throughput(seats, throughput_batch)
-            timings = {name: replace(timing, throughput_ips=ips[name]) for name, timing in timings.items()}
+            wanted = timings.keys() if throughput_of is None else throughput_of
+            ips = _throughput([seat for seat in seats if seat.worker.name in wanted], throughput_batch)
+            timings |= {name: replace(timings[name], throughput_ips=value) for name, value in ips.items()}
     if memory:
         alike = {name: replace(contenders[name], allocator="default") for name in timings}
         left = {contender: name for name, contender in alike.items() if contender not in peaks}

@@ -131,7 +131,8 @@ def timed_together(
 ) -> tuple[dict[str, latency.Timing], dict[str, str]]:
     """All timed interleaved, and why others were not.
 
-    A contender that fails is left out, unless nothing is left without it: then ContenderFailed is raised.
+    With `quick`, images a second are those of the original and of `files` alone. A contender that fails is
+    left out, unless nothing is left without it: then ContenderFailed is raised.
     """
     died: dict[str, str] = {}
     threads, eager = context.threads, original_file(run)
@@ -152,6 +153,7 @@ def timed_together(
                 samples=QUICK_SAMPLES if quick else SAMPLES,
                 memory=True,
                 throughput_batch=THROUGHPUT_BATCH,
+                throughput_of={ORIGINAL, *files} if quick else None,
             )
         except latency.ContenderFailed as error:
             del contenders[error.contender]
