@@ -106,7 +106,7 @@ class Workbench:
                 words = f"; trained without {entry.name}: {left_out}"
                 foretold = {"not_foretold": f"trained without {entry.name}"}
             elif self._trains_otherwise(foretold):
-                foretold["gradients"] = self.instruments.gradients(before, candidate).as_json()
+                foretold |= self._gradients(before, candidate)
             record = replace(record, reason=f"{record.reason}{words}", details={**record.details, **foretold})
         except Rejected as error:
             record = replace(record, outcome="rejected", reason=error.message)
@@ -282,6 +282,13 @@ class Workbench:
         """Whether something was foretold of the time of a training, where there is data to train on."""
         told = foretold.get("foretold") or {}
         return self.context.data is not None and told.get("training_after_ms") is not None
+
+    def _gradients(self, before: Held, candidate: Held) -> dict[str, Any]:
+        try:
+            return {"gradients": self.instruments.gradients(before, candidate).as_json()}
+        except NotApplicable as error:
+            log.info("what the step does to training was not measured: %s", error.message)
+            return {}
 
     def _details(self, variant: Variant) -> dict[str, object]:
         artifacts = {name: str(path.relative_to(self.run.folder)) for name, path in variant.artifacts.items()}

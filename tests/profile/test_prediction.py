@@ -584,6 +584,20 @@ def test_what_was_foretold_is_said_with_two_digits_and_why_it_is_no_gain():
     assert str(dataclasses.replace(told, speedup=0.98, verdict=waiting)) == f"foretold: 0.98×, {waiting}"
 
 
+def test_a_network_without_a_gradient_is_said_to_have_none(gated):
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)).eval()
+    model = capture.capture(fixed, gated.input)
+    with model.graph.inserting_before(model.graph.output_node()):
+        logits = model.graph.output_node().args[0]
+        found = logits[0] if isinstance(logits, tuple | list) else logits
+        rounded = model.graph.call_function(torch.ops.aten.detach.default, (found,))
+    found.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
+    model.recompile()
+    variant = dataclasses.replace(gated, model=model)
+    with pytest.raises(NotApplicable, match="has no gradient"):
+        training.gradients(variant, variant, threads=1)
+
+
 def test_timing_gradients_leaves_both_networks_as_they_were(gated):
     both = gated, made("reduce_resolution", gated, scale=0.5)
     kept = [{name: value.clone() for name, value in one.model.state_dict().items()} for one in both]

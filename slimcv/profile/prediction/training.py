@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from slimcv.errors import NotApplicable
 from slimcv.models import capture
 from slimcv.profile.contest import Way, contest
 from slimcv.profile.prediction.bench import TRAINED_BATCH
@@ -36,16 +37,21 @@ def gradients(before: Variant, after: Variant, *, threads: int) -> Gradients:
     """Time both networks in turns as their layers were timed: fp32, channels_last, few pictures of noise.
 
     What surrounds a gradient (pictures, teacher, optimiser) is left out. The variants are left as they are.
+    Raises NotApplicable for a network without a gradient.
     """
     ways = {name: Way(_gradient(one)) for name, one in (("before", before), ("after", after))}
-    with threads_set(threads):
-        found = contest(ways, seconds=SECONDS)
+    try:
+        with threads_set(threads):
+            found = contest(ways, seconds=SECONDS)
+    except RuntimeError as error:
+        raise NotApplicable(f"the network has no gradient: {capture.first_line(error)}") from error
     return Gradients(found.ms("before") / TRAINED_BATCH, found.ms("after") / TRAINED_BATCH)
 
 
 def _gradient(variant: Variant) -> Callable[[], None]:
-    model = capture.copy(variant.model).requires_grad_(True)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = capture.copy(variant.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
     capture.set_training(model, True)
     batch = capture.example(variant.input, batch=TRAINED_BATCH).contiguous(memory_format=torch.channels_last)
 
