@@ -282,9 +282,12 @@ def test_flips_and_confusions_are_counted():
     flips, chart, confusions = blocks(said)
     assert "1 were answered right by the original and are answered wrong now, 1 the other way" in flips.text
     assert [[cell.text for cell in row] for row in chart.table.rows] == [
-        ["cat", "3", "66.7 %", "33.3 %", "−33.3"],
-        ["dog", "3", "66.7 %", "100.0 %", "+33.3"],
+        ["cat", "3", "66.7 %", "33.3 %", "−33.3", "−79.2 to +41.5 points"],
+        ["dog", "3", "66.7 %", "100.0 %", "+33.3", "−41.5 to +79.2 points"],
     ]
+    assert {row[-2].mark for row in chart.table.rows} == {""}, "one picture of three shows nothing"
+    (many,) = blocks({**said, **{key: 20 * said[key] for key in ("labels", "original", "optimized")}})[1:2]
+    assert [row[-2].mark for row in many.table.rows] == ["worse", "better"]
     assert [[cell.text for cell in row] for row in confusions.rows] == [["cat", "dog", "1", "2", "+1"]]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from slimcv import paired
 from slimcv.report import figures
 from slimcv.report.charts import rows, scale
 from slimcv.report.html.parts import Block, Cell, Chart, Note, Picture, Pictures, Table
@@ -17,15 +18,20 @@ SHOWN = 24
 """Of more classes than these, only those that changed most are drawn; the table has all."""
 
 PAIRS = 12
+_HEADINGS = ("class", "pictures", "original", "optimised", "change", "95 % interval")
 _THUMBNAIL = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+")
 
 
 @dataclass(frozen=True)
 class _Class:
+    """Percent right before and after; `low` and `high` bound the 95 % interval of the change, in points."""
+
     name: str
     pictures: int
     before: float
     after: float
+    low: float
+    high: float
 
 
 def blocks(said: Mapping[str, Any] | None) -> list[Block]:
@@ -93,11 +99,15 @@ def _classes(
         Counter(label for label, answer in zip(labels, answers, strict=True) if label == answer)
         for answers in (before, after)
     ]
-    found = [
-        _Class(name, pictures[at], *(100.0 * side[at] / pictures[at] for side in right))
-        for at, name in enumerate(names)
-        if pictures[at]
-    ]
+    asked = list(zip(labels, before, after, strict=True))
+    lost = Counter(label for label, old, new in asked if old == label != new)
+    gained = Counter(label for label, old, new in asked if old != label == new)
+    found = []
+    for at, name in enumerate(names):
+        if pictures[at]:
+            shares = (100.0 * side[at] / pictures[at] for side in right)
+            low, high = paired.interval(lost[at], gained[at], pictures[at])
+            found.append(_Class(name, pictures[at], *shares, 100 * low, 100 * high))
     return sorted(found, key=lambda one: (one.after - one.before, one.name))
 
 
@@ -124,12 +134,14 @@ def _by_class(found: Sequence[_Class]) -> Chart:
             Cell(figures.percent(one.before), one.before),
             Cell(figures.percent(one.after), one.after),
             Cell(_change(one), one.after - one.before, mark=_mark(one)),
+            Cell(figures.points_between(one.low, one.high), one.low),
         )
         for one in found
     )
     told = (
         "The small grey dot is the original, the large one what was shipped; the class that lost most is "
-        "first."
+        "first. Few pictures decide little: marked in the table are the changes whose 95 % interval leaves "
+        "out 0."
     )
     if len(drawn) < len(found):
         told += f" Drawn are the {len(drawn)} of {len(found)} classes that changed most."
@@ -137,7 +149,7 @@ def _by_class(found: Sequence[_Class]) -> Chart:
         "Right answers in each class of val/",
         told,
         rows.chart(marks, axis, title="right answers", tick=lambda value: f"{value:g} %"),
-        Table("Right answers in each class", ("class", "pictures", "original", "optimised", "change"), lines),
+        Table("Right answers in each class", _HEADINGS, lines),
         key=(("before", "original"), ("better", "better"), ("worse", "worse")),
     )
 
@@ -147,7 +159,8 @@ def _change(one: _Class) -> str:
 
 
 def _mark(one: _Class) -> str:
-    return "better" if one.after > one.before else "worse" if one.after < one.before else ""
+    """What the pictures of the class show, not what chance may have made of them."""
+    return "better" if one.low > 0 else "worse" if one.high < 0 else ""
 
 
 def _confusions(
