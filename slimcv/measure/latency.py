@@ -27,7 +27,7 @@ __all__ = [
 _ROUNDS = 10
 _FEWEST_CALLS = 10
 _SLOW_CALL_MS = 100.0
-_SLOW_BATCH_MS = 1000.0
+_SLOW_BATCH_MS = 500.0
 _CACHE_MATTERS_BELOW_MS = 20.0
 """After another contender's turn the first call finds cold caches, which shows in calls shorter than this."""
 
@@ -263,7 +263,7 @@ def _rounds(samples: int) -> int:
 def _throughput(seats: Sequence[_Seat], batch: int) -> dict[str, float]:
     """Images a second after one call to warm up, each contender in turn.
 
-    The median of three calls, or one call where it takes more than a second: there it hardly varies.
+    The median of three calls, or one call where it takes more than half a second: there it hardly varies.
     """
     found = {}
     for seat in seats:
