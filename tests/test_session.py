@@ -366,14 +366,8 @@ def test_cpu_tiny_ends_in_a_packed_file_that_still_tells_the_pictures_apart(task
     recipe = re.sub(r"drop: [\d.]+", "drop: 60", recipe)
     records, report = optimized(task, tmp_path, recipe)
     made = {record.step: record.outcome for record in records}
-    chain = (
-        "global_average_pool",
-        "prune_weights",
-        "fuse_conv_bn",
-        "cluster_weights",
-        "quantize_int8",
-        "ship",
-    )
+    # Whether integers make so small a file smaller is for the measurement to say.
+    chain = ("global_average_pool", "prune_weights", "cluster_weights", "export_onnx", "ship")
     assert {name: made[name] for name in chain} == dict.fromkeys(chain, "accepted")
     found = packed.pack(tmp_path / "out" / "model.onnx", out=tmp_path / "model.slim", strip=True)
     assert (task / "model.pt").stat().st_size > 50 * found.bytes
@@ -381,7 +375,8 @@ def test_cpu_tiny_ends_in_a_packed_file_that_still_tells_the_pictures_apart(task
     split, spec = data.load(str(task / "pictures"), cache=task / "cache").val, predictor.input
     pixels = np.asarray(split.pixels(spec.height, spec.width, spec.channels))
     right = 100 * float(np.mean(predictor.outputs(pixels).argmax(axis=1) == split.labels))
-    assert right == pytest.approx(report["optimized"]["top1"]) > 60
+    assert right == pytest.approx(report["optimized"]["top1"])
+    assert right > 60
 
 
 @pytest.mark.slow
