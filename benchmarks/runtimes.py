@@ -8,7 +8,8 @@ OpenVINO's both with the compiled model and with a request that is used again.
 `--row pictures`: `slimcv predict` on 1,000 JPEGs against a loop written by hand (OpenVINO, Pillow).
 `--row start`: the whole command `slimcv predict` with one picture, cold, and the same with torch imported.
 
-`call`, `pictures` and `start` need the folder that `benchmarks/latency.py --network NAME` left. `winner`
+`call`, `pictures` and `start` serve the folder that `benchmarks/latency.py --network NAME` left, or that of
+`--bundle DIR`, with the pictures of that network. `winner`
 takes one of six networks with `--model`. torchvision's ResNet-18 has initial weights but for norms and a last
 layer fitted to the scenes; initial weights of its deeper and separable networks amplify every rounding, so
 these three are trained on the scenes first. The gate of slimcv's run is what the row asks for: no more points
@@ -405,10 +406,14 @@ def main() -> None:
         __doc__,
         row={"choices": list(rows), "required": True},
         model={"choices": MODELS, "default": "resnet18", "help": "of --row winner"},
+        bundle={"type": Path, "help": "what --row call, pictures and start serve"},
     )
     network = networks()[chosen.network]
-    folder = RESULTS / "latency" / network.name / "slim"
-    print_row({"benchmark": f"serving, {chosen.row}", "network": network.name, **rows[chosen.row]()})
+    folder = chosen.bundle or RESULTS / "latency" / network.name / "slim"
+    served = {} if chosen.bundle is None else {"bundle": chosen.bundle.name}
+    print_row(
+        {"benchmark": f"serving, {chosen.row}", "network": network.name, **served, **rows[chosen.row]()}
+    )
 
 
 if __name__ == "__main__":
