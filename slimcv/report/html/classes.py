@@ -105,9 +105,9 @@ def _classes(
     found = []
     for at, name in enumerate(names):
         if pictures[at]:
-            shares = (100.0 * side[at] / pictures[at] for side in right)
+            old, new = (100.0 * side[at] / pictures[at] for side in right)
             low, high = paired.interval(lost[at], gained[at], pictures[at])
-            found.append(_Class(name, pictures[at], *shares, 100 * low, 100 * high))
+            found.append(_Class(name, pictures[at], old, new, 100 * low, 100 * high))
     return sorted(found, key=lambda one: (one.after - one.before, one.name))
 
 
