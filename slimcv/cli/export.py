@@ -13,7 +13,7 @@ from slimcv.cli.options import BundleArgument
 
 def export(
     bundle: BundleArgument,
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder; of one file also its name.")],
     layout: Annotated[
         str,
         typer.Option(

@@ -35,22 +35,21 @@ LARGEST_BATCH = 32
 
 
 def export(folder: Path, layout: str, out: Path, *, name: str | None = None) -> list[Path]:
-    """Write `layout` into `out`, which must be empty or new; the files that were written.
+    """Write `layout` into the folder `out`, which must be empty or new; the files that were written.
 
-    `name` is the model's on the server, by default the bundle's folder's. Raises SlimcvError for an unknown
-    layout, a bundle without the file it takes, or a folder that is in use.
+    Of a layout that is one model alone `out` may be the file itself, known by its suffix (OpenVINO's `.bin`
+    goes beside it). `name` is the model's on the server, by default the bundle's folder's. Raises SlimcvError
+    for an unknown layout, a bundle without the file it takes, or a place that is in use.
     """
     if layout not in LAYOUTS:
         raise SlimcvError(f"unknown layout '{layout}'", nearest(layout, LAYOUTS))
     manifest = bundle.read(folder)
     called = re.sub(r"[^\w.-]+", "_", name or folder.resolve().name) or "model"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SlimcvError(f"{out} is not empty", "name a new folder")
-    if layout == SLIM:
-        out.mkdir(parents=True, exist_ok=True)
-        return [Path(packed.pack(folder, out=out / f"model{packed.SUFFIX}").path)]
-    if layout in FILES:
-        return _copied(folder, manifest, FILES[layout], out)
+        fault = "is not empty" if out.is_dir() else "exists already"
+        raise SlimcvError(f"{out} {fault}", "name a new folder" if out.is_dir() else "name a new file")
+    if layout in (*FILES, SLIM):
+        return _alone(folder, manifest, layout, out)
     writers: dict[str, Callable[[Path, Manifest, Path, str], list[Path]]] = {
         MODEL_SERVER: _model_server,
         TRITON: _triton,
@@ -58,9 +57,18 @@ def export(folder: Path, layout: str, out: Path, *, name: str | None = None) -> 
     return writers[layout](folder, manifest, out, called)
 
 
+def _alone(folder: Path, manifest: Manifest, layout: str, out: Path) -> list[Path]:
+    called = f"model{packed.SUFFIX}" if layout == SLIM else Path(PLACES[FILES[layout]]).name
+    file = out if out.suffix == Path(called).suffix and not out.is_dir() else out / called
+    if layout != SLIM:
+        return _copied(folder, manifest, FILES[layout], file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return [Path(packed.pack(folder, out=file).path)]
+
+
 def _model_server(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path]:
     runtime = "openvino" if PLACES["openvino"] in manifest.files else "onnxruntime"
-    files = _copied(folder, manifest, runtime, out / name / "1")
+    files = _copied(folder, manifest, runtime, out / name / "1" / Path(PLACES[runtime]).name)
     # The server's container mounts the repository at /models.
     model: dict[str, object] = {"name": name, "base_path": f"/models/{name}"}
     noted = _noted(folder, runtime)
@@ -74,7 +82,7 @@ def _model_server(folder: Path, manifest: Manifest, out: Path, name: str) -> lis
 def _triton(folder: Path, manifest: Manifest, out: Path, name: str) -> list[Path]:
     alone = PLACES["onnxruntime"] not in manifest.files
     runtime = "openvino" if alone or manifest.serve.runtime == "openvino" else "onnxruntime"
-    files = _copied(folder, manifest, runtime, out / name / "1")
+    files = _copied(folder, manifest, runtime, out / name / "1" / Path(PLACES[runtime]).name)
     outputs = len(manifest.classes) if manifest.classes else -1
     # The manifest says what the served file is fed, which need not be this one.
     shape, fed = runtimes.fed(folder / PLACES[runtime], runtime)
@@ -105,12 +113,17 @@ def _noted(folder: Path, runtime: str) -> str | None:
     return openvino.noted_precision(folder / PLACES[runtime]) if runtime == "openvino" else None
 
 
-def _copied(folder: Path, manifest: Manifest, runtime: str, out: Path) -> list[Path]:
+def _copied(folder: Path, manifest: Manifest, runtime: str, file: Path) -> list[Path]:
+    """The artifact's files at `file` and, with its stem, beside it."""
     place = PLACES[runtime]
     if place not in manifest.files:
         present = ", ".join(sorted(manifest.files)) or "none"
         raise SlimcvError(
             f"{folder} has no {place}", f"it has {present}; run slimcv optimize with its export"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copy2(path, out / path.name)) for path in artifact_files(folder / place)]
+    copies = {path: file.with_suffix(path.suffix) for path in artifact_files(folder / place)}
+    taken = next((copy for copy in copies.values() if copy.exists()), None)
+    if taken is not None:
+        raise SlimcvError(f"{taken} exists already", "name a new file")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy2(path, copy)) for path, copy in copies.items()]

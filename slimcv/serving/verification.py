@@ -113,7 +113,7 @@ def verify(
         return Verification(str(folder), tuple(checks), damaged=False)
     manifest = predictor.manifest
     if _saturates(predictor):
-        note = f"{_NO_DOT_PRODUCTS}: weights of more than 7 bits may overflow"
+        note = f"{_NO_DOT_PRODUCTS}: weights of more than 7 bits would overflow, which the samples show"
         checks.append(Check("int8", "noted", note))
     checks += _golden(folder, manifest, predictor, limits)
     checks.append(_latency(manifest, predictor, limits))

@@ -110,6 +110,31 @@ def test_one_file_alone(folder, tmp_path, layout, names):
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == names
 
 
+@pytest.mark.parametrize(
+    ("layout", "file", "names"),
+    [
+        ("onnx", "leaves.onnx", ["leaves.onnx"]),
+        ("openvino", "leaves.v2.xml", ["leaves.v2.bin", "leaves.v2.xml"]),
+        ("pt2", "leaves.pt2", ["leaves.pt2"]),
+        ("slim", "leaves.slim", ["leaves.slim"]),
+    ],
+)
+def test_one_file_under_a_name_of_its_own(folder, tmp_path, layout, file, names):
+    written = layouts.export(folder, layout, tmp_path / "new" / file)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
+    assert sorted(path.name for path in written) == names
+    with pytest.raises(SlimcvError, match="exists already"):
+        layouts.export(folder, layout, tmp_path / "new" / file)
+
+
+def test_weights_of_another_model_are_not_written_over(folder, tmp_path):
+    (tmp_path / "leaves.bin").write_bytes(b"another's")
+    with pytest.raises(SlimcvError, match=r"leaves\.bin exists already"):
+        layouts.export(folder, "openvino", tmp_path / "leaves.xml")
+    assert (tmp_path / "leaves.bin").read_bytes() == b"another's"
+    assert not (tmp_path / "leaves.xml").exists()
+
+
 def test_an_unknown_layout_and_a_folder_in_use_are_refused(folder, tmp_path):
     with pytest.raises(SlimcvError, match="unknown layout") as refused:
         layouts.export(folder, "tritn", tmp_path / "new")
