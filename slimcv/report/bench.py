@@ -20,8 +20,8 @@ _HEADINGS = (
 )  # fmt: skip
 
 _SETTING = ("threads", "batch", "streams")
-_TIMES = ("p50", "p90", "images/s", "against the first")
-_SPREADS = ("p99", "spread", "calls", "spread of images/s")
+_TIMES = ("p50", "images/s", "against the first")
+_SPREADS = ("p90", "p99", "spread", "calls", "spread of images/s")
 _COSTS = ("load", "first call", "memory", "size")
 _ACCURACY = ("top-1", "change", "95 % interval", "p")
 """What stands on a terminal, in tables that fit it; a column without any figure is left out there."""
@@ -150,9 +150,10 @@ def _note(found: Mapping[str, Any]) -> str:
     note = (
         f"{found['mode']} mode: {how}; interleaved, {counted} calls each, "
         f"{figures.allocator(found.get('environment') or {})}; "
-        "in brackets the 95 % interval; spread: half the interquartile range over the median; "
-        "memory over the runtime's own"
+        "in brackets the 95 % interval; spread: half the interquartile range over the median"
     )
+    if any(row["model_bytes"] is not None for row in found["rows"]):
+        note += "; memory over the runtime's own"
     pictures = {row["paired"]["pictures"] for row in found["rows"] if row.get("paired")}
     if pictures:
         note += f"; top-1 against the first on the same {max(pictures):,} pictures, p by McNemar's test"

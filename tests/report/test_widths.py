@@ -39,6 +39,8 @@ def test_a_comparison_of_long_names_with_every_setting(document):
         assert figure in text
     assert "cannot be loaded" in text
     assert "runs/" in text
+    headings = next(line.split() for line in text.splitlines() if "p50" in line)
+    assert headings == ["target", "threads", "batch", "p50", "images/s", "against", "the", "first"]
 
 
 def test_a_comparison_says_spread_p99_and_what_the_accuracy_is_worth(document):
@@ -49,8 +51,10 @@ def test_a_comparison_says_spread_p99_and_what_the_accuracy_is_worth(document):
     for figure in ("12.0 ms", "1.0 %", "−4.9 to +2.7 points", "0.58", "| spread |"):
         assert figure in render_bench(found, "markdown"), figure
     for row in found["rows"]:
-        row["p99_ms"] = row["paired"] = None
+        row["p99_ms"] = row["paired"] = row["model_bytes"] = None
+    assert "memory" in text
     quick = render_bench(found, "text")
+    assert "memory" not in quick
     assert "p99" not in quick
     assert "McNemar" not in quick
 
