@@ -14,6 +14,7 @@ import slimcv
 from slimcv import bundle, runtimes
 from slimcv.errors import NotApplicable, SlimcvError
 from slimcv.models import capture
+from slimcv.runtimes import eager
 from slimcv.step import Context, InputSpec, Stage, Variant
 from slimcv.steps.export_aotinductor import ExportAotinductor
 
@@ -40,6 +41,18 @@ def network():
 @pytest.fixture
 def variant():
     return Variant(capture.capture(network(), INPUT), INPUT)
+
+
+def test_pictures_of_one_channel_are_answered_as_the_network_does(tmp_path):
+    """The channel that is moved to the front leaves strides that look like channels_last."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 8 * 8, 3)
+    gray = InputSpec(1, 12, 12, mean=(0.5,), std=(0.25,))
+    variant = Variant(capture.capture(nn.Sequential(*layers).eval(), gray), gray)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), np.uint8)
+    prepared = runtimes.prepare(runtimes.write(variant, "aotinductor", tmp_path), "aotinductor", threads=1)
+    expected = runtimes.answer(eager.in_memory(variant.model, threads=1), pixels, gray)
+    np.testing.assert_allclose(runtimes.answer(prepared, pixels, gray), expected, rtol=1e-4, atol=1e-5)
 
 
 def without_compiler():
