@@ -114,9 +114,6 @@ class AotModel:
         """See `Prepared.predict`."""
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        # Compiled for plain strides. numpy leaves any to a side of 1, and those of one channel that was moved
-        # to the front look like channels_last to the kernels, which answer nonsense without an error.
-        fed = torch.from_numpy(batch.reshape(-1)).view(batch.shape)
         with torch.inference_mode():
-            outputs: NDArray[np.float32] = self._loaded(fed).float().numpy()
+            outputs: NDArray[np.float32] = self._loaded(eager.tensor(batch)).float().numpy()
         return outputs

@@ -46,6 +46,15 @@ def in_memory(
     return EagerModel(model, threads=threads, channels_last=channels_last, autocast=autocast)
 
 
+def tensor(batch: NDArray[np.generic]) -> torch.Tensor:
+    """A C-contiguous array as a tensor with the strides that follow from its shape.
+
+    numpy leaves any stride to a side of 1, and one channel that was moved to the front has those of
+    channels_last: compiled code takes another path for them, or answers nonsense without an error.
+    """
+    return torch.from_numpy(batch.reshape(-1)).view(batch.shape)
+
+
 def import_library() -> None:
     """Torch is imported with this file; what reads a `.pt2` takes as long again, whatever the model."""
     importlib.import_module("torch.export.pt2_archive")

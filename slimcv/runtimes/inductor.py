@@ -109,7 +109,7 @@ class InductorModel:
         count = len(batch)
         if batch.shape not in self._compiled_for and count > 1:
             batch = np.concatenate([batch, np.repeat(batch[-1:], self._size(batch.shape) - count, axis=0)])
-        pixels = torch.from_numpy(batch)
+        pixels = eager.tensor(batch)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             outputs = self._compiled(pixels) if batch.shape in self._compiled_for else self._compile(pixels)
         result: NDArray[np.float32] = outputs.float().numpy()

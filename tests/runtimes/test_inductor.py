@@ -41,6 +41,20 @@ def programs_for(prepared, variant, sizes):
     return found
 
 
+def test_one_channel_that_was_moved_to_the_front_is_compiled_once(tmp_path):
+    """Its strides are others than those of an array that was made as planes."""
+    gray = InputSpec(1, 4, 4, mean=(0.5,), std=(0.25,))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.ReLU())
+    path = runtimes.write(Variant(capture.capture(network, gray), gray), "inductor", tmp_path)
+    prepared = runtimes.prepare(path, "inductor", threads=1)
+    torch._dynamo.reset()
+    counters.clear()
+    prepared.predict(np.zeros((4, 1, 4, 4), np.float32))
+    for _ in range(2):
+        runtimes.answer(prepared, np.zeros((4, 4, 4, 1), np.uint8), gray)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
 @pytest.mark.slow
 def test_ten_sizes_that_grow_are_answered(prepared, variant):
     """PyTorch by itself refuses the ninth program."""
