@@ -40,11 +40,11 @@ class Maker:
         self._context = context
         self._run = run
         self._instruments = instruments
-        self._kept: dict[int, Variant] = {}
+        self._kept: dict[tuple[int, str], Variant] = {}
 
-    def keep(self, variant: Variant, before: Held) -> None:
-        """Have the next INT8 network that is made of `before` begin with this one."""
-        self._kept[before.number] = variant
+    def keep(self, entry: Entry, variant: Variant, before: Held) -> None:
+        """Have the next attempt at the entry, from the same `before`, begin with what it made."""
+        self._kept[before.number, entry.name] = variant
 
     def make(self, entry: Entry, before: Held, number: int, *, repairs: bool) -> Variant:
         """What the entry makes of `before`.
@@ -76,7 +76,7 @@ class Maker:
             return self._other_form(entry.step, before)
         details = {key: value for key, value in before.variant.details.items() if key != LEFT_OUT}
         given = replace(before.variant, details=details)
-        made = self._kept.pop(before.number, None) if entry.step.stage == Stage.QUANTIZE else None
+        made = self._kept.pop((before.number, entry.name), None)
         try:
             variant = made or self._changed(entry, before, given, context)
         except (NotApplicable, Rejected) as error:

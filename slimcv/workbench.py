@@ -100,7 +100,7 @@ class Workbench:
                 details={**self._details(candidate.variant), "repairable": verdict.repairable},
             )
             if not recovers and (verdict.accepted or verdict.repairable):
-                self._maker.keep(candidate.variant, before)  # Its training would begin where it ends.
+                self._maker.keep(entry, candidate.variant, before)  # Its training would begin where it ends.
             left_out = candidate.variant.details.get(LEFT_OUT)
             if left_out is not None:
                 words = f"; trained without {entry.name}: {left_out}"

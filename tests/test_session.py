@@ -322,6 +322,22 @@ def test_quantisation_is_trained_only_where_it_misses_its_gate_without(task, tmp
 
 
 @pytest.mark.slow
+def test_what_waits_to_be_trained_is_not_taken_for_what_another_step_makes(task, tmp_path):
+    recipe = (
+        "objective: size\nsteps:\n- quantize_int8: {calibration_images: 32, rungs: []}\n"
+        "  recover: {epochs: 1}\n  gate: {max_step_drop: 100}\n"
+        "- quantize_weights: {}\n  gate: {max_step_drop: 100}\n- export_onnx\n"
+    )
+    with begun(task, tmp_path, recipe) as (plan, context, run):
+        bench = Workbench(plan, context, run)
+        bench.original()
+        bench.attempt(0, bench.teacher, judged=True, recovers=False)
+        record, _ = bench.attempt(1, bench.teacher, judged=True)
+    assert "quantize_int8" not in record.details["variant"]
+    assert "quantize_weights" in record.details["variant"]
+
+
+@pytest.mark.slow
 def test_quantisation_that_its_own_gate_lets_pass_is_trained_where_val_does_not_before_floats_are_shipped(
     task, tmp_path
 ):
