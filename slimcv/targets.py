@@ -133,10 +133,11 @@ def _of_packed(
         spec = InputSpec(fed.channels, fed.height, fed.width, fed.mean, fed.std)
     classes = None if manifest is None else manifest.classes
     size_bytes = path.stat().st_size
+    precision = None if manifest is None else manifest.inference_precision
     return [
         Target(
             f"{path} ({name})",
-            model,
+            _promised(model, precision) if precision is not None and name == "openvino" else model,
             name,
             spec,
             classes,
@@ -145,6 +146,14 @@ def _of_packed(
         )
         for name in names
     ]
+
+
+def _promised(model: Path, precision: str) -> Path:
+    """The `.onnx` as an `.xml` that says what it is to be computed in, which ONNX cannot."""
+    from slimcv.runtimes import openvino
+
+    openvino.convert(model, model.with_suffix(".xml"), precision=precision)
+    return model.with_suffix(".xml")
 
 
 def _spec(

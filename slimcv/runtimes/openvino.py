@@ -47,7 +47,7 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as unfinished:
         source = known or onnx_file.write(variant, Path(unfinished))
         try:
-            _convert(
+            convert(
                 source, Path(unfinished) / f"{name}.xml", precision=variant.details.get("inference_precision")
             )
             for suffix in (".bin", ".xml"):
@@ -203,6 +203,8 @@ class OpenvinoModel:
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """See `Prepared.predict`. Raises Refused."""
+        if not batch.flags.writeable:
+            batch = batch.copy()  # Memory is shared only with what may be written to.
         try:
             # This takes 70 µs less than handing the array to `infer`, which looks at it at length.
             self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
@@ -230,8 +232,11 @@ def settings_for(threads: int) -> dict[str, Any]:
     }
 
 
-def _convert(source: Path, path: Path, *, precision: str | None) -> None:
-    """`read_model` and not `convert_model`: the same converter without its telemetry."""
+def convert(source: Path, path: Path, *, precision: str | None) -> None:
+    """Write an `.onnx` as the `.xml` at `path` with its `.bin`, and in it what it is to be computed in.
+
+    `read_model` and not `convert_model`: the same converter without its telemetry. Raises SlimcvError.
+    """
     openvino = import_library()
     try:
         model = openvino.Core().read_model(os.fspath(source))

@@ -16,6 +16,7 @@ from slimcv.bundle import PLACES, sha256
 from slimcv.errors import SlimcvError
 from slimcv.manifest import signed
 from slimcv.packed import manifest, packing
+from slimcv.runtimes import openvino
 from slimcv.serving import layouts
 
 
@@ -86,6 +87,8 @@ def test_what_openvino_is_to_compute_in_comes_along(folder, tmp_path):
     predictor = slimcv.load(slim, threads=1)
     assert predictor.manifest.inference_precision == "f32"
     assert predictor.runtime == "openvino"
+    (target,) = bench.targets(slim, tmp_path / "unpacked")
+    assert openvino.noted_precision(target.path) == "f32", "and is timed so"
 
 
 @pytest.mark.parametrize(
@@ -229,6 +232,7 @@ def test_what_cannot_be_packed_or_unpacked_is_a_sentence(call, folder, tmp_path)
         code, out, err = call(*words)
         assert (code, out) == (2, ""), words
         assert err.startswith("error: "), words
+    serving(folder, "openvino")
     manifest = json.loads((folder / "slimcv.json").read_text())
     del manifest["files"]["model.onnx"]
     (folder / "slimcv.json").write_bytes(signed(manifest))

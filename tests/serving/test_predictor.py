@@ -63,6 +63,15 @@ def test_a_runtime_that_the_bundle_has_no_file_for_is_refused(folder):
     assert "openvino" in refused.value.hint
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "eager"])
+def test_a_picture_that_may_not_be_written_to_is_answered(folder, runtime):
+    """As one is that numpy reads from a Pillow image."""
+    pixels = np.full((16, 12, 3), 200, np.uint8)
+    pixels.setflags(write=False)
+    load = slimcv.load(folder, runtime=runtime, threads=1)
+    assert load.predict(pixels) == load.predict(pixels.copy())
+
+
 def test_machine_code_is_not_run_unless_it_is_asked_for_by_name(folder):
     """A file that is no package shows whether loading it was tried."""
     place = folder / bundle.PLACES["aotinductor"]
