@@ -112,7 +112,9 @@ def signed(values: Mapping[str, Any]) -> bytes:
     """The contents of slimcv.json for a manifest's values as JSON knows them, with the hash of itself."""
     text = json.dumps({**values, "sha256": _UNSIGNED}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     before, _, after = text.rpartition(_UNSIGNED)
-    return f"{before}{hashlib.sha256(text.encode()).hexdigest()}{after}".encode()
+    return f"{before}{hashlib.sha256(text.encode(errors='replace')).hexdigest()}{after}".encode(
+        errors="replace"
+    )
 
 
 def parsed(content: bytes, *, source: str) -> Manifest:
@@ -125,13 +127,18 @@ def parsed(content: bytes, *, source: str) -> Manifest:
     if values.get("schema_version") != _VERSION:
         raise _newer(values, source, f"in form {values.get('schema_version')} and not {_VERSION}")
     try:
-        return Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         if first["type"] == "extra_forbidden":
             raise _newer(values, source, f"with '{where}'") from error
         raise SlimcvError(f"{source}: {where}: {first['msg']}", AGAIN) from error
+    used = [manifest.serve.path, *([manifest.golden.path] if manifest.golden is not None else ())]
+    unlisted = next((path for path in used if path not in manifest.files), None)
+    if unlisted is not None:
+        raise SlimcvError(f"{source}: it uses '{unlisted}', which is not among its files", AGAIN)
+    return manifest
 
 
 def _object(content: bytes, source: str) -> dict[str, Any]:

@@ -1,12 +1,17 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and what goes wrong with those that come in an archive."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError)
+"""What `zipfile` raises of an archive that is damaged, encrypted, or compressed in a way it does not know."""
 
 
 @contextmanager
@@ -28,6 +33,9 @@ def complete(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put `text` in the place of the file. Raises OSError as `complete` does."""
+    """Put `text` in the place of the file. Raises OSError as `complete` does.
+
+    A name of a file that is no UTF-8, as Python has it, gets question marks.
+    """
     with complete(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="replace"))

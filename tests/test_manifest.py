@@ -14,7 +14,7 @@ VALUES = {
     "serve": {"path": "model.onnx", "runtime": "onnxruntime", "precision": "int8", "threads": 2},
     "input": {"channels": 1, "height": 8, "width": 8, "mean": [0.48500000000000001], "std": [1e-05]},
     "classes": ["leaf", "é"],
-    "files": {"model.onnx": {"bytes": 3, "sha256": "a" * 64}},
+    "files": {name: {"bytes": 3, "sha256": "a" * 64} for name in ("model.onnx", "golden.npz")},
     "environment": {},
     "threads": 2,
     "seed": 0,
@@ -40,6 +40,23 @@ def test_no_bit_of_it_can_be_flipped():
             content[place] ^= 1 << bit
             with pytest.raises(SlimcvError):
                 parsed(bytes(content), source="slimcv.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"serve": {**VALUES["serve"], "path": "../other/model.onnx"}},
+        {"serve": {**VALUES["serve"], "path": "/model.onnx"}},
+        {"golden": {"path": "../golden.npz", "tolerance": 0.1}},
+    ],
+)
+def test_what_it_uses_is_among_the_files_whose_hashes_it_holds(change):
+    with pytest.raises(SlimcvError, match="is not among its files"):
+        parsed(signed({**VALUES, **change}), source="slimcv.json")
+
+
+def test_a_class_whose_folder_has_a_name_that_is_no_utf_8_is_written_with_a_mark():
+    assert parsed(signed({**VALUES, "classes": ["caf\udce9"]}), source="slimcv.json").classes == ("caf?",)
 
 
 def test_one_without_its_hash_is_refused():

@@ -26,6 +26,11 @@ def test_after_an_error_the_file_before_stays_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_name_that_is_no_utf_8_gets_a_mark(tmp_path):
+    write_text(tmp_path / "file", "caf\udce9")
+    assert (tmp_path / "file").read_text("utf-8") == "caf?"
+
+
 def test_what_the_system_refuses_is_told_as_it_is(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "absent" / "file", "text")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from slimcv import bundle
 from slimcv.errors import SlimcvError
 from slimcv.manifest import MANIFEST
+from slimcv.writing import ZIP_FAULTS
 
 if TYPE_CHECKING:
     from slimcv.manifest import Serve
@@ -92,18 +93,18 @@ def _inside(folder: Path, word: str) -> Opened:
 
 def _unzipped(word: str, folder: Path) -> Path:
     """The folder of manifest and network, from an archive that holds one bundle in one folder."""
-    with zipfile.ZipFile(word) as archive:
-        names = archive.namelist()
-        tops = [name.removesuffix(MANIFEST) for name in names if Path(name).name == MANIFEST]
-        if len(tops) != 1:
-            raise SlimcvError(
-                f"{word}: not a zipped bundle, {MANIFEST} is in it {len(tops)} times",
-                "give a bundle, or a model's file",
-            )
-        try:
+    try:
+        with zipfile.ZipFile(word) as archive:
+            names = archive.namelist()
+            tops = [name.removesuffix(MANIFEST) for name in names if Path(name).name == MANIFEST]
+            if len(tops) != 1:
+                raise SlimcvError(
+                    f"{word}: not a zipped bundle, {MANIFEST} is in it {len(tops)} times",
+                    "give a bundle, or a model's file",
+                )
             if tops[0] + NETWORK in names:
                 archive.extract(tops[0] + NETWORK, folder)
             # Where it lies is the archive's word, which never leaves the folder.
             return Path(archive.extract(tops[0] + MANIFEST, folder)).parent
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise SlimcvError(f"{word}: cannot be unzipped: {error}", "copy the file again") from error
+    except ZIP_FAULTS as error:
+        raise SlimcvError(f"{word}: cannot be unzipped: {error}", "copy the file again") from error

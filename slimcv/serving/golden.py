@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from slimcv import runtimes
 from slimcv.data import Split, synthetic
 from slimcv.errors import SlimcvError
 from slimcv.step import InputSpec
+from slimcv.writing import ZIP_FAULTS
 
 COUNT = 16
 
@@ -86,10 +86,15 @@ def read(path: Path) -> Golden:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             golden = Golden(arrays["pixels"], arrays["outputs"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (*ZIP_FAULTS, ValueError, KeyError) as error:
         raise SlimcvError(
             f"{path}: holds no golden samples ({error})", "copy the whole bundle again"
         ) from error
-    if golden.pixels.dtype != np.uint8 or golden.pixels.ndim != 4 or golden.outputs.ndim != 2:
+    if (
+        not len(golden.pixels)
+        or golden.pixels.dtype != np.uint8
+        or golden.pixels.ndim != 4
+        or golden.outputs.ndim != 2
+    ):
         raise SlimcvError(f"{path}: holds no golden samples", "copy the whole bundle again")
     return golden

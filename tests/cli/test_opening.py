@@ -1,6 +1,7 @@
 """What a profile makes of the words it is given: models, bundles, zipped bundles, and where each is timed."""
 
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def slim(tmp_path):
     def make(*, network=True):
         folder = tmp_path / "model-slim"
         folder.mkdir()
-        files = {"model.pt2": b"a network"} if network else {"model.onnx": b"a file"}
+        files = {"model.pt2" if network else "model.onnx": b"a network", "openvino/model.xml": b"a graph"}
+        (folder / "openvino").mkdir()
         for name, content in files.items():
             (folder / name).write_bytes(content)
         manifest = {
@@ -84,6 +86,19 @@ def test_what_is_no_bundle_or_was_changed_is_refused(slim, tmp_path):
     folder = slim()
     (folder / "model.pt2").write_bytes(b"another n")
     with pytest.raises(SlimcvError, match="changed since"), opened(str(folder)):
+        pass
+
+
+def test_a_zipped_bundle_that_was_damaged_is_told(slim):
+    packed = bundle.archive(slim())
+    whole = packed.read_bytes()
+    for at in (30, len(whole) // 3, len(whole) // 2):
+        packed.write_bytes(whole[:at] + bytes(8 * [255]) + whole[at + 8 :])
+        with pytest.raises(SlimcvError), opened(str(packed)):
+            pass
+    encrypted = re.sub(rb"(?<=PK\x01\x02.{4})\x00", b"\x01", whole, flags=re.DOTALL)
+    packed.write_bytes(encrypted)
+    with pytest.raises(SlimcvError, match=r"cannot be unzipped: .*encrypted"), opened(str(packed)):
         pass
 
 
