@@ -182,7 +182,6 @@ def renew(folder: Path, name: str, content: bytes) -> None:
     if manifest is None or listed is None or listed == new:
         _write(folder / name, content)
         return
-    (folder / MANIFEST).unlink()
     _write(folder / name, content)
     _signed(folder, manifest.model_copy(update={"files": {**manifest.files, name: new}}))
 

@@ -247,6 +247,10 @@ def test_a_file_written_anew_is_what_the_manifest_lists(tmp_path, exported):
     assert {name for name in manifest.files if manifest.files[name] != before.files[name]} == {"report.md"}
     bundle.renew(out, "notes.txt", b"not of the bundle")
     assert bundle.read(out) == manifest
+    (out / ".slimcv.json.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space"):
+        bundle.renew(out, "report.md", b"a page on a full disk")
+    assert bundle.read(out, verify=False) == manifest, "a bundle it stays"
     (out / "slimcv.json").write_text("{}")
     bundle.renew(out, "report.md", b"a third one")
     assert (out / "slimcv.json").read_text() == "{}"

@@ -20,7 +20,7 @@ from slimcv.errors import SlimcvError, nearest
 from slimcv.manifest import Manifest
 from slimcv.measure.size import artifact_files
 from slimcv.runtimes import PIXELS, openvino
-from slimcv.writing import write_text
+from slimcv.writing import complete, write_text
 
 log = logging.getLogger("slimcv")
 
@@ -39,7 +39,8 @@ def export(folder: Path, layout: str, out: Path, *, name: str | None = None) -> 
 
     Of a layout that is one model alone `out` may be the file itself, known by its suffix (OpenVINO's `.bin`
     goes beside it). `name` is the model's on the server, by default the bundle's folder's. Raises SlimcvError
-    for an unknown layout, a bundle without the file it takes, or a place that is in use.
+    for an unknown layout, a bundle without the file it takes, a place that is in use or cannot be written;
+    nothing is left there then.
     """
     if layout not in LAYOUTS:
         raise SlimcvError(f"unknown layout '{layout}'", nearest(layout, LAYOUTS))
@@ -48,18 +49,31 @@ def export(folder: Path, layout: str, out: Path, *, name: str | None = None) -> 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         fault = "is not empty" if out.is_dir() else "exists already"
         raise SlimcvError(f"{out} {fault}", "name a new folder" if out.is_dir() else "name a new file")
+    new = not out.exists()
+    try:
+        return _written(folder, manifest, layout, out, called)
+    except OSError as error:
+        if new and out.is_dir():
+            shutil.rmtree(out, ignore_errors=True)
+        raise SlimcvError(
+            f"cannot write {error.filename or out}: {error.strerror or error}",
+            "free space or name another place",
+        ) from error
+
+
+def _written(folder: Path, manifest: Manifest, layout: str, out: Path, name: str) -> list[Path]:
     if layout in (*FILES, SLIM):
         return _alone(folder, manifest, layout, out)
     writers: dict[str, Callable[[Path, Manifest, Path, str], list[Path]]] = {
         MODEL_SERVER: _model_server,
         TRITON: _triton,
     }
-    return writers[layout](folder, manifest, out, called)
+    return writers[layout](folder, manifest, out, name)
 
 
 def _alone(folder: Path, manifest: Manifest, layout: str, out: Path) -> list[Path]:
-    called = f"model{packed.SUFFIX}" if layout == SLIM else Path(PLACES[FILES[layout]]).name
-    file = out if out.suffix == Path(called).suffix and not out.is_dir() else out / called
+    usual = f"model{packed.SUFFIX}" if layout == SLIM else Path(PLACES[FILES[layout]]).name
+    file = out if out.suffix == Path(usual).suffix and not out.is_dir() else out / usual
     if layout != SLIM:
         return _copied(folder, manifest, FILES[layout], file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -126,4 +140,13 @@ def _copied(folder: Path, manifest: Manifest, runtime: str, file: Path) -> list[
     if taken is not None:
         raise SlimcvError(f"{taken} exists already", "name a new file")
     file.parent.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copy2(path, copy)) for path, copy in copies.items()]
+    try:
+        # What a server looks for comes last.
+        for path, copy in reversed(copies.items()):
+            with path.open("rb") as source, complete(copy) as target:
+                shutil.copyfileobj(source, target)
+    except OSError:
+        for copy in copies.values():
+            copy.unlink(missing_ok=True)
+        raise
+    return list(copies.values())

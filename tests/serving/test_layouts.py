@@ -1,7 +1,10 @@
 """A bundle's file as model servers read it, and alone."""
 
 import dataclasses
+import errno
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +128,25 @@ def test_one_file_under_a_name_of_its_own(folder, tmp_path, layout, file, names)
     assert sorted(path.name for path in written) == names
     with pytest.raises(SlimcvError, match="exists already"):
         layouts.export(folder, layout, tmp_path / "new" / file)
+
+
+@pytest.mark.parametrize(
+    ("layout", "place"), [("triton", "server"), ("openvino", "one"), ("openvino", "one.xml")]
+)
+def test_a_disk_that_is_full_leaves_nothing_half_written(folder, tmp_path, monkeypatch, layout, place):
+    real = shutil.copyfileobj
+
+    def full(source, target):
+        if Path(source.name).suffix == ".bin" or layout == "triton":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(SlimcvError, match="No space left"):
+        layouts.export(folder, layout, tmp_path / "new" / place)
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    monkeypatch.undo()
+    assert layouts.export(folder, layout, tmp_path / "new" / place)
 
 
 def test_weights_of_another_model_are_not_written_over(folder, tmp_path):
