@@ -90,6 +90,10 @@ def test_an_entry_is_a_bare_name_or_a_mapping_with_parameters_repair_and_gate(tm
             "steps: [{prune_weights: {pattern: '2:4', scope: global}}]",
             "2:4 takes the same share of every layer, which is `scope: layer`",
         ),
+        (
+            "steps:\n- fuse_conv_bn: {}\n  gate: {min_speedup: 2}",
+            "min_speedup is asked of what is shipped, in the final measurement | give it to the recipe",
+        ),
         ("steps: []", "at least one step"),
         ("steps: fuse_conv_bn", "'steps' must be a list"),
         ("steps: [[fuse_conv_bn]]", "entry 1 is ['fuse_conv_bn']"),

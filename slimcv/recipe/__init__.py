@@ -234,6 +234,11 @@ def _entry(raw: dict[str, Any], path: Path, number: int) -> Entry:
         raise SlimcvError(
             f"{where}: gate: confidence is asked of what is shipped, on val/", "give it to the recipe's gate"
         )
+    if gate is not None and gate.min_speedup is not None:
+        raise SlimcvError(
+            f"{where}: gate: min_speedup is asked of what is shipped, in the final measurement",
+            "give it to the recipe's gate; a step that is no faster is rejected without it",
+        )
     return Entry(
         name=name, step=checked(step_class(name), raw[name] or {}, where), recover=recover, gate=gate
     )
