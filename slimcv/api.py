@@ -106,9 +106,8 @@ def optimize(
     from slimcv.measure import allocator
     from slimcv.optimization import Caching, Named
     from slimcv.recipe.asked import asked
-    from slimcv.report.junit import errors_told, of_report, render_junit
+    from slimcv.report.junit import errors_told, of_report, write_junit
     from slimcv.train.settings import seconds, size_bytes
-    from slimcv.writing import write_text
 
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
     suite, written = f"slimcv optimize {name}", None if junit is None else Path(junit)
@@ -146,9 +145,7 @@ def optimize(
             classes=classes or beside.classes,
         )
         pictures = os.fspath(data) if data is not None else beside.folder()
-        folder = (
-            Path(out) if out is not None else Path(f"{Path(name.replace(':', '-')).with_suffix('')}-slim")
-        )
+        folder = Path(out) if out is not None else optimization.default_folder(name, "slim")
         context = optimization.make_context(
             variant,
             pictures,
@@ -167,8 +164,7 @@ def optimize(
             )
         if zip:
             bundle.archive(folder.resolve())
-    if written is not None:
-        write_text(written, render_junit(suite, of_report(report)))
+    write_junit(written, suite, of_report(report))
     if tracker is not None:
         tracking.track(tracker, tracking.of_run(folder))
     return Result(folder, report)

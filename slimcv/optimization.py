@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,6 +45,17 @@ class Named:
     data: str | None = None
     command: Sequence[str] = ()
     license: str | None = None
+
+
+def default_folder(model: str, ending: str) -> Path:
+    """Where results go unless somebody says: beside the model's file, in the working directory for a name.
+
+    models/net.pt → models/net-slim, timm:resnet50.a1_in1k?features=1 → timm-resnet50.a1_in1k-features-1-slim.
+    """
+    path = Path(model)
+    if not path.exists():
+        return Path(f"{re.sub(r'[:?&=]', '-', model)}-{ending}")
+    return path.with_name(f"{path.stem}-{ending}")
 
 
 def make_context(

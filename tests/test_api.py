@@ -16,6 +16,7 @@ import slimcv
 from slimcv import bundle, packed, predictions
 from slimcv.cli import app
 from slimcv.errors import SlimcvError
+from slimcv.optimization import default_folder
 from slimcv.serving.verification import Limits, verify
 
 
@@ -237,3 +238,14 @@ def _require_every_bit_guarded(folder):
         assert verify(folder, Limits()).damaged is (path.name != "journal.jsonl"), path
         path.write_bytes(content)
     assert len(files) > 8
+
+
+def test_results_go_beside_a_file_and_into_the_working_directory_for_a_name(tmp_path):
+    (tmp_path / "run:3").mkdir()
+    model = tmp_path / "run:3" / "net.v2.pt"
+    model.touch()
+    assert default_folder(str(model), "slim") == tmp_path / "run:3" / "net.v2-slim"
+    names = ("timm:resnet50.a1_in1k", "timm:resnet50.a2_in1k", "torchvision:resnet18?num_classes=6")
+    assert [str(default_folder(name, "slim")) for name in names] == [
+        "timm-resnet50.a1_in1k-slim", "timm-resnet50.a2_in1k-slim", "torchvision-resnet18-num_classes-6-slim",
+    ]  # fmt: skip

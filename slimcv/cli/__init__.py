@@ -6,6 +6,7 @@ One file a command; what several share is in options.py (the words) and intake.p
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -37,7 +38,7 @@ _GO_ON = {
 }
 """What the same command does after an interruption; every other one starts anew."""
 
-_NO_ROOM = "free some space; the same command goes on where the run stopped"
+_NO_ROOM = "free some space and give the same command again"
 _NO_PERMISSION = "check the permissions of the file and of the folders above it"
 _HINTS = {
     errno.ENOSPC: _NO_ROOM,
@@ -76,6 +77,8 @@ def main() -> NoReturn:
     # OpenMP's threads wait for each other at the end of every layer. Spinning there, training is five times
     # slower while a neighbour holds a core; sleeping costs nothing on an idle machine. Torch reads it once.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Names of files and classes need not be what it can show.
+        sys.stdout.reconfigure(errors="replace")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = _run()

@@ -134,8 +134,8 @@ def bench(
         )
         compared = benching.Comparison(mode.value, tuple(rows)).as_json()
     document = {**compared, "command": typed.command()}
-    write_html(html, document, command="bench")
     print(render_bench(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
+    write_html(html, document, command="bench")
     if tracker is not None:
         tracking.track(tracker, tracking.of_bench(document))
     if all(row["problem"] is not None for row in document["rows"]):

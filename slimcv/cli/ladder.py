@@ -29,7 +29,7 @@ from slimcv.cli.options import (
     TrackOption,
 )
 from slimcv.errors import SlimcvError
-from slimcv.optimization import Caching, make_context
+from slimcv.optimization import Caching, default_folder, make_context
 
 if TYPE_CHECKING:
     from slimcv.ladder.rows import Row
@@ -87,7 +87,7 @@ def ladder(
     allocator.tune_or_tell()
     planned = plan(names, epochs=epochs, compiler=_has_compiler(), bf16=environment.has_bf16_instructions())
     variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
-    folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-ladder")
+    folder = out or default_folder(model, "ladder")
     context = make_context(
         variant, source, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
     )

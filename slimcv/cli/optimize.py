@@ -148,7 +148,7 @@ def optimize(
             together.follow(group, data, kept)
             return
 
-        from slimcv.report.junit import errors_told, of_report, render_junit
+        from slimcv.report.junit import errors_told, of_report, write_junit
 
         suite = f"slimcv optimize {model}"
         with errors_told(junit, suite):
@@ -186,7 +186,7 @@ def optimize(
                 model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside
             )
             sha256 = bundle.sha256(Path(model)) if Path(model).is_file() else None
-            folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-slim")
+            folder = out or optimization.default_folder(model, "slim")
             pictures = data or beside.folder()
             trains = any(entry.trains for entry in plan.entries)
             classes = variant.classes or beside.classes
@@ -212,12 +212,10 @@ def optimize(
                 )
 
     from slimcv import report
-    from slimcv.writing import write_text
 
-    if junit is not None:
-        write_text(junit, render_junit(suite, of_report(document)))
     print(report.render(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
     say(f"written to {folder}/")
+    write_junit(junit, suite, of_report(document))
     if zip_too:
         say(f"and to {bundle.archive(folder.resolve())}")
     if tracker is not None:

@@ -32,8 +32,7 @@ def write_html(
 
     target = path or default_folder() / "reports" / f"{'-'.join((command, *map(_short, about)))}.html"
     try:
-        if path is None:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, render_html([of(document, target.parent)]))
     except OSError as error:
         told = f"{target}: {error.strerror or error}"

@@ -128,8 +128,8 @@ def profile(
         from slimcv.report.difference import render_difference
 
         document = typed.repeatable(_difference(models, load, threads or available(), runtime))
-        write_html(html, document, command="difference", about=models)
         print(render_difference(document, output_format.value, colour=colour), end="")
+        write_html(html, document, command="difference", about=models)
         return
     with opening.opened(model) as side:
         variant = load(side.file)
@@ -144,10 +144,10 @@ def profile(
             runtime=runtime or "eager",
         )
         document = typed.repeatable(found.as_json())
+        print(report.render_profile(document, output_format.value, colour=colour), end="")
         write_html(html, document, command="profile", about=[model])
         if roofline is not None:
             _draw(document, roofline)
-        print(report.render_profile(document, output_format.value, colour=colour), end="")
         return
 
     from slimcv.profile.training import profile_training
@@ -159,8 +159,8 @@ def profile(
     context = replace(context, train_threads=threads or context.train_threads)
     trained = profile_training(variant, context, settings=settings, name=model)
     document = typed.repeatable(trained.as_json())
-    write_html(html, document, command="training", about=[model])
     print(render_training(document, output_format.value, colour=colour), end="")
+    write_html(html, document, command="training", about=[model])
 
 
 def _check_asked(

@@ -81,7 +81,7 @@ def sensitivity(
 
     allocator.tune_or_tell()
     variant = load_model(model, arch=arch, code=code, shape=input_shape, mean=mean, std=std, beside=beside)
-    folder = out or Path(f"{Path(model.replace(':', '-')).with_suffix('')}-sensitivity")
+    folder = out or optimization.default_folder(model, "sensitivity")
     context = make_context(
         variant, source, folder, threads=threads, seed=seed, kept=kept, classes=beside.classes
     )

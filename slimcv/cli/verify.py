@@ -60,11 +60,10 @@ def verify(
 
     from slimcv import bundle as bundles
     from slimcv import report
-    from slimcv.report.junit import errors_told, of_verification, render_junit
+    from slimcv.report.junit import errors_told, of_verification, write_junit
     from slimcv.report.verification import render_verification
     from slimcv.serving.verification import Limits
     from slimcv.serving.verification import verify as verified
-    from slimcv.writing import write_text
 
     limits = Limits(max_latency_ms, min_top1, min_agreement)
     suite = f"slimcv verify {bundle}"
@@ -74,8 +73,7 @@ def verify(
                 tune_allocator_for(runtime or bundles.read(bundle, verify=False).serve.runtime)
         found = verified(bundle, limits, source=data, runtime=runtime, threads=threads, cache=cache)
     document = found.as_json()
-    if junit is not None:
-        write_text(junit, render_junit(suite, of_verification(document)))
     print(render_verification(document, output_format.value, colour=report.wants_colour(sys.stdout)), end="")
+    write_junit(junit, suite, of_verification(document))
     if not found.passed:
         raise typer.Exit(EXIT_DAMAGED if found.damaged else EXIT_FAILED)

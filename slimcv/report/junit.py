@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from xml.etree import ElementTree
 from slimcv.errors import SlimcvError
 from slimcv.report import sentences
 from slimcv.writing import write_text
+
+log = logging.getLogger("slimcv")
 
 Outcome = Literal["passed", "failed", "skipped", "error"]
 """An error is a check that could not be made."""
@@ -68,10 +71,23 @@ def errors_told(path: Path | None, suite: str) -> Iterator[None]:
     try:
         yield
     except SlimcvError as error:
-        if path is not None:
-            case = Case(suite.split()[1], "error", f"{error.message}; {error.hint}")
-            write_text(path, render_junit(suite, [case]))
+        case = Case(suite.split()[1], "error", f"{error.message}; {error.hint}")
+        try:
+            write_junit(path, suite, [case])
+        except SlimcvError as unwritten:
+            log.warning("%s", unwritten.message)  # What went wrong first is what has to be told.
         raise
+
+
+def write_junit(path: Path | None, suite: str, cases: Iterable[Case]) -> None:
+    """Write the cases to `path`, if there is one, in a folder that is made. Raises SlimcvError."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, render_junit(suite, cases))
+    except OSError as error:
+        raise SlimcvError(f"{path}: {error.strerror or error}", "name another file for the tests") from error
 
 
 def of_report(report: Mapping[str, Any]) -> list[Case]:

@@ -7,7 +7,7 @@ import pytest
 
 from slimcv.errors import SlimcvError
 from slimcv.gate import Gate, judge
-from slimcv.report.junit import Case, errors_told, of_report, render_junit
+from slimcv.report.junit import Case, errors_told, of_report, render_junit, write_junit
 from slimcv.results import Latency, Measurement, Paired
 
 STEPS = [
@@ -76,6 +76,20 @@ def test_what_ends_a_command_early_is_an_error_in_the_file(tmp_path):
     assert suite[0][0].get("message") == "no such file m.pt; name one"
     with pytest.raises(SlimcvError), errors_told(None, "slimcv optimize m.pt"):
         raise SlimcvError("no such file m.pt", "name one")
+
+
+def test_the_file_s_folder_is_made_and_one_that_cannot_be_written_hides_nothing(tmp_path):
+    with (
+        pytest.raises(SlimcvError, match="no such"),
+        errors_told(tmp_path / "new" / "gate.xml", "slimcv verify m"),
+    ):
+        raise SlimcvError("no such bundle m", "name one")
+    assert (tmp_path / "new" / "gate.xml").is_file()
+    with pytest.raises(SlimcvError, match="no such"), errors_told(tmp_path, "slimcv verify m"):
+        raise SlimcvError("no such bundle m", "name one")
+    with pytest.raises(SlimcvError, match="directory") as refused:
+        write_junit(tmp_path, "slimcv verify m", [])
+    assert refused.value.hint == "name another file for the tests"
 
 
 def test_the_document_counts_and_survives_any_text():

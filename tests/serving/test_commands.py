@@ -4,8 +4,10 @@ import csv
 import ctypes
 import io
 import json
+import os
 import pickle
 import pickletools
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -41,6 +43,16 @@ def test_predict_as_json_is_strict_and_has_a_row_for_a_broken_picture(call, fold
     assert all(len(row["classes"]) == 2 for row in rows[:-1])
     assert rows[-1]["classes"] == []
     assert "not a picture" in rows[-1]["error"]
+
+
+@pytest.mark.parametrize("form", ["text", "json", "csv"])
+def test_a_file_whose_name_is_no_utf_8_is_answered(folder, pictures, tmp_path, form):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(pictures / "blue" / "0.png", path)
+    command = [sys.executable, "-c", "from slimcv import cli; cli.main()", "predict", folder, path]
+    done = subprocess.run([*command, "--format", form], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "blue" in done.stdout.decode()
 
 
 def test_predict_as_csv_has_a_line_a_picture(call, folder, pictures):
