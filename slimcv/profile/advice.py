@@ -201,11 +201,13 @@ def _holds(layer: Layer, share: float) -> str:
 def _dense_convolutions(findings: Findings) -> _Reason | None:
     dense = [layer for layer in findings.layers if kinds.is_dense_convolution(layer.kind)]
     share = findings.time(dense)
+    if share < _WORTH_SAYING:
+        return None
     text = (
         f"{_names(dense)} take {figures.share(share)} of the time, with "
         f"{figures.share(findings.macs(dense))} of the MACs"
     )
-    return _Reason(text, share) if share >= _WORTH_SAYING else None
+    return _Reason(text, share)
 
 
 def _input_size(findings: Findings) -> _Reason | None:
@@ -278,7 +280,7 @@ def _fixes_the_input(findings: Findings, layer: Layer) -> bool:
 
 
 def _names(layers: Sequence[Layer]) -> str:
-    """The kinds of some layers, the slowest first: "8 3×3 convolutions" or "3×3 and 5×5 convolutions"."""
+    """The kinds of one or more layers, the slowest first: "3×3 and 5×5 convolutions"."""
     times: dict[str, float] = {}
     for layer in layers:
         extent = layer.kind.partition(" ")[0]
