@@ -121,13 +121,11 @@ def bake_off(report: Mapping[str, Any]) -> list[Way]:
 
 def beyond_runtime(report: Mapping[str, Any]) -> str | None:
     """The sentence that sets the optimised model against the best unmodified runtime; None unmeasured."""
-    ratio = report["ratios"].get("beyond_runtime")
-    if ratio is None:
+    if report["ratios"].get("beyond_runtime") is None:
         return None
     best = report["best_unmodified"]
     against = f"the unmodified network in {best['runtime']} {best['precision']}"
-    before, after = Measurement.from_json(best), Measurement.from_json(report["optimized"])
-    told = _speed(ratio, before.latency_ms, after.latency_ms, interval(report, "beyond_runtime"))
+    told = speed(report, "beyond_runtime", best)
     if told == WITHIN:
         return f"The optimised model is as fast as {against}, within the measured spread."
     return f"The optimised model is {told} than {against}."
@@ -137,6 +135,12 @@ def interval(report: Mapping[str, Any], ratio: str) -> tuple[float, float] | Non
     """The bounds of a ratio of latencies; None where they are not known."""
     low, high = (report["ratios"].get(f"{ratio}_{bound}") for bound in ("low", "high"))
     return None if low is None or high is None else (low, high)
+
+
+def speed(report: Mapping[str, Any], ratio: str, base: Mapping[str, Any]) -> str:
+    """How much faster the optimised network is than an M object by the named ratio, in words."""
+    before, after = Measurement.from_json(dict(base)), Measurement.from_json(report["optimized"])
+    return _speed(report["ratios"].get(ratio), before.latency_ms, after.latency_ms, interval(report, ratio))
 
 
 def speed_of(report: Mapping[str, Any]) -> str:
