@@ -38,7 +38,10 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         *_latencies(report, before, after),
         _throughput(report, before, after),
         _amount(
-            "peak memory", before.peak_rss_bytes or None, after.peak_rss_bytes or None, form=figures.size
+            "peak memory",
+            figures.seen(before.peak_rss_bytes),
+            figures.seen(after.peak_rss_bytes),
+            form=figures.size,
         ),
         _accuracy("top-1", before.top1, after.top1, after.paired),
         _accuracy("top-5", before.top5, after.top5),
@@ -177,11 +180,6 @@ def _amount(
     label: str, before: float | None, after: float | None, *, form: Callable[[float | None], str]
 ) -> Row:
     return Row(label, form(before), form(after), figures.reduction(before, after))
-
-
-def _seen(memory_bytes: int | None) -> int | None:
-    """Zero says that a model is too small to show in the memory of its process, not that it needs none."""
-    return memory_bytes or None
 
 
 def _latencies(report: Mapping[str, Any], before: Measurement, after: Measurement) -> list[Row]:
