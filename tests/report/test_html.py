@@ -106,6 +106,17 @@ def test_the_page_of_a_ladder_says_how_sure_accuracy_and_speed_are(results):
     assert "95 % interval 4.75–5.25×" in seen
 
 
+def test_advice_that_is_foretold_to_save_bytes_alone_is_a_prediction(results):
+    path = results("profile")
+    document = json.loads(path.read_text("utf-8"))
+    assert "measured share, no prediction" in text_of(render_html([read(path)]))
+    document["advice"][0] |= {"saved_ms": None, "saved_bytes": 8000}
+    path.write_text(json.dumps(document), "utf-8")
+    seen = text_of(render_html([read(path)]))
+    assert "foretold saving" in seen
+    assert "no prediction" not in seen.replace("hints without a prediction", "")
+
+
 def test_a_row_that_was_left_out_has_its_reason_on_the_page_of_a_ladder(results):
     path = results("ladder")
     document = json.loads(path.read_text("utf-8"))
