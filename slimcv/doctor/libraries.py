@@ -27,7 +27,8 @@ CORE = frozenset(
         "typer",
     }
 )
-"""Without these no command works, or none can write its page; a step that needs one of the others is skipped or refused."""
+"""Without these no command works, or none can write its page; a step that needs one of the others is
+skipped or refused."""
 
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")

@@ -17,7 +17,6 @@ from slimcv.doctor.findings import Runtime
 from slimcv.errors import SlimcvError
 from slimcv.measure import environment, threads
 
-
 _ODD = "install another version of the runtime, for this one computes something else"
 
 

@@ -272,7 +272,10 @@ def test_what_the_teacher_would_add_to_a_step_is_told(how, words):
 
 @pytest.mark.parametrize(
     ("values", "why"),
-    [({"crop": 0.2}, "because pictures are changed"), ({"teacher": "live"}, "because teacher: live was asked")],
+    [
+        ({"crop": 0.2}, "because pictures are changed"),
+        ({"teacher": "live"}, "because teacher: live was asked"),
+    ],
 )
 def test_why_the_teacher_is_asked_every_time_is_told(values, why):
     teacher = Teacher("live", "PyTorch", 10.0, 2, 20.0, 320.0)
