@@ -12,8 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 from slimcv.doctor.findings import Library
 from slimcv.measure import threads
 
-CORE = frozenset({"numpy", "pillow", "pydantic", "pyyaml", "psutil", "rich", "safetensors", "torch", "typer"})
-"""Without these no command works; a step that needs one of the others is skipped or refused."""
+CORE = frozenset(
+    {
+        "jinja2",
+        "markupsafe",
+        "numpy",
+        "pillow",
+        "psutil",
+        "pydantic",
+        "pyyaml",
+        "rich",
+        "safetensors",
+        "torch",
+        "typer",
+    }
+)
+"""Without these no command works, or none can write its page; a step that needs one of the others is
+skipped or refused."""
 
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")

@@ -16,6 +16,10 @@ _GOOD_FOR = {
 """What an optional part of slimcv is for, where its name does not say."""
 
 
+_NO_WAY = "another CPU"
+"""Nothing that is installed brings a CPU instructions."""
+
+
 def gather(
     machine: Machine, libraries: Sequence[Library], runtimes: Sequence[Runtime]
 ) -> tuple[Missing, ...]:
@@ -37,10 +41,14 @@ def gather(
 
 def _library(library: Library) -> Missing:
     purpose = "all that slimcv does" if library.core else "steps and runtimes that use it"
-    get = "pip install --force-reinstall slimcv" if library.core else f"pip install '{library.name}'"
+    again = "pip install --force-reinstall slimcv"
     if library.version is None:
-        return Missing(library.name, purpose, get)
-    return Missing(f"{library.name} {library.version} does not import: {library.problem}", purpose, get)
+        return Missing(library.name, purpose, again if library.core else f"pip install '{library.name}'")
+    return Missing(
+        f"{library.name} {library.version} does not import: {library.problem}",
+        purpose,
+        again if library.core else _mend(library),
+    )
 
 
 def _extras(libraries: Sequence[Library]) -> list[Missing]:
@@ -72,9 +80,9 @@ def _mend(library: Library) -> str:
 def _hardware(machine: Machine) -> list[Missing]:
     found = []
     if machine.isa and not environment.has_int8_instructions():
-        found.append(Missing("instructions for 8-bit products (VNNI)", "INT8 at full speed", None))
+        found.append(Missing("instructions for 8-bit products (VNNI)", "INT8 at full speed", _NO_WAY))
     if machine.isa and not environment.has_bf16_instructions():
-        found.append(Missing("instructions for bfloat16", "bf16 faster than fp32", None))
+        found.append(Missing("instructions for bfloat16", "bf16 faster than fp32", _NO_WAY))
     if not machine.allocator_tunable:
         found.append(Missing("glibc's allocator", "eager PyTorch without page faults", "an image with glibc"))
     if machine.threads_allowed < machine.cores:

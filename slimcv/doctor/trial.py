@@ -17,6 +17,8 @@ from slimcv.doctor.findings import Runtime
 from slimcv.errors import SlimcvError
 from slimcv.measure import environment, threads
 
+_ODD = "install another version of the runtime, for this one computes something else"
+
 
 def attempt(name: str) -> Runtime:
     """Write a tiny model for the runtime, load it and call it twice."""
@@ -37,7 +39,7 @@ def attempt(name: str) -> Runtime:
     except SlimcvError as error:
         return Runtime(name, False, problem=error.message, hint=error.hint)
     if not answered:
-        return Runtime(name, False, problem="the answer has another shape than the model's", hint=None)
+        return Runtime(name, False, problem="the answer has another shape than the model's", hint=_ODD)
     kinds, details = _KNOWLEDGE[name]()
     return Runtime(name, True, prepared.precision, kinds, seconds, details)
 

@@ -1,4 +1,4 @@
-"""How often a prepared model is right, and how often two models agree."""
+"""How often a prepared model is right."""
 
 from __future__ import annotations
 
@@ -88,13 +88,3 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Accuracy:
         best = np.argpartition(-usable, 4, axis=1)[:, :5]
         top5 = 100.0 * float(((best == labels[:, None]).any(axis=1) & ~failed).mean())
     return Accuracy(100.0 * float(correct.mean()), top5, len(labels), predictions, logits, correct)
-
-
-def agreement(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Percentage of pictures for which two models name the same class; outputs are (n, classes) each."""
-    return 100.0 * float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
-
-
-def max_abs_diff(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """The largest difference between two models' outputs."""
-    return float(np.abs(logits - reference).max())

@@ -12,12 +12,10 @@ from torch import fx
 from slimcv.profile import kinds
 from slimcv.profile.layers import Advice, Layer, Totals
 from slimcv.report import figures, pasting
-from slimcv.report.predictions import gains, saved
+from slimcv.report.predictions import can_shrink, gains, saved
 
 _WORTH_SAYING = 0.1
 """Below a tenth of a total nothing dominates it."""
-_LARGE_INPUT = 64
-"""Pixels a side below which a picture has no resolution to give away."""
 _DIGITS = 2
 """What a prediction is good for."""
 
@@ -62,7 +60,7 @@ def advise(findings: Findings, predictions: Sequence[_Foretold]) -> tuple[Advice
     """The steps that are foretold to gain, the most milliseconds first; then hints without a prediction."""
     known = {one["step"]: one for one in predictions if one["problem"] is None}
     reasons = {step: reason for step, why in _REASONS.items() if (reason := why(findings)) is not None}
-    if min(findings.input[1:]) < _LARGE_INPUT:
+    if not can_shrink(findings.input):
         known.pop("reduce_resolution", None)
     saving = [one for one in known.values() if _gains(one, reasons)]
     saving.sort(key=lambda one: -(saved(one, "ms") or 0.0))
@@ -138,7 +136,7 @@ def _smaller_after_pooling(findings: Findings, known: Mapping[str, _Foretold]) -
     share = _on_maps(findings)
     linear = [layer for layer in findings.layers if layer.kind == kinds.LINEAR]
     fixed = any(_fixes_the_input(findings, layer) for layer in linear)
-    large = min(findings.input[1:]) >= _LARGE_INPUT
+    large = can_shrink(findings.input)
     now = "reduce_resolution" in known
     if large and fixed and not now and share >= _WORTH_SAYING and "global_average_pool" in known:
         text = (
@@ -201,11 +199,13 @@ def _holds(layer: Layer, share: float) -> str:
 def _dense_convolutions(findings: Findings) -> _Reason | None:
     dense = [layer for layer in findings.layers if kinds.is_dense_convolution(layer.kind)]
     share = findings.time(dense)
+    if share < _WORTH_SAYING:
+        return None
     text = (
         f"{_names(dense)} take {figures.share(share)} of the time, with "
         f"{figures.share(findings.macs(dense))} of the MACs"
     )
-    return _Reason(text, share) if share >= _WORTH_SAYING else None
+    return _Reason(text, share)
 
 
 def _input_size(findings: Findings) -> _Reason | None:
@@ -278,7 +278,7 @@ def _fixes_the_input(findings: Findings, layer: Layer) -> bool:
 
 
 def _names(layers: Sequence[Layer]) -> str:
-    """The kinds of some layers, the slowest first: "8 3×3 convolutions" or "3×3 and 5×5 convolutions"."""
+    """The kinds of one or more layers, the slowest first: "3×3 and 5×5 convolutions"."""
     times: dict[str, float] = {}
     for layer in layers:
         extent = layer.kind.partition(" ")[0]

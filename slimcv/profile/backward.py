@@ -61,6 +61,8 @@ def _kind(node: Node) -> str:
     if name == "AccumulateGrad":
         return ACCUMULATION
     if name == "Convolution":
+        if node._saved_transposed:  # type: ignore[attr-defined]
+            return kinds.TRANSPOSED
         weight = tuple(node._saved_weight.shape)  # type: ignore[attr-defined]
         return kinds.kind_of_convolution(weight[2:], groups=node._saved_groups, channels=weight[0])  # type: ignore[attr-defined]
     return kinds.kind_of_function("_".join(_WORD.split(name.replace("2D", "2d"))).lower())

@@ -38,7 +38,10 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         *_latencies(report, before, after),
         _throughput(report, before, after),
         _amount(
-            "peak memory", before.peak_rss_bytes or None, after.peak_rss_bytes or None, form=figures.size
+            "peak memory",
+            figures.seen(before.peak_rss_bytes),
+            figures.seen(after.peak_rss_bytes),
+            form=figures.size,
         ),
         _accuracy("top-1", before.top1, after.top1, after.paired),
         _accuracy("top-5", before.top5, after.top5),
@@ -121,13 +124,11 @@ def bake_off(report: Mapping[str, Any]) -> list[Way]:
 
 def beyond_runtime(report: Mapping[str, Any]) -> str | None:
     """The sentence that sets the optimised model against the best unmodified runtime; None unmeasured."""
-    ratio = report["ratios"].get("beyond_runtime")
-    if ratio is None:
+    if report["ratios"].get("beyond_runtime") is None:
         return None
     best = report["best_unmodified"]
     against = f"the unmodified network in {best['runtime']} {best['precision']}"
-    before, after = Measurement.from_json(best), Measurement.from_json(report["optimized"])
-    told = _speed(ratio, before.latency_ms, after.latency_ms, interval(report, "beyond_runtime"))
+    told = speed(report, "beyond_runtime", best)
     if told == WITHIN:
         return f"The optimised model is as fast as {against}, within the measured spread."
     return f"The optimised model is {told} than {against}."
@@ -137,6 +138,12 @@ def interval(report: Mapping[str, Any], ratio: str) -> tuple[float, float] | Non
     """The bounds of a ratio of latencies; None where they are not known."""
     low, high = (report["ratios"].get(f"{ratio}_{bound}") for bound in ("low", "high"))
     return None if low is None or high is None else (low, high)
+
+
+def speed(report: Mapping[str, Any], ratio: str, base: Mapping[str, Any]) -> str:
+    """How much faster the optimised network is than an M object by the named ratio, in words."""
+    before, after = Measurement.from_json(dict(base)), Measurement.from_json(report["optimized"])
+    return _speed(report["ratios"].get(ratio), before.latency_ms, after.latency_ms, interval(report, ratio))
 
 
 def speed_of(report: Mapping[str, Any]) -> str:
@@ -173,11 +180,6 @@ def _amount(
     label: str, before: float | None, after: float | None, *, form: Callable[[float | None], str]
 ) -> Row:
     return Row(label, form(before), form(after), figures.reduction(before, after))
-
-
-def _seen(memory_bytes: int | None) -> int | None:
-    """Zero says that a model is too small to show in the memory of its process, not that it needs none."""
-    return memory_bytes or None
 
 
 def _latencies(report: Mapping[str, Any], before: Measurement, after: Measurement) -> list[Row]:

@@ -85,7 +85,7 @@ def _library(library: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _missing(missing: Mapping[str, Any]) -> tuple[str, ...]:
-    return (missing["what"], missing["good_for"], missing["get"] or "another CPU")
+    return (missing["what"], missing["good_for"], missing["get"] or figures.NOT_MEASURED)
 
 
 def _machine(machine: Mapping[str, Any]) -> list[tuple[str, str]]:

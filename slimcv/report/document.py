@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from slimcv.report import figures
 from slimcv.report.schema import Report
 from slimcv.results import SCHEMA_VERSION, Artifact, Latency, Measurement, Record
 
@@ -114,7 +115,7 @@ def ratios(
         "parameters": _quotient(original.parameters, optimized.parameters),
         "macs": _quotient(original.macs, optimized.macs),
         "size_bytes": _quotient(original.size_bytes, optimized.size_bytes),
-        "peak_rss_bytes": _quotient(original.peak_rss_bytes, optimized.peak_rss_bytes),
+        "peak_rss_bytes": _quotient(figures.seen(original.peak_rss_bytes), optimized.peak_rss_bytes),
         "train_seconds_per_epoch": _quotient(
             original.train_seconds_per_epoch, optimized.train_seconds_per_epoch
         ),

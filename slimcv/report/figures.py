@@ -9,8 +9,8 @@ from slimcv.rounding import between, digits, meaningful, points_between, rounded
 
 __all__ = [
     "NOT_MEASURED", "between", "count", "digits", "duration", "factor", "meaningful", "milliseconds",
-    "percent", "points", "points_between", "probability", "reduction", "rounded", "share", "significant",
-    "size", "spread", "times",
+    "percent", "points", "points_between", "probability", "reduction", "rounded", "seen", "share",
+    "significant", "size", "spread", "times",
 ]  # fmt: skip
 
 NOT_MEASURED = "–"
@@ -38,6 +38,11 @@ def count(value: float | None) -> str:
 def size(value: float | None) -> str:
     """Bytes in powers of 1000: 512 B, 210 MB."""
     return NOT_MEASURED if value is None else _scaled(value, _BYTE_UNITS)
+
+
+def seen(memory_bytes: int | None) -> int | None:
+    """Memory of a model; zero says that it is too small to show in that of its process, not none."""
+    return memory_bytes or None
 
 
 def milliseconds(value: float | None, *, spread: float | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from slimcv.report import figures
 from slimcv.report.chart import drawn_text, safe
 from slimcv.report.quoting import one_line
-from slimcv.report.sensitivity import UNCHANGED, decibels
+from slimcv.report.sensitivity import FAILED, UNCHANGED, decibels, fails
 
 CELL_WIDTH, CELL_HEIGHT, GAP = 92, 22, 2
 TOP, BOTTOM, MARGIN = 84, 66, 16
@@ -87,11 +87,15 @@ def _legend(left: float, top: float) -> Iterator[str]:
         label = f"≥ {value:.0f}" if at == steps - 1 else f"{value:.0f}"
         yield drawn_text(left + at * 40 + 20, top + 12, label, anchor="middle", colour=ink)
     yield drawn_text(
-        left, top + 34, f"dB; {UNCHANGED} outputs unchanged; {figures.NOT_MEASURED} does not apply"
+        left,
+        top + 34,
+        f"dB; {UNCHANGED} unchanged; {FAILED} no numbers; {figures.NOT_MEASURED} does not apply",
     )
 
 
 def _colours(cell: Mapping[str, Any]) -> tuple[str, str]:
+    if fails(cell):
+        return _shade(0.0)
     if cell["error"] is None:
         return "#ffffff", "#333333"
     return _shade(BEST_DB if cell["sqnr_db"] is None else cell["sqnr_db"])
@@ -122,9 +126,9 @@ def _luminance(colour: list[int] | tuple[int, ...]) -> float:
 def _told(row: Mapping[str, Any], treatment: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
     """A cell in words."""
     name = f"{one_line(row['name'])}, {treatment['title']}"
-    if cell["error"] is None:
+    if cell["error"] is None and not fails(cell):
         return f"{name}: {cell['reason']}"
-    parts = [f"{decibels(cell)} dB"]
+    parts = [cell["reason"] if fails(cell) else f"{decibels(cell)} dB"]
     if cell["top1_drop"] is not None:
         parts.append(f"top-1 {figures.points(-cell['top1_drop'])}")
     if cell["bytes_saved"] is not None:

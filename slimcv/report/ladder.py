@@ -146,7 +146,7 @@ def chart(ladder: Mapping[str, Any]) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{figures.significant(value, 3 if value >= 1 else 2)}×"
+    return "" if not value else f"{figures.significant(value, 3 if value >= 1 else 2)}×"
 
 
 def _whole(count: int) -> str:
@@ -192,7 +192,7 @@ _COST: tuple[tuple[str, str, Callable[[_Row], str]], ...] = (
     (
         "predicting memory",
         "predict_peak_bytes",
-        lambda row: figures.size(row["measurement"]["peak_rss_bytes"]),
+        lambda row: figures.size(figures.seen(row["measurement"]["peak_rss_bytes"])),
     ),
 )
 

@@ -51,7 +51,7 @@ def render_profile_text(profile: Mapping[str, Any], *, colour: bool) -> str:
         headings = (heading, *_KIND_HEADINGS[1:])
         parts += [table(headings, cells, right=range(1, len(headings)))] if cells else []
         parts += [_reach_table(heading, "kind", groups)] if groups else []
-    parts += [*(Text(f"{label}: {value}") for label, value in totals(profile)), ""]
+    parts += [*(Text(one_line(f"{label}: {value}")) for label, value in totals(profile)), ""]
     parts += _predictions_text(profile)
     parts.append(Text("What dominates, and what to do about it", style="bold"))
     for number, advice in enumerate(profile["advice"], start=1):
@@ -96,7 +96,8 @@ def _predictions_text(profile: Mapping[str, Any]) -> list[RenderableType]:
         table(predictions.ON_A_TERMINAL, cells, right=range(1, len(shown))),
         *(Padding(Text(f"{line[0]}: {one_line(line[-1])}"), (0, 0, 0, 2)) for line in lines if line[-1]),
     ]
-    parts += [Text(f"not foretold: {predictions.left_out(profile)}")] if predictions.left_out(profile) else []
+    left_out = predictions.left_out(profile)
+    parts += [Text(one_line(f"not foretold: {left_out}"))] if left_out else []
     for title, pasted in _recipes(profile):
         parts += ["", Text(f"{title}:"), Text(pasted)]
     return [*parts, ""]

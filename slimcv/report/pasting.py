@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slimcv.recipe import EXPORTS
-from slimcv.report.predictions import gains
+from slimcv.report.predictions import can_shrink, gains
 
 INT8 = ("quantize_int8", "export_nncf", "export_onnx_int8")
 """Ways to 8-bit arithmetic; of those as fast as each other the first, whose graph every runtime takes."""
@@ -27,6 +27,8 @@ def for_speed(profile: Mapping[str, Any]) -> str:
     """A recipe of the steps that would save time, with what they need; empty where none would."""
     known = _known(profile)
     saving = [name for name in known if gains(known[name], "ms")]
+    if "reduce_resolution" in saving and not _can_shrink(profile):
+        saving.remove("reduce_resolution")
     found = _surgery(known, saving, "after_ms")
     int8 = min((name for name in INT8 if name in saving), key=_by(known, "after_ms"), default=None)
     if "fuse_conv_bn" in saving or (int8 is not None and "fuse_conv_bn" in known):
@@ -76,6 +78,13 @@ def _entry(one: Mapping[str, Any]) -> str:
 
 def _known(profile: Mapping[str, Any]) -> _Known:
     return {one["step"]: one for one in profile.get("predictions") or () if one["problem"] is None}
+
+
+def _can_shrink(profile: Mapping[str, Any]) -> bool:
+    """Whether the pictures have resolution to give away; nothing speaks against it where it is not told."""
+    told = str((profile.get("model") or {}).get("input")).split("x")
+    shape = [int(extent) for extent in told if extent.isdecimal()]
+    return len(shape) != 3 or can_shrink(shape)
 
 
 def _by(known: _Known, key: str) -> Any:

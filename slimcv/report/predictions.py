@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from slimcv.report import figures
@@ -23,6 +23,9 @@ _WORTH = 1.05
 
 _NEARLY_ALL = 0.9
 """From this share of the changed layers on a prediction counts as timed."""
+
+_LARGE_INPUT = 64
+"""Pixels a side below which a picture has no resolution to give away."""
 
 _DIGITS = 2
 """What a prediction is good for."""
@@ -55,6 +58,11 @@ def gains(one: Mapping[str, Any], what: str) -> bool:
     """Whether a step saves more of `ms` or `bytes` than a prediction can be wrong by about nothing."""
     before, after = one[f"before_{what}"], one[f"after_{what}"]
     return after is not None and bool(before >= _WORTH * after)
+
+
+def can_shrink(shape: Sequence[int]) -> bool:
+    """Whether pictures of (channels, height, width) have resolution to give away."""
+    return min(shape[1:]) >= _LARGE_INPUT
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import escape
 
 from slimcv.report import figures
+from slimcv.report.chart import drawn_text, safe
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 80, 30, 50, 60
@@ -31,9 +31,9 @@ def roofline(profile: Mapping[str, Any]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         'font-family="sans-serif" font-size="12">',
-        f"<title>{_safe(title)}</title>",
+        f"<title>{safe(title)}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        _text(LEFT, 28, title, size=16),
+        drawn_text(LEFT, 28, title, size=16),
         *_axes(across, upward),
         *_roofs(limits, across, upward),
         *_dots(dots, across, upward),
@@ -50,19 +50,18 @@ def _roofs(
         peak = limits[key]
         if not peak:
             continue
-        ridge = math.log10(peak / limits["memory_gbytes"])
+        level, slope = math.log10(peak), math.log10(limits["memory_gbytes"])
         low, high = across
-        points = [
-            (low, min(low + math.log10(limits["memory_gbytes"]), math.log10(peak))),
-            (min(max(ridge, low), high), math.log10(peak)),
-            (high, math.log10(peak)),
-        ]
-        path = " ".join(f"{_x(x, across):.1f},{_y(max(y, upward[0]), upward):.1f}" for x, y in points)
+        # Below the axis the slope is left out, not drawn along it.
+        start = max(low, upward[0] - slope)
+        ridge = min(high, max(start, level - slope))
+        points = [(at, min(level, at + slope)) for at in (start, ridge, high)]
+        path = " ".join(f"{_x(x, across):.1f},{_y(y, upward):.1f}" for x, y in points)
         yield f'<polyline points="{path}" fill="none" stroke="#444" stroke-width="1.5"/>'
         label = f"{name} {figures.significant(peak)} GFLOP/s"
-        yield _text(WIDTH - RIGHT, _y(math.log10(peak), upward) - 5, label, anchor="end")
+        yield drawn_text(WIDTH - RIGHT, _y(level, upward) - 5, label, anchor="end")
     memory = f"memory {figures.significant(limits['memory_gbytes'])} GB/s"
-    yield _text(LEFT + 6, HEIGHT - BOTTOM - 8, memory)
+    yield drawn_text(LEFT + 6, HEIGHT - BOTTOM - 8, memory)
 
 
 def _dots(
@@ -81,11 +80,11 @@ def _dots(
         colour = "#d95f02" if layer["bound"] == "memory" else "#1f6fb2"
         yield (
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity="0.7">'
-            f"<title>{_safe(told)}</title></circle>"
+            f"<title>{safe(told)}</title></circle>"
         )
         if place < _NAMED:
             anchor, beside = ("end", -radius - 3) if x > WIDTH / 2 else ("start", radius + 3)
-            yield _text(x + beside, y + 4, str(layer["name"]), anchor=anchor, size=11)
+            yield drawn_text(x + beside, y + 4, str(layer["name"]), anchor=anchor, size=11)
 
 
 def _axes(across: tuple[float, float], upward: tuple[float, float]) -> Iterator[str]:
@@ -93,13 +92,13 @@ def _axes(across: tuple[float, float], upward: tuple[float, float]) -> Iterator[
     for power in range(math.ceil(across[0]), math.floor(across[1]) + 1):
         x = _x(power, across)
         yield f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{floor}" stroke="#e6e6e6"/>'
-        yield _text(x, floor + 18, f"{10.0**power:g}", anchor="middle")
+        yield drawn_text(x, floor + 18, f"{10.0**power:g}", anchor="middle")
     for power in range(math.ceil(upward[0]), math.floor(upward[1]) + 1):
         y = _y(power, upward)
         yield f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e6e6e6"/>'
-        yield _text(LEFT - 8, y + 4, f"{10.0**power:g}", anchor="end")
-    yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 15, "operations a byte", anchor="middle")
-    yield _text(LEFT - 60, TOP - 8, "GFLOP/s")
+        yield drawn_text(LEFT - 8, y + 4, f"{10.0**power:g}", anchor="end")
+    yield drawn_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 15, "operations a byte", anchor="middle")
+    yield drawn_text(LEFT - 60, TOP - 8, "GFLOP/s")
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -114,14 +113,3 @@ def _x(exponent: float, span: tuple[float, float]) -> float:
 
 def _y(exponent: float, span: tuple[float, float]) -> float:
     return HEIGHT - BOTTOM - (exponent - span[0]) / (span[1] - span[0]) * (HEIGHT - BOTTOM - TOP)
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="#333">'
-        f"{_safe(text)}</text>"
-    )
-
-
-def _safe(text: str) -> str:
-    return escape("".join(letter if letter.isprintable() else "\ufffd" for letter in text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from slimcv.results import SCHEMA_VERSION, Record
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-UNCHANGED = "∞"
+UNCHANGED, FAILED = "∞", "NaN"
 _NAMED = 3
 
 _Cell = Mapping[str, Any]
@@ -64,9 +65,15 @@ def build(
 
 
 def _ranked(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    errors = {row["name"]: row["treatments"][key]["error"] for row in rows}
+    cells = {row["name"]: row["treatments"][key] for row in rows}
+    errors = {name: math.inf if fails(cell) else cell["error"] for name, cell in cells.items()}
     known = {name: error for name, error in errors.items() if error is not None}
     return sorted(known, key=known.__getitem__, reverse=True)
+
+
+def fails(cell: _Cell) -> bool:
+    """Whether the treatment applies, but leaves outputs that are no numbers any more."""
+    return cell["error"] is None and cell["bytes"] is not None
 
 
 def render_sensitivity(found: Mapping[str, Any], format: str, *, colour: bool = False) -> str:
@@ -80,7 +87,9 @@ def render_sensitivity(found: Mapping[str, Any], format: str, *, colour: bool = 
 
 
 def decibels(cell: _Cell) -> str:
-    """The SQNR of a cell as a number; a sign where it is infinite or not measured."""
+    """The SQNR of a cell as a number; a sign where it is infinite, none at all or not measured."""
+    if fails(cell):
+        return FAILED
     if cell["error"] is None:
         return figures.NOT_MEASURED
     return UNCHANGED if cell["sqnr_db"] is None else f"{cell['sqnr_db']:.1f}".replace("-", "−")
@@ -122,7 +131,7 @@ def _hundredths(value: float | None) -> str:
 
 
 def _notes(found: Mapping[str, Any]) -> Iterator[str]:
-    """How the figures came about, which layers are worst, and why cells are empty."""
+    """How the figures came about, which layers are worst, what the signs mean, and why cells are empty."""
     for one in found["treatments"]:
         worst = ", ".join(found["most_sensitive"][one["key"]][:_NAMED])
         yield f"{one['title']}: {one['says']}" + (f"; most sensitive: {worst}" if worst else "")
@@ -137,13 +146,17 @@ def _notes(found: Mapping[str, Any]) -> Iterator[str]:
         "Bytes are estimated. Milliseconds are those of the layer alone in eager PyTorch, one picture, "
         f"{threads}, channels_last, INT8 by oneDNN's kernel; pruned and clustered weights save none."
     )
-    yield f"{UNCHANGED}: the outputs stay the same. {figures.NOT_MEASURED}: does not apply:"
+    yield (
+        f"{UNCHANGED}: the outputs stay the same. {FAILED}: they are no numbers any more, nothing is more "
+        f"sensitive. {figures.NOT_MEASURED}: does not apply:"
+    )
     for one in found["treatments"]:
         reasons: dict[str, int] = {}
         for row in found["layers"]:
             cell = row["treatments"][one["key"]]
             silent = cell["ms_saved"] is None and cell["ms_reason"]
-            reason = cell["reason"] or (f"no ms: {cell['ms_reason']}" if silent else None)
+            refused = None if fails(cell) else cell["reason"]
+            reason = refused or (f"no ms: {cell['ms_reason']}" if silent else None)
             if reason:
                 reasons[reason] = reasons.get(reason, 0) + 1
         for reason, count in reasons.items():

@@ -14,7 +14,9 @@ def headline(report: Mapping[str, Any]) -> str:
     """Speed, size and accuracy in one line."""
     words = []
     speed = comparison.speed_of(report).partition(" (")[0]
-    if speed != NOT_MEASURED:
+    if speed == comparison.WITHIN:
+        words.append(f"speed unchanged {speed}")
+    elif speed != NOT_MEASURED:
         words.append(speed)
     words.append(
         f"parameters {figures.reduction(report['original']['parameters'], report['optimized']['parameters'])}"

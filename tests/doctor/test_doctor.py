@@ -8,12 +8,17 @@ import subprocess
 import sys
 
 import pytest
+from torch import nn
 
 from slimcv import cli
 from slimcv.doctor import libraries, machine, runtimes, trial
 from slimcv.doctor.findings import Diagnosis, Library, Runtime
 from slimcv.doctor.missing import gather
+from slimcv.measure import environment
+from slimcv.models import capture
 from slimcv.report.doctor import render_diagnosis
+from slimcv.runtimes import eager
+from slimcv.step import InputSpec, Variant
 
 MACHINE = dataclasses.replace(
     machine.describe(), isa=(), cores=4, affinity=(0, 1, 2, 3), threads_allowed=4, allocator_tunable=True
@@ -60,6 +65,15 @@ def test_the_libraries_are_those_slimcv_asks_for_and_none_for_developers():
     assert wanted.keys() >= libraries.CORE
 
 
+def test_what_every_page_is_written_with_belongs_to_the_core():
+    code = "import json, sys, slimcv.report.html.writing; print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    roots = {module.partition(".")[0] for module in json.loads(done.stdout)}
+    owners = importlib.metadata.packages_distributions()
+    needed = {name.lower() for root in roots for name in owners.get(root, ())}
+    assert {"jinja2", "markupsafe"} <= needed & libraries.wanted().keys() <= libraries.CORE
+
+
 def test_a_tiny_model_is_run_in_pytorch():
     found = trial.attempt("eager")
     assert found.works
@@ -76,6 +90,15 @@ def test_a_runtime_that_fails_says_why_and_what_to_do(monkeypatch):
     assert not found.works
     assert "C++ compiler" in found.problem
     assert "g++" in found.hint
+
+
+def test_a_runtime_that_computes_something_else_says_what_to_do(monkeypatch):
+    layers = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    three = Variant(capture.capture(layers.eval(), InputSpec(3, 8, 8)), InputSpec(3, 8, 8))
+    monkeypatch.setattr(eager, "tiny", lambda: three)
+    found = trial.attempt("eager")
+    assert found.problem == "the answer has another shape than the model's"
+    assert "another version" in found.hint
 
 
 def test_a_runtime_tried_in_its_own_process_comes_back_as_a_value():
@@ -108,6 +131,22 @@ def test_what_is_missing_comes_with_the_command_that_brings_it():
     assert ways["mlxtend"] == "pip install 'slimcv[demo]'"
     assert "torchvision that was built for this torch" in ways["timm"]
     assert [one.get for one in found if "inductor" in one.what] == ["apt install g++"]
+
+
+def test_a_library_that_does_not_import_is_installed_again_and_only_a_cpu_is_another_cpu(monkeypatch):
+    monkeypatch.setattr(environment, "has_int8_instructions", lambda: False)
+    found = gather(
+        dataclasses.replace(MACHINE, isa=("sse2",)),
+        (Library("openvino", "2026.1", None, core=False, problem="undefined symbol"),),
+        (Runtime("eager", works=False, problem="it hangs"),),
+    )
+    assert found[0].get == "pip install --force-reinstall 'openvino'"
+    values = dataclasses.replace(diagnosis(), missing=found).as_json()
+    lines = render_diagnosis(values, "markdown").splitlines()
+    (hanging,) = [line for line in lines if line.startswith("| the runtime eager: it hangs")]
+    assert hanging.endswith("| – |")
+    (int8,) = [line for line in lines if line.startswith("| instructions for 8-bit")]
+    assert int8.endswith("| another CPU |")
 
 
 def test_cores_that_may_not_be_used_are_missing():

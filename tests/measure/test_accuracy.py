@@ -76,10 +76,3 @@ def test_outputs_that_are_not_numbers_are_never_right():
 def test_no_picture_is_an_error_and_not_a_made_up_zero():
     with pytest.raises(SlimcvError, match="no picture"):
         accuracy.evaluate(Brightness(6), Pictures(np.zeros(0, np.uint8), np.zeros(0, int)), INPUT)
-
-
-def test_agreement_is_the_share_of_equal_answers():
-    first = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
-    second = np.array([[3, 2], [0, 1], [0, 9], [5, 0]], np.float32)
-    assert accuracy.agreement(first, second) == 75.0
-    assert accuracy.max_abs_diff(first, second) == 9.0

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from slimcv.models import capture
-from slimcv.profile import profile
+from slimcv.profile import kinds, profile
 from slimcv.profile.advice import Findings, advise
 from slimcv.step import InputSpec, Variant
 
@@ -125,3 +125,11 @@ def test_hints_without_a_prediction_stand_last_and_say_so(findings):
     ]  # fmt: skip
     assert found[1].text.startswith("not foretold (no time left to time it): 3×3 convolutions take 50.0 %")
     assert found[2].text.startswith("not foretold: 30.0 % of a call is spent between the layers")
+
+
+def test_a_network_without_dense_convolutions_is_advised_too(findings):
+    layers = [dataclasses.replace(layer, kind=kinds.DEPTHWISE) if layer.name == "0" else layer
+              for layer in findings.layers]  # fmt: skip
+    without = dataclasses.replace(findings, layers=layers)
+    assert steps_of(advise(without, foretold(quantize_int8=5.0))) == ["quantize_int8"]
+    assert steps_of(advise(dataclasses.replace(findings, layers=[]), foretold(compile=9.0))) == ["compile"]

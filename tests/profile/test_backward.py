@@ -52,6 +52,13 @@ def test_kinds_are_those_of_the_layers_and_the_gradients_those_of_torch(bf16):
     assert all(torch.equal(p.grad, e) for p, e in zip(model.parameters(), expected, strict=True))
 
 
+def test_transposed_convolutions_are_a_kind_of_their_own():
+    layers = nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.ConvTranspose2d(8, 8, 2, groups=8))
+    found = backward_by_kind(layers(torch.randn(1, 3, 8, 8)).sum())
+    assert kinds.TRANSPOSED in found
+    assert not {kinds.DEPTHWISE, "3×3 convolution"} & set(found)
+
+
 def test_attention_and_sums_have_kinds_too():
     tokens = torch.randn(1, 2, 4, 8, requires_grad=True)
     attended = functional.scaled_dot_product_attention(tokens, tokens, tokens)

@@ -382,6 +382,25 @@ def test_without_time_nothing_is_claimed(network):
     )
     assert found.after_ms is None
     assert found.timed_share == 0.0
+    assert found.verdict == "no time left to time it"
+
+
+def test_a_layer_that_is_too_large_to_be_timed_is_named_as_such():
+    input = InputSpec(3, 64, 64)
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 700))
+    network = network_of(Variant(capture.capture(layers.eval(), input), input), "eager")
+    bench = Bench(threads=1, deadline=float("inf"))
+    found = predict("export_openvino", step("export_openvino"), network, bench)
+    assert found.after_ms is None
+    assert found.verdict == "a layer of 8.60 M weights is too large to be timed alone"
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_layer_that_a_runtime_refuses_comes_with_what_the_runtime_says(runtime):
+    bench = Bench(threads=1, deadline=float("inf"))
+    larger_than_its_input = Piece(8, 8, (8, 2, 2), kernel=(5, 5))
+    assert bench.ms(larger_than_its_input, runtime) is None
+    assert bench.untimed(larger_than_its_input, runtime).startswith("a layer could not be timed alone: ")
 
 
 def test_every_step_is_foretold_or_says_why_not(network):
@@ -487,6 +506,13 @@ def test_the_settings_of_a_step_are_pasted_with_it(network):
         "objective": "size",
         "steps": ["prune_weights", {"quantize_weights": {"bits": 4, "preserve": ["sparsity"]}}],
     }
+
+
+def test_a_small_picture_is_not_shrunk_by_the_recipe_either(network):
+    small = dataclasses.asdict(predict("reduce_resolution", step("reduce_resolution"), network, ByMacs()))
+    told = {"predictions": [small], "model": {"input": "3x32x32"}}
+    assert pasting.for_speed(told) == ""
+    assert "reduce_resolution" in pasting.for_speed({**told, "model": {"input": "3x64x96"}})
 
 
 def test_steps_that_do_not_apply_say_why(network):

@@ -186,6 +186,13 @@ def test_text_fits_a_terminal_and_ends_with_advice_and_lint(dense):
     assert "in order: " in words
 
 
+def test_a_name_from_a_foreign_file_cannot_move_the_cursor(dense):
+    values = dense.as_json()
+    values["totals"]["peak_activation_layer"] = "relu\x1b[2J"
+    values["predictions"] = [{**one, "problem": "no \x1b[2J"} for one in values["predictions"]]
+    assert "\x1b" not in report.render_profile(values, "text")
+
+
 def test_every_step_s_line_is_there_to_paste(dense):
     values = dense.as_json()
     for one in values["predictions"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import runpy
 import xml.etree.ElementTree as ElementTree
@@ -138,6 +139,17 @@ def test_the_picture_is_well_formed_has_every_layer_and_leaves_names_as_text(gat
     for dot in dots:
         assert 0 < float(dot.get("cx")) < 760
         assert 0 < float(dot.get("cy")) < 440
+
+
+def test_the_slope_of_the_memory_begins_where_it_comes_into_the_picture(gated, limits):
+    low = {"intensity": 0.5, "gflops": 50.0, "bound": "memory", "roofline_share": 0.5}
+    values = profile(gated, threads=1, limits=limits, extras=False).as_json()
+    values["layers"] = [{**layer, **low} for layer in values["layers"] if layer["gflops"]]
+    for line in ElementTree.fromstring(roofline(values)).iter("{http://www.w3.org/2000/svg}polyline"):
+        (x0, y0), (x1, y1), _ = (map(float, at.split(",")) for at in line.get("points").split())
+        decade_x = (760 - 110) / (math.log10(100 / 0.5) + 0.4)
+        decade_y = (440 - 110) / (math.log10(400 / 50) + 0.4)
+        assert (y0 - y1) / decade_y == pytest.approx((x1 - x0) / decade_x, abs=0.01)
 
 
 def test_a_block_stands_under_the_roof_with_all_that_its_layers_ask_for(gated, limits):

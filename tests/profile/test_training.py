@@ -14,6 +14,7 @@ from slimcv import cli
 from slimcv import data as datasets
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
+from slimcv.profile import training
 from slimcv.profile.layers import Advice
 from slimcv.profile.training import profile_training
 from slimcv.profile.training.advice import advise
@@ -134,6 +135,13 @@ def test_a_batch_larger_than_the_data_is_all_of_the_data(context):
     assert found.asked_batch == 512
 
 
+@pytest.mark.parametrize(("limit", "value"), [("SLOWEST_STEP_MS", 0.0), ("SHARE_OF_FREE_MEMORY", -1.0)])
+def test_no_step_is_measured_on_a_single_picture_which_a_norm_may_refuse(context, monkeypatch, limit, value):
+    monkeypatch.setattr(training, limit, value)
+    found = profile_training(context.teacher, context, settings=settings(batch=3), seconds=0.0)
+    assert found.batch == 2
+
+
 def test_the_network_threads_and_flushing_are_left_as_they_were(context):
     variant = context.teacher
     before = {name: value.clone() for name, value in variant.model.state_dict().items()}
@@ -232,6 +240,8 @@ def test_a_faster_batch_is_advised_with_its_gain_and_a_slower_one_is_not():
     found = texts(made(tried=tried))
     assert any("batch 64 is 12 % faster than 32" in text for text in found)
     assert not any("batch 16" in text for text in found)
+    assert any("the learning rate follows by itself" in text for text in found)
+    assert not any("learning rate" in text for text in texts(made(tried=tried), lr=1e-3))
 
 
 def test_an_expensive_change_of_pictures_can_be_switched_off():
@@ -258,6 +268,18 @@ def test_what_the_teacher_would_add_to_a_step_is_told(how, words):
     (text,) = [text for text in texts(made(teacher=teacher)) if "teacher" in text]
     assert "320 ms a step" in text
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"crop": 0.2}, "because pictures are changed"),
+        ({"teacher": "live"}, "because teacher: live was asked"),
+    ],
+)
+def test_why_the_teacher_is_asked_every_time_is_told(values, why):
+    teacher = Teacher("live", "PyTorch", 10.0, 2, 20.0, 320.0)
+    assert any(why in text for text in texts(made(teacher=teacher), **values))
 
 
 def test_an_expensive_optimizer_is_shared_by_more_steps():

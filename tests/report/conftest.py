@@ -270,6 +270,7 @@ def make_run(make_report, tmp_path):
             },
             "data": {"source": f"{HOSTILE}/", "val": pictures, "fingerprint": "f", "classes": classes},
             "command": ["slimcv", "optimize", f"{HOSTILE}.pt"],
+            "intervals": shipped["intervals"],
         }
         folder = tmp_path / name
         folder.mkdir()

@@ -133,6 +133,18 @@ def test_a_ratio_to_nothing_is_null(original):
     assert report.ratios(original, empty)["parameters"] is None
 
 
+def test_the_first_line_says_what_is_within_the_spread(make_report, original, optimized):
+    same = dataclasses.replace(optimized, latency_ms=original.latency_ms)
+    told = sentences.headline(make_report(optimized=same))
+    assert told.startswith("speed unchanged within the spread, parameters −99.8 %, top-1")
+
+
+def test_a_ratio_of_memory_too_small_to_show_is_null(original, optimized):
+    none = dataclasses.replace(original, peak_rss_bytes=0)
+    for pair in ((none, optimized), (optimized, none), (none, none)):
+        assert report.ratios(*pair)["peak_rss_bytes"] is None
+
+
 def test_medians_closer_than_their_spreads_are_not_told_apart():
     def latency(p50, spread):
         return Latency(p50=p50, p90=p50, p99=None, n=50, spread=spread)

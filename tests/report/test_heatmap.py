@@ -6,12 +6,14 @@ import pytest
 
 from slimcv.report.heatmap import contrast, heat_map
 
+GROUPS = "it has groups"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def cell(decibels=None, error=None, reason=None):
     return {
-        "sqnr_db": decibels, "error": error, "top1_drop": 3.1 if error else None, "bytes": 10,
+        "sqnr_db": decibels, "error": error, "top1_drop": 3.1 if error else None,
+        "bytes": None if reason == GROUPS else 10,
         "bytes_saved": 1200, "ms": 0.5, "ms_saved": 0.25, "reason": reason, "ms_reason": None,
     }  # fmt: skip
 
@@ -25,7 +27,7 @@ def drawn(*cells, name="net.pt", layer="stem"):
 
 
 def test_every_cell_shows_its_number_and_says_all_in_words():
-    picture = drawn(cell(41.26, 0.0086), cell(None, 0.0), cell(reason="it has groups"))
+    picture = drawn(cell(41.26, 0.0086), cell(None, 0.0), cell(reason=GROUPS))
     groups = picture.findall(f"{SVG}g")
     assert [group.find(f"{SVG}text").text for group in groups] == ["41.3", "∞", "–"]
     told = [group.find(f"{SVG}title").text for group in groups]
@@ -34,6 +36,14 @@ def test_every_cell_shows_its_number_and_says_all_in_words():
     assert picture.get("role") == "img"
     assert picture.find(f"{SVG}title").text == "net.pt: which layer bears what"
     assert "darker is more sensitive" in picture.find(f"{SVG}desc").text
+
+
+def test_a_cell_whose_outputs_are_no_numbers_is_the_darkest_and_says_so():
+    failed, worst = drawn(cell(reason="no numbers any more"), cell(0.0, 1.0)).findall(f"{SVG}g")
+    assert failed.find(f"{SVG}text").text == "NaN"
+    assert failed.find(f"{SVG}rect").get("fill") == worst.find(f"{SVG}rect").get("fill")
+    told = failed.find(f"{SVG}title").text
+    assert told == "stem, treatment 0: no numbers any more, 1,200 bytes saved, 0.25 ms saved"
 
 
 def test_the_more_sensitive_is_darker_and_letters_stand_out_everywhere():

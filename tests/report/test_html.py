@@ -13,7 +13,7 @@ from slimcv import report
 from slimcv.errors import SlimcvError
 from slimcv.report.charts import scale
 from slimcv.report.charts.plane import Point
-from slimcv.report.html import accuracy, render_html, roofline
+from slimcv.report.html import accuracy, render_html, roofline, run
 from slimcv.report.html.classes import blocks
 from slimcv.report.html.several import titles
 from slimcv.report.reading import read
@@ -106,6 +106,17 @@ def test_the_page_of_a_ladder_says_how_sure_accuracy_and_speed_are(results):
     assert "95 % interval 4.75–5.25×" in seen
 
 
+def test_advice_that_is_foretold_to_save_bytes_alone_is_a_prediction(results):
+    path = results("profile")
+    document = json.loads(path.read_text("utf-8"))
+    assert "measured share, no prediction" in text_of(render_html([read(path)]))
+    document["advice"][0] |= {"saved_ms": None, "saved_bytes": 8000}
+    path.write_text(json.dumps(document), "utf-8")
+    seen = text_of(render_html([read(path)]))
+    assert "foretold saving" in seen
+    assert "no prediction" not in seen.replace("hints without a prediction", "")
+
+
 def test_a_row_that_was_left_out_has_its_reason_on_the_page_of_a_ladder(results):
     path = results("ladder")
     document = json.loads(path.read_text("utf-8"))
@@ -124,6 +135,28 @@ def test_how_sure_the_accuracy_of_a_run_is_stands_there_whatever_was_asked(make_
         assert "+1.5 points (+0.3 to +3.0 points)" in told
         assert "of 600 pictures 3 only the original gets right, 12 only the optimised, p = 0.021" in told
     assert "95 % interval +0.3 to +3.0 points, p = 0.021" in text_of(render_html(found))
+
+
+def shown(make_report, original, optimized, p50, interval):
+    """The large figures of a run from 78.13 ms, in any runtime, to `p50`, each with how sure it is."""
+    latency = Latency(p50=p50, p90=1.1 * p50, p99=None, n=50, spread=0.02)
+    bounds = dict(zip(("low", "high"), interval, strict=True))
+    found = make_report(
+        optimized=dataclasses.replace(optimized, latency_ms=latency),
+        best_unmodified=original,
+        intervals={"latency_p50": bounds, "beyond_runtime": bounds},
+    )
+    return [(tile.figure, tile.more) for tile in run.tiles(found)[:2]]
+
+
+def test_the_interval_of_what_is_slower_is_turned_as_its_figure_is(make_report, original, optimized):
+    (slower, sure), _ = shown(make_report, original, optimized, 78.13 * 1.32, (0.74, 0.78))
+    assert (slower, sure) == ("1.32× slower", "95 % interval 1.28 to 1.35×")
+
+
+def test_what_the_table_calls_within_the_spread_is_no_gain_in_large_letters(make_report, original, optimized):
+    for figure, sure in shown(make_report, original, optimized, 78.13 / 1.02, (0.99, 1.05)):
+        assert (figure, sure) == ("within the spread", "95 % interval 0.99 to 1.05×")
 
 
 def test_a_run_of_an_older_version_has_fewer_sections(make_report, tmp_path):

@@ -119,6 +119,16 @@ def test_a_row_that_does_not_apply_says_so_and_has_no_figures():
     assert chart(drawn).count("<circle") == 2
 
 
+def test_memory_too_small_to_show_is_not_measured():
+    rows = [record(number, name, p50=2.0, pace=9.0, parameters=900) for number, name in enumerate("ab")]
+    rows[0] = dataclasses.replace(
+        rows[0], measurement=dataclasses.replace(rows[0].measurement, peak_rss_bytes=0)
+    )
+    drawn = render_ladder(ladder(*rows), "markdown").split("## Data")[0]
+    assert "0 B" not in drawn
+    assert " 0×" not in drawn
+
+
 def test_foreign_names_are_escaped_in_markdown_and_in_the_picture():
     drawn = ladder(record(0, "original", p50=2.0, pace=10.0, parameters=1000), name="<b>|a.pt")
     assert "<b>" not in render_ladder(drawn, "markdown").split("## How to repeat")[0]

@@ -91,6 +91,19 @@ def test_a_layer_with_outliers_is_the_most_sensitive(context, model, tmp_path):
     assert found["most_sensitive"]["int8"][0] == max(errors, key=errors.__getitem__) == "widen"
 
 
+def test_a_layer_whose_treatment_leaves_no_numbers_is_the_most_sensitive(records):
+    found = copy.deepcopy(records)
+    failed = found[2].details["treatments"]["int8"]
+    failed |= {"error": None, "sqnr_db": None, "reason": "the outputs are no numbers any more"}
+    ranked = document(found)["most_sensitive"]
+    assert ranked["int8"][0] == "shared"
+    assert "widen" not in ranked["depthwise_separable"]
+    for kind in ("text", "markdown"):
+        told = " ".join(render_sensitivity(document(found), kind).split())
+        assert "NaN: they are no numbers any more" in told
+        assert "layer: the outputs are no numbers" not in told
+
+
 def test_top1_is_that_of_a_full_evaluation_of_the_changed_network(records, context):
     model = capture.copy(context.teacher.model)
     capture.set_training(model, False)

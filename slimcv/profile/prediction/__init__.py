@@ -125,10 +125,10 @@ def _predicted(
 ) -> Prediction:
     before = sum(layer.ms for layer in network.layers.values())
     after: float | None = None
-    timed = 0.0
+    timed, untimed = 0.0, ""
     training: tuple[float | None, float | None] = (None, None)
     if problem is None:
-        after, timed = _time(change, network, bench)
+        after, timed, untimed = _time(change, network, bench)
         training = _training(change, network, bench)
     return Prediction(
         step=name,
@@ -141,7 +141,7 @@ def _predicted(
         training_after_ms=training[1],
         timed_share=timed,
         note="; ".join(filter(None, (change.note, _trained(change, step, training[0])))),
-        verdict="" if problem else _verdict(change, network, before, after),
+        verdict="" if problem else untimed or _verdict(change, network, before, after),
         problem=problem,
         recipe=recipe_lines(name, step),
         stage=int(step.stage),
@@ -183,8 +183,6 @@ def _difference(before: float | None, after: float | None) -> float | None:
 
 def _verdict(change: Change, network: Network, before: float, after: float | None) -> str:
     """Why there is no gain in time, by what time is spent on; empty where there is one or none is meant."""
-    if after is None:
-        return "no time left to time it"
     if not after or before / after >= _WORTH:
         return ""
     if change.scales and not change.pieces and not any(network.layers[node].ms for node in change.scales):
@@ -222,11 +220,15 @@ def _trained(change: Change, step: Step, training_ms: float | None) -> str:
     )
 
 
-def _time(change: Change, network: Network, bench: Bench) -> tuple[float | None, float]:
-    """Milliseconds of the whole network afterwards, and the share of the changed part that was timed."""
+def _time(change: Change, network: Network, bench: Bench) -> tuple[float | None, float, str]:
+    """Milliseconds of the whole network afterwards, and the share of the changed part that was timed.
+
+    Where none of it was, the milliseconds are None, and why the slowest layer was not comes last.
+    """
     runtime = change.runtime or network.runtime
     elsewhere = runtime != network.runtime
     kept, rest, old, new = 0.0, 0.0, 0.0, 0.0
+    untimed = ""
     for layer in sorted(network.layers.values(), key=lambda layer: -layer.ms):
         piece = network.pieces.get(layer.node)
         if piece is None:
@@ -239,12 +241,13 @@ def _time(change: Change, network: Network, bench: Bench) -> tuple[float | None,
             after = _pieces_ms(piece, pieces, layer, change, network, bench)
             if after is None:
                 rest += layer.ms
+                untimed = untimed or _untimed(piece, pieces, change, network, bench)
             else:
                 old, new = old + layer.ms, new + after
     if rest and not old:
-        return None, 0.0
+        return None, 0.0, untimed
     share = old / (old + rest) if old + rest else 1.0
-    return kept + new + (rest * new / old if old else 0.0), share
+    return kept + new + (rest * new / old if old else 0.0), share, ""
 
 
 def _pieces_ms(
@@ -269,6 +272,15 @@ def _pieces_ms(
             return None
         factor = layer.ms / alone if alone else 1.0
     return sum(filter(None, times)) * min(_MOST_FACTOR, max(_LEAST_FACTOR, factor))
+
+
+def _untimed(piece: Piece, pieces: Sequence[Piece], change: Change, network: Network, bench: Bench) -> str:
+    """Why there is no time for the new pieces, or for the one whose place they take."""
+    runtime = change.runtime or network.runtime
+    for one in pieces:
+        if bench.ms(one, runtime, int8=change.int8) is None:
+            return bench.untimed(one, runtime, int8=change.int8)
+    return bench.untimed(piece, runtime)
 
 
 def _elsewhere(layer: Layer) -> float:

@@ -14,6 +14,7 @@ from slimcv.profile.named import Named
 from slimcv.profile.prediction import packed
 from slimcv.profile.prediction.pieces import Piece, random_batch
 from slimcv.profile.timing import threads_set
+from slimcv.report import figures
 
 SECONDS = 0.04
 """What the calls of one piece may take together, if three of them take no longer."""
@@ -46,6 +47,7 @@ class Bench:
         self.deadline = deadline
         self._threads = threads
         self._known: dict[tuple[Piece, str, bool], float | None] = {}
+        self._refused: dict[tuple[Piece, str, bool], str] = {}
 
     def warm(self) -> None:
         """Load the runtimes, so that it is not the first piece that pays for it."""
@@ -53,14 +55,19 @@ class Bench:
             self._counted(_SMALLEST, runtime, int8=False)
 
     def ms(self, piece: Piece, runtime: str, *, int8: bool = False) -> float | None:
-        """One picture through the piece; None where there was no time, or it is too large."""
-        runtime = "inductor" if runtime in _COMPILED else runtime
-        key = (piece, runtime, int8)
+        """One picture through the piece; None for what `untimed` says."""
+        key = _key(piece, runtime, int8=int8)
         if key not in self._known:
             if perf_counter() > self.deadline or piece.weights > MOST_WEIGHTS:
                 return None
-            self._known[key] = self._timed(piece, runtime, int8=int8)
+            self._known[key] = self._timed(piece, key[1], int8=int8)
         return self._known[key]
+
+    def untimed(self, piece: Piece, runtime: str, *, int8: bool = False) -> str:
+        """Why `ms` has no time for the piece."""
+        if piece.weights > MOST_WEIGHTS:
+            return f"a layer of {figures.count(piece.weights)} weights is too large to be timed alone"
+        return self._refused.get(_key(piece, runtime, int8=int8), "no time left to time it")
 
     def training_ms(self, piece: Piece) -> float | None:
         """A picture's part of a training step, forwards and backwards, as slimcv trains (channels_last)."""
@@ -91,10 +98,14 @@ class Bench:
         model = Named(piece.onnx(int8=int8), ("piece",), {"at0_0out0": ()}, {})
         try:
             ran = run_onnx(model, random_batch(piece).numpy(), threads=self._threads, seconds=SECONDS)
-        except SlimcvError:
+        except SlimcvError as error:
+            self._refused[piece, runtime, int8] = f"a layer could not be timed alone: {error.message}"
             return None
         found = [node.ms for node in ran.nodes if any(word in node.kind for word in _WORK)]
-        return max(sum(found), _TICK_MS) if found else None
+        if not found:
+            self._refused[piece, runtime, int8] = f"{runtime} does not tell what a layer takes alone"
+            return None
+        return max(sum(found), _TICK_MS)
 
     def _trained(self, piece: Piece) -> float:
         module: nn.Module = piece.module().train()
@@ -111,6 +122,10 @@ class Bench:
 
         with threads_set(self._threads):
             return _milliseconds(step) / TRAINED_BATCH
+
+
+def _key(piece: Piece, runtime: str, *, int8: bool) -> tuple[Piece, str, bool]:
+    return piece, "inductor" if runtime in _COMPILED else runtime, int8
 
 
 def _milliseconds(call: Callable[[], object]) -> float:

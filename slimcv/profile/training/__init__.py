@@ -153,10 +153,13 @@ class _Profiling:
         return count
 
     def _affordable(self, batch: int, ms_each: float, bytes_each: float) -> int:
-        """The batch, or the largest of its halves that is neither too slow to be timed nor too large."""
+        """The batch, or the largest of its halves that is neither too slow to be timed nor too large.
+
+        Never one picture: a BatchNorm refuses to be trained on one value a channel.
+        """
         found = batch
         while found > 2 and found * ms_each > SLOWEST_STEP_MS:
-            found //= 2
+            found = max(2, found // 2)
         if found < batch:
             seconds = 1e-3 * ms_each * batch
             self._remarks.append(
@@ -164,7 +167,7 @@ class _Profiling:
             )
         fits = found
         while fits > 2 and not _fits(fits * bytes_each):
-            fits //= 2
+            fits = max(2, fits // 2)
         if fits < found:
             self._remarks.append(f"measured in batches of {fits}: there is no memory for {found}")
         return fits

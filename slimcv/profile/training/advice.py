@@ -60,7 +60,7 @@ def _memory_format(found: TrainingProfile, _: FinetuneSettings) -> Iterator[Advi
         yield Advice(text, None, depthwise * backward, "time")
 
 
-def _teacher(found: TrainingProfile, _: FinetuneSettings) -> Iterator[Advice]:
+def _teacher(found: TrainingProfile, settings: FinetuneSettings) -> Iterator[Advice]:
     teacher = found.teacher
     if teacher is None:
         return
@@ -77,7 +77,8 @@ def _teacher(found: TrainingProfile, _: FinetuneSettings) -> Iterator[Advice]:
     )
     images = f"{teacher.views} mirror images of each" if teacher.views > 1 else "each of them"
     if teacher.how == "live":
-        text = f"{start}, because pictures are changed: teacher: cached asks once about {images}, {once}"
+        why = "teacher: live was asked for" if settings.teacher == "live" else "pictures are changed"
+        text = f"{start}, because {why}: teacher: cached asks once about {images}, {once}"
     else:
         text = f"{start} if it were asked every time: slimcv asks once about {images} and keeps it, {once}"
     yield Advice(text, None, share, "time")
@@ -117,14 +118,12 @@ def _changes(found: TrainingProfile, settings: FinetuneSettings) -> Iterator[Adv
         yield Advice(text, "reduce_resolution", share, "time")
 
 
-def _batches(found: TrainingProfile, _: FinetuneSettings) -> Iterator[Advice]:
+def _batches(found: TrainingProfile, settings: FinetuneSettings) -> Iterator[Advice]:
     batches = [one for one in found.tried if one.name.startswith("batch ")]
     best = max(batches, key=lambda one: one.gain, default=None)
     if best is not None and best.gain >= WORTH_CHANGING:
-        text = (
-            f"{best.name} is {_percent(best.gain)} faster than {found.batch} "
-            f"({_each(best)} a picture); the learning rate follows by itself"
-        )
+        text = f"{best.name} is {_percent(best.gain)} faster than {found.batch} ({_each(best)} a picture)"
+        text += "; the learning rate follows by itself" if settings.lr is None else ""
         yield Advice(text, None, 1 - 1 / best.gain, "time")
 
 

@@ -141,7 +141,7 @@ def _taken(every: list[_Row]) -> Table:
                 Cell(figures.duration(epoch), epoch),
                 Cell(_amount(training["images_per_second"]), training["images_per_second"]),
                 size(training["peak_bytes"]),
-                size(measured["peak_rss_bytes"]),
+                size(figures.seen(measured["peak_rss_bytes"])),
                 told,
             )
         )

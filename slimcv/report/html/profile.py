@@ -61,7 +61,7 @@ def _advice(profile: Mapping[str, Any]) -> list[Block]:
             one["text"],
             one["step"] or figures.NOT_MEASURED,
             f"{figures.share(one['share'])} of {one['of']}",
-            "measured share, no prediction" if one.get("saved_ms") is None else "foretold saving",
+            "foretold saving" if _is_foretold(one) else "measured share, no prediction",
         )
         for at, one in enumerate(profile["advice"], start=1)
     ]
@@ -81,6 +81,11 @@ def _advice(profile: Mapping[str, Any]) -> list[Block]:
         rules = ("rule", "state", "found", "fix")
         blocks.append(plain("What this CPU makes of it", rules, checks, left=4))
     return blocks
+
+
+def _is_foretold(advice: Mapping[str, Any]) -> bool:
+    """Whether the advice is from a prediction, be it of bytes alone."""
+    return advice.get("saved_ms") is not None or advice.get("saved_bytes") is not None
 
 
 def _costs(layers: Sequence[Mapping[str, Any]], what: str) -> Chart:

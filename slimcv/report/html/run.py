@@ -64,22 +64,19 @@ def tiles(report: Mapping[str, Any]) -> tuple[Tile, ...]:
     found = []
     if ratios["latency_p50"] is not None:
         spread = max(before["latency_ms"]["spread"], after["latency_ms"]["spread"])
+        speed, sure = _speed(report, "latency_p50", before)
         found.append(
             Tile(
-                _faster(report, "latency_p50", before, after),
+                speed,
                 f"{comparison.latency_of(before)} → {comparison.latency_of(after)}",
-                interval(report, "latency_p50") or f"spread of the samples ±{figures.share(spread)}",
+                sure or f"spread of the samples ±{figures.share(spread)}",
             )
         )
     if ratios["beyond_runtime"] is not None:
         best = report["best_unmodified"]
-        found.append(
-            Tile(
-                _faster(report, "beyond_runtime", best, after),
-                f"than the unmodified network in {best['runtime']}",
-                interval(report, "beyond_runtime"),
-            )
-        )
+        speed, sure = _speed(report, "beyond_runtime", best)
+        joined = "of" if speed == comparison.WITHIN else "than"
+        found.append(Tile(speed, f"{joined} the unmodified network in {best['runtime']}", sure))
     if ratios["top1"] is not None:
         pictures = (report["data"] or {}).get("val")
         found.append(
@@ -112,24 +109,15 @@ def _sure(paired: Mapping[str, Any] | None, pictures: str) -> str:
     return f"{told}, {pictures}" if pictures else told
 
 
-def interval(report: Mapping[str, Any], key: str) -> str:
-    """The 95 % interval of a ratio, where the run kept it."""
-    found = (shipped(report).get("intervals") or {}).get(key)
-    if not found:
-        return ""
-    ratio = report["ratios"][key]
-    bounds = figures.between(ratio, found["low"], found["high"]).partition(" (")[2].rstrip(")")
-    return f"95 % interval {bounds.replace('–', ' to ')}×"
-
-
-def _faster(report: Mapping[str, Any], key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """A ratio of latencies with the digits that its interval leaves, else those that both spreads do."""
-    ratio, found = report["ratios"][key], (shipped(report).get("intervals") or {}).get(key)
-    spreads = [one["latency_ms"]["spread"] for one in (before, after)]
-    digits = (
-        figures.meaningful(ratio, (found["high"] - found["low"]) / 2) if found else figures.digits(*spreads)
-    )
-    return figures.times(ratio, "faster", "slower", digits=digits)
+def _speed(report: Mapping[str, Any], key: str, before: Mapping[str, Any]) -> tuple[str, str]:
+    """A ratio of latencies as the tables have it, and its 95 % interval where the run kept it."""
+    speed, _, bounds = comparison.speed(report, key, before).partition(" (")
+    between = comparison.interval(report, key)
+    if between is None:
+        return speed, ""
+    if not bounds:
+        bounds = figures.between(report["ratios"][key], *between).partition(" (")[2]
+    return speed, f"95 % interval {bounds.rstrip(')').replace('–', ' to ')}×"
 
 
 def shipped(report: Mapping[str, Any]) -> Mapping[str, Any]:
