@@ -1,7 +1,7 @@
 """What a user can mend: one sentence that says what is wrong and one that says what to do next."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class SlimcvError(Exception):
@@ -39,6 +39,21 @@ class Rejected(SlimcvError):  # noqa: N818 -- reads as a fact about the step
 
 class Refused(SlimcvError):  # noqa: N818 -- reads as a fact about the file
     """A runtime does not load or run a file here: it is too old, not installed, or the file is none."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in its first line that is not empty; its kind where it says nothing."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return next(_lines(text), type(error).__name__)
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of what an error says, for libraries that tell first where in their own code it arose."""
+    return [type(error).__name__, *_lines(str(error))][-1]
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line.strip() for line in text.splitlines() if line.strip())
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 
 
 class Encoded(Protocol):
@@ -210,4 +210,4 @@ def _reason(error: Exception) -> str:
         return "not a picture of a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

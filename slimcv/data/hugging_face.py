@@ -17,7 +17,7 @@ from slimcv.data.folder import FREE_SHARE, FULL, TABLES, Keeping, free_bytes, ho
 from slimcv.data.in_place import ParquetRows, TarRows
 from slimcv.data.sources import Listing, Sample
 from slimcv.data.tables import Cell, Kept, Table
-from slimcv.errors import SlimcvError, nearest
+from slimcv.errors import SlimcvError, first_line, nearest
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 TRAIN = ("train", "training")
@@ -121,7 +121,7 @@ def _readable(datasets: Any, path: Path) -> Iterator[None]:
     except (*DAMAGED, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         hint = ROOM_HINT if isinstance(cause, OSError) and cause.errno in FULL else LAYOUT_HINT
-        raise SlimcvError(f"cannot read {path}: {_first_line(cause)}", hint) from cause
+        raise SlimcvError(f"cannot read {path}: {first_line(cause)}", hint) from cause
 
 
 def _tables(datasets: Any, path: Path, keeping: Keeping) -> tuple[dict[str, Table], str]:
@@ -272,7 +272,3 @@ def _samples(
         name = f"{place}[{row}]"
         found.append(Sample(Cell(table, image, row, name), name, key, names[label], f"{identity}:{key}"))
     return tuple(found)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

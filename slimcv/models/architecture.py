@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from slimcv.errors import SlimcvError, nearest
+from slimcv.errors import SlimcvError, first_line, nearest
 from slimcv.models import code
 from slimcv.models.capture import FAULTS
 
@@ -87,7 +87,7 @@ def import_library(name: str) -> Any:
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except (ImportError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise SlimcvError(
             f"{name} cannot be imported: {reason}",
             f"install a build of {name} that fits torch (CPU wheels of both), or give the network's code as "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 from slimcv.models.lifting import lift
 from slimcv.models.randomness import StochasticDepth, random_operators
 from slimcv.models.rewriting import CLASSIFIERS_ONLY
@@ -266,13 +266,6 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _where(error: BaseException) -> str:

@@ -98,6 +98,8 @@ def read(content: bytes, *, onnx_bytes: int, packed_bytes: int, has_samples: boo
         raise Damaged("its blocks have another size than the directory says")
     if any(block.coder not in coders.NAMES for block in blocks):
         raise Damaged("a block has a coder that does not exist")
+    if any(not block.size for block in blocks[SKELETON + 1 :]):
+        raise Damaged("a block has nothing in it")
     if blocks[MANIFEST].size > _MANIFEST_BYTES:
         raise Damaged("its manifest is too large")
     if samples is not None and blocks[samples].size > SAMPLE_BYTES:
@@ -107,6 +109,8 @@ def read(content: bytes, *, onnx_bytes: int, packed_bytes: int, has_samples: boo
     parts, left = [], onnx_bytes
     for _ in range(_count(numbers, least_bytes=5, most=MOST_PARTS)):
         gap, count, width = numbers.next(), numbers.next(), numbers.next()
+        if not count:
+            raise Damaged("a tensor has no elements")
         left -= gap + count * width
         if width not in (1, 2, 4, 8) or left < 0:
             raise Damaged("its tensors are larger than the model")

@@ -16,7 +16,7 @@ from slimcv.errors import SlimcvError
 from slimcv.measure.size import artifact_bytes
 from slimcv.packed import manifest as manifests
 from slimcv.packed import packing, samples, stripping
-from slimcv.packed.damage import Damaged, TooLarge
+from slimcv.packed.damage import Damaged, Newer, TooLarge
 from slimcv.packed.manifest import PackedManifest
 from slimcv.packed.reading import Reader
 from slimcv.packed.samples import Samples
@@ -92,7 +92,7 @@ def pack(
         else source.with_suffix(SUFFIX)
     )
     target = out or own
-    if target.exists() and target.samefile(path):
+    if target.exists() and path.exists() and target.samefile(path):
         raise SlimcvError(f"{target} is the model itself", "name another --out")
     counted = None if original is None else sizes_of(original)
     model_sizes = sizes_of(path)
@@ -200,7 +200,7 @@ def _opened(path: Path, *, limit: int | None) -> Iterator[Reader]:
             yield Reader(file, limit=limit)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (Damaged, TooLarge) as error:
+    except (Damaged, Newer, TooLarge) as error:
         raise SlimcvError(f"{path}: {error.message}", error.hint) from error
 
 
@@ -220,12 +220,13 @@ def _mapped(path: Path) -> Iterator[memoryview]:
     """The bytes of a file, which the system reads as they are needed and may drop again."""
     try:
         with path.open("rb") as file:
-            if not path.stat().st_size:
-                raise NotOnnx("it is empty")
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            empty = not path.stat().st_size  # That cannot be mapped.
+            mapping = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise unreadable(path, error) from error
     try:
+        if not mapping:
+            raise NotOnnx("it is empty")
         yield memoryview(mapping)
     except NotOnnx as error:
         raise SlimcvError(f"{path}: {error.message}", error.hint) from error

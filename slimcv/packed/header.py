@@ -6,7 +6,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 
-from slimcv.packed.damage import Damaged, TooLarge
+from slimcv.packed.damage import Damaged, Newer, TooLarge
 
 MAGIC = b"\x89SLIM\r\n\x1a"
 """Not text, and spoilt by whatever changes line ends or strips the eighth bit (as in PNG, RFC 2083)."""
@@ -72,7 +72,8 @@ def default_limit(file_bytes: int) -> int:
 def read(content: bytes, *, file_bytes: int, limit: int | None) -> Header:
     """The header of a file of this size, from its first bytes.
 
-    `limit` in bytes takes the place of `default_limit`. Raises Damaged, or TooLarge where more is declared.
+    `limit` in bytes takes the place of `default_limit`. Raises Damaged, Newer where a later version of the
+    format has to be known, or TooLarge where more is declared.
     """
     if not content.startswith(MAGIC[: max(1, len(content))]):
         raise Damaged("it does not begin like one")
@@ -82,10 +83,12 @@ def read(content: bytes, *, file_bytes: int, limit: int | None) -> Header:
     (crc,) = struct.unpack_from("<I", content, _LAYOUT.size)
     if magic != MAGIC:
         raise Damaged("it does not begin like one")
-    if version != VERSION or flags & ~WITH_SAMPLES:
-        raise Damaged(f"it has version {version} of the format, and this slimcv reads version {VERSION}")
     if zlib.crc32(content[: _LAYOUT.size]) != crc:
         raise Damaged("its header was altered")
+    if version != VERSION:
+        raise Newer(f"in version {version} of the format")
+    if flags & ~WITH_SAMPLES:
+        raise Newer(f"with flags ({flags:#06x}) that are not in version {VERSION} of the format")
     header = replace(Header(size, onnx_bytes, *rest), has_samples=bool(flags))
     if size != file_bytes:
         raise Damaged(f"it has {file_bytes} bytes and declares {size}")

@@ -6,7 +6,7 @@ is as it was, whichever library wrote it. (Protocol Buffers, "Encoding", protobu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,18 +73,33 @@ def spans(model: Bytes) -> list[Span]:
     varints, strings) are not listed. Raises NotOnnx for what is no ONNX model, and for one with tensors in
     other files.
     """
-    search = _Search(model)
+    return sorted(_found(model, wanted=None), key=lambda span: span.start)
+
+
+def are_tensors(model: Bytes, wanted: Set[tuple[int, int]]) -> bool:
+    """Whether each of these pairs of start and length is the elements of a tensor.
+
+    Takes memory for them alone, however many others there are. Raises NotOnnx as `spans` does.
+    """
+    return wanted <= {(span.start, span.length) for span in _found(model, wanted=wanted)}
+
+
+def _found(model: Bytes, *, wanted: Set[tuple[int, int]] | None) -> list[Span]:
+    search = _Search(model, wanted)
     if not search.walk(0, len(model), "model", depth=0):
         raise NotOnnx("it has no graph")
-    return sorted(search.found, key=lambda span: span.start)
+    return search.found
 
 
 class _Search:
-    """One way through a model: what was found, and how many fields may still be looked at."""
+    """One way through a model: what was found, and how many fields may still be looked at.
 
-    def __init__(self, model: Bytes) -> None:
+    Of a file that means harm only what is `wanted` may be remembered; None is for all.
+    """
+
+    def __init__(self, model: Bytes, wanted: Set[tuple[int, int]] | None) -> None:
         self.found: list[Span] = []
-        self._model, self._fields_left = model, MOST_FIELDS
+        self._model, self._wanted, self._fields_left = model, wanted, MOST_FIELDS
 
     def walk(self, start: int, end: int, message: str, *, depth: int) -> int:
         """Add the spans within one message; how many of its fields lead to tensors."""
@@ -111,7 +126,8 @@ class _Search:
             ):
                 raise NotOnnx("it has tensors in other files")
             if wire == BYTES and (field == _RAW or field in _CONTENT_WIDTHS):
-                places.append((place, length, _CONTENT_WIDTHS.get(field)))
+                if self._wanted is None or (place, length) in self._wanted:
+                    places.append((place, length, _CONTENT_WIDTHS.get(field)))
             elif field == _DIMS and not rows and length:
                 rows = _varint(model, place, end)[0]  # A packed list begins with the first dimension too.
             elif field == _DATA_TYPE and wire == VARINT:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimcv.quantization.calibration import Layers, channel_means
-from slimcv.quantization.graph import LAYERS
+from slimcv.quantization.graph import CONVOLUTIONS, WEIGHTED
 
 
 def correct_biases(model: fx.GraphModule, pictures: Tensor, means: dict[str, Tensor]) -> None:
@@ -25,14 +25,15 @@ def correct_biases(model: fx.GraphModule, pictures: Tensor, means: dict[str, Ten
     def correct(node: fx.Node, result: Tensor) -> Tensor:
         if node.name not in means:
             return result  # Left in float.
-        shift = means[node.name] - channel_means(result)
+        convolution = node.target in CONVOLUTIONS
+        shift = means[node.name] - channel_means(result, convolution=convolution)
         if not _has_bias(node):
             added[node] = shift
         elif shared[node.args[2].target] == 1:  # type: ignore[union-attr, index]
             operator.attrgetter(node.args[2].target)(model).add_(shift)  # type: ignore[union-attr, arg-type]
         else:
             return result
-        return result + (shift.view(-1, 1, 1) if result.ndim == 4 else shift)
+        return result + (shift.view(-1, 1, 1) if convolution else shift)
 
     with torch.no_grad():
         Layers(model, correct).run(pictures)
@@ -42,7 +43,7 @@ def correct_biases(model: fx.GraphModule, pictures: Tensor, means: dict[str, Ten
 
 
 def _has_bias(node: fx.Node) -> bool:
-    return node.target in LAYERS and len(node.args) > 2 and isinstance(node.args[2], fx.Node)
+    return node.target in WEIGHTED and len(node.args) > 2 and isinstance(node.args[2], fx.Node)
 
 
 def _add_bias(model: fx.GraphModule, node: fx.Node, values: Tensor) -> None:

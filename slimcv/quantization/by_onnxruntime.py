@@ -10,7 +10,7 @@ import numpy as np
 
 from slimcv import runtimes
 from slimcv.data.normalisation import normalised
-from slimcv.errors import NotApplicable, Rejected
+from slimcv.errors import NotApplicable, Rejected, first_line
 from slimcv.quantization.compressor import quiet
 from slimcv.runtimes import onnxruntime as onnx_file
 from slimcv.runtimes.libraries import required
@@ -39,6 +39,7 @@ def quantize(
     source = runtimes.write(
         replace(variant, artifacts={}, details=planes), "onnxruntime", folder, name="float"
     )
+    failures: tuple[type[Exception], ...] = (*onnx_file.refusals(), RuntimeError, TypeError)
     ready, quantized = folder / "ready.onnx", folder / "quantized.onnx"
     try:
         with quiet():
@@ -53,9 +54,8 @@ def quantize(
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Rejected(f"ONNX Runtime does not quantise this network: {reason}") from error
+    except failures as error:
+        raise Rejected(f"ONNX Runtime does not quantise this network: {first_line(error)}") from error
     takes = variant.input if takes_pixels else None
     path = onnx_file.save(onnx.load(quantized), folder / "model.onnx", precision="int8", takes=takes)
     for part in (source, ready, quantized):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slimcv import runtimes
-from slimcv.errors import NotApplicable, Rejected
+from slimcv.errors import NotApplicable, Rejected, first_line
 from slimcv.quantization.compressor import quiet
 from slimcv.runtimes import openvino as openvino_runtime
 from slimcv.runtimes.libraries import required
@@ -36,6 +36,7 @@ def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path, *, r
     source = runtimes.write(replace(variant, artifacts={}), "openvino", folder, name="float")
     path = folder / "model.xml"
     samples = [np.ascontiguousarray(picture[np.newaxis]) for picture in pictures]
+    failures: tuple[type[Exception], ...] = (*_refusals(), RuntimeError, ValueError)
     try:
         with quiet():
             quantized = nncf.quantize(
@@ -47,9 +48,15 @@ def quantize(variant: Variant, pictures: NDArray[np.generic], folder: Path, *, r
                 ),
             )
             openvino.save_model(quantized, path, compress_to_fp16=False)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Rejected(f"NNCF does not quantise this network: {reason}") from error
+    except failures as error:
+        raise Rejected(f"NNCF does not quantise this network: {first_line(error)}") from error
     for part in (source, source.with_suffix(".bin")):
         part.unlink()
     return path
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """NNCF's own errors, which have nothing but Exception in common."""
+    from nncf import errors
+
+    return tuple(one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from slimcv.errors import NotApplicable
-from slimcv.quantization.graph import LAYERS
+from slimcv.quantization.graph import CONVOLUTIONS, LAYERS, WEIGHTED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,12 +61,15 @@ class Layers(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """A node's result, visited where it is a layer's."""
         result = super().run_node(n)
-        return self._visit(n, result) if n.target in LAYERS else result
+        return self._visit(n, result) if n.target in WEIGHTED else result
 
 
-def channel_means(result: Tensor) -> Tensor:
-    """Of a map (n, channels, height, width) or of features (…, channels)."""
-    channels = 1 if result.ndim == 4 else result.ndim - 1
+def channel_means(result: Tensor, *, convolution: bool) -> Tensor:
+    """Of what a convolution gives (n, channels, height, width), or a linear layer (…, channels).
+
+    Four axes tell nothing: linear layers on maps (n, height, width, channels) give as many.
+    """
+    channels = 1 if convolution else result.ndim - 1
     return result.mean([axis for axis in range(result.ndim) if axis != channels])
 
 
@@ -81,7 +84,9 @@ def calibrate(prepared: fx.GraphModule, batches: Iterable[Tensor]) -> tuple[Tens
     sums: dict[str, Tensor] = {}
 
     def remember(node: fx.Node, result: Tensor) -> Tensor:
-        sums[node.name] = sums.get(node.name, 0) + len(batch) * channel_means(result)
+        if node.target in LAYERS:  # Others stay in float.
+            means = channel_means(result, convolution=node.target in CONVOLUTIONS)
+            sums[node.name] = sums.get(node.name, 0) + len(batch) * means
         return result
 
     recording = Layers(prepared, remember)

@@ -17,6 +17,11 @@ REDUCED = (-64, 63)
 """Weights of 7 bits: the sum of two products with 8-bit activations, at most 2·255·64, then fits 16 bits."""
 
 LAYERS = (aten.conv2d.default, aten.linear.default)
+"""What the quantiser takes to integers."""
+
+CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
+WEIGHTED = (*CONVOLUTIONS, aten.linear.default)
+"""All that has weights and perhaps a bias, convolutions with padding "same" or "valid" too."""
 
 _CONV2D_DEFAULTS: tuple[Any, ...] = (None, [1, 1], "valid", [1, 1], 1)
 """Bias, stride, padding, dilation and groups of `aten.conv2d.padding`."""

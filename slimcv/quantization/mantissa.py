@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from slimcv.quantization.calibration import observers
-from slimcv.quantization.graph import LAYERS
+from slimcv.quantization.graph import WEIGHTED
 
 WHOLE = 23
 """Bits of a float32's mantissa, without the one that is always set; bfloat16 has 7."""
@@ -54,6 +54,6 @@ def shorten_scales(prepared: fx.GraphModule, bits: int) -> None:
 def shorten_biases(model: fx.GraphModule, bits: int) -> None:
     """Give the biases of all convolutions and linear layers `bits` of mantissa, in place."""
     for node in model.graph.nodes:
-        if node.target in LAYERS and len(node.args) > 2 and isinstance(node.args[2], fx.Node):
+        if node.target in WEIGHTED and len(node.args) > 2 and isinstance(node.args[2], fx.Node):
             bias: Any = operator.attrgetter(str(node.args[2].target))(model)
             bias.copy_(shortened(bias.detach(), bits))

@@ -138,7 +138,7 @@ def _means(model: fx.GraphModule, pictures: Tensor) -> dict[str, Tensor]:
             result = super().run_node(n)
             called = model.get_submodule(str(n.target)) if n.op == "call_module" else None
             if isinstance(called, nn.Conv2d | nn.Linear):
-                found[n.name] = channel_means(result)
+                found[n.name] = channel_means(result, convolution=isinstance(called, nn.Conv2d))
             return result
 
     with torch.no_grad():

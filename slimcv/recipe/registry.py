@@ -26,7 +26,7 @@ def step_summary(name: str) -> str:
     text = (
         ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path.is_file() else step_class(name).__doc__
     )
-    return (text or "").strip().splitlines()[0] if text else ""
+    return next(iter((text or "").strip().splitlines()), "")
 
 
 def step_class(name: str) -> type[Step]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from slimcv.errors import Refused, SlimcvError
+from slimcv.errors import Refused, SlimcvError, first_line
 from slimcv.models import checkpoint
 from slimcv.runtimes import eager
 from slimcv.runtimes.prepared import PLANES, InputFormat
@@ -137,7 +137,7 @@ class InductorModel:
             ):
                 outputs: torch.Tensor = self._compiled(pixels)
         except (TorchDynamoException, InductorError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise Refused(
                 f"torch.compile failed: {reason}", "use another runtime: onnxruntime or openvino"
             ) from error

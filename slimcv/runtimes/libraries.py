@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 
 _PACKAGES = {
     "onnx": "onnx",
@@ -31,6 +31,6 @@ def required(what: str, *, raising: type[SlimcvError] = SlimcvError) -> Iterator
         if library not in _PACKAGES:
             raise
         missing = isinstance(error, ModuleNotFoundError) and error.name == library
-        reason = "is not installed" if missing else f"cannot be imported: {str(error).splitlines()[0]}"
+        reason = "is not installed" if missing else f"cannot be imported: {first_line(error)}"
         whose = library if library == what else f"{what} needs {library}, which"
         raise raising(f"{whose} {reason}", f"pip install '{_PACKAGES[library]}'") from error

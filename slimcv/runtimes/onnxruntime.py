@@ -8,7 +8,7 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from slimcv.errors import Refused, SlimcvError
+from slimcv.errors import Refused, SlimcvError, first_line
 from slimcv.runtimes import flushing
 from slimcv.runtimes.prepared import AS_FED, PIXELS, PLANES, InputFormat
 from slimcv.runtimes.quiet import quiet
@@ -90,12 +90,12 @@ def save(model: Any, path: Path, *, precision: str, takes: InputSpec | None) -> 
 
 def prepare(path: Path | bytes, *, threads: int, exact: bool = False) -> OnnxModel:
     """Load an `.onnx` file, or its bytes; `exact` leaves its graph as it is written."""
-    refusals = _refusals()
+    known = refusals()
     try:
         chosen = options(threads, optimized=not exact)
         loaded = session(path if isinstance(path, bytes) else os.fspath(path), chosen)
-    except refusals as error:
-        reason = str(error).strip().splitlines()[0]
+    except known as error:
+        reason = first_line(error)
         named = "the model" if isinstance(path, bytes) else path
         raise SlimcvError(f"ONNX Runtime does not load {named}: {reason}", "write the file anew") from error
     return OnnxModel(loaded, path)
@@ -153,15 +153,15 @@ class OnnxModel:
         begun = flushing.begin()
         try:
             outputs: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
-        except _refusals() as error:
-            reason = str(error).strip().splitlines()[0]
+        except refusals() as error:
+            reason = first_line(error)
             raise Refused(f"ONNX Runtime does not run the model: {reason}", AS_FED) from error
         finally:
             flushing.end(begun)
         return outputs
 
 
-def _refusals() -> tuple[type[Exception], ...]:
+def refusals() -> tuple[type[Exception], ...]:
     """What the library raises where a file, or what it is fed, is not to its liking."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -248,7 +248,7 @@ def exported(model: GraphModule, input: InputSpec) -> Any:
             )
             return program.model_proto if program is not None else None
     except OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise SlimcvError(
             f"the model cannot be written as ONNX: {reason}",
             "use the runtimes eager or inductor for this model",

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimcv.errors import Refused, SlimcvError
+from slimcv.errors import Refused, SlimcvError, last_line
 from slimcv.runtimes import onnxruntime as onnx_file
 from slimcv.runtimes.prepared import AS_FED, PIXELS, PLANES, InputFormat
 
@@ -106,7 +106,7 @@ def _source(path: Path | bytes) -> str | io.BytesIO:
 
 
 def _unreadable(path: Path | bytes, error: RuntimeError) -> SlimcvError:
-    reason = str(error).strip().splitlines()[-1]
+    reason = last_line(error)
     named = "the model" if isinstance(path, bytes) else path
     return SlimcvError(f"OpenVINO does not load {named}: {reason}", "write the file anew")
 
@@ -210,7 +210,7 @@ class OpenvinoModel:
             self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
             self._request.infer()
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = last_line(error)
             raise Refused(f"OpenVINO does not run the model: {reason}", AS_FED) from error
         outputs: NDArray[np.float32] = self._request.get_output_tensor(0).data
         # The request writes its next outputs into the same memory.
@@ -244,7 +244,7 @@ def convert(source: Path, path: Path, *, precision: str | None) -> None:
             model.set_rt_info(precision, _PRECISION)
         openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = last_line(error)
         raise SlimcvError(
             f"OpenVINO does not convert the model: {reason}", "use the runtime onnxruntime for this model"
         ) from error

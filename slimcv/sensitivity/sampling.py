@@ -57,8 +57,7 @@ def sample(
 
     They are of training pictures or, where `train` is None, of noise with the spectrum of photographs.
     """
-    held = 2 * surgery.peak_bytes(model, capture.shapes(model, input))
-    count = max(1, min(images, SWEEP_BYTES // max(1, held)))
+    count = surgery.pictures_that_fit(model, input, most=images, sweep_bytes=SWEEP_BYTES)
     if train is None:
         noise = normalise(torch.from_numpy(synthetic.pictures(2 * count, input, seed=seed)), input)
         return Sample(

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from slimcv.errors import NotApplicable
 from slimcv.step import Context, Gain, Stage, Step, Variant
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.fx import GraphModule
-
-SWEEP_BYTES = 2**30
-"""Memory that the values of both networks may take while converted layers are fitted."""
 
 
 class DepthwiseSeparable(Step):
@@ -90,7 +83,8 @@ class DepthwiseSeparable(Step):
             "exclude": list(exclude),
         }
         if self.correct or self.normalise:
-            batches = self._batches(original, variant, context)
+            count = surgery.pictures_that_fit(original, variant.input, most=self.calibration_images)
+            batches = surgery.calibration_batches(context, variant.input, count=count)
         if self.correct:
             fits = surgery.reconstruct(
                 original,
@@ -104,12 +98,3 @@ class DepthwiseSeparable(Step):
         if self.normalise:
             details["norms_added"] = surgery.insert_norms(model, conversions=conversions, batches=batches)
         return replace(variant, artifacts={}, details={**variant.details, "depthwise_separable": details})
-
-    def _batches(self, original: GraphModule, variant: Variant, context: Context) -> list[Tensor]:
-        """Pictures to fit on, as many as the memory allows for the values of two networks."""
-        from slimcv import surgery
-        from slimcv.models import capture
-
-        held = 2 * surgery.peak_bytes(original, capture.shapes(original, variant.input))
-        count = max(1, min(self.calibration_images, SWEEP_BYTES // held))
-        return surgery.calibration_batches(context, variant.input, count=count)

@@ -10,9 +10,6 @@ from pydantic import Field
 from slimcv.errors import NotApplicable
 from slimcv.step import Context, Gain, Stage, Step, Variant
 
-SWEEP_BYTES = 2**30
-"""Memory that the values of both networks may take while layers are fitted."""
-
 
 class LowRank(Step):
     """Principal components of what each layer gives on pictures, not of its weights alone.
@@ -74,8 +71,7 @@ class LowRank(Step):
         if not found:
             raise NotApplicable("no dense layer or 1×1 convolution is asked for")
         original = capture.copy(model)
-        held = 2 * surgery.peak_bytes(original, capture.shapes(original, variant.input))
-        count = max(1, min(self.calibration_images, SWEEP_BYTES // held))
+        count = surgery.pictures_that_fit(original, variant.input, most=self.calibration_images)
         made = surgery.factorise_layers(
             original,
             model,

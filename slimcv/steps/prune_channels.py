@@ -13,14 +13,10 @@ from slimcv.step import Context, Gain, Stage, Step, Variant
 from slimcv.train.settings import Bytes, FinetuneSettings, Seconds
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.fx import GraphModule
 
     from slimcv.measure.trial import Outcome, Trial
     from slimcv.surgery import Refit
-
-SWEEP_BYTES = 2**30
-"""Memory that the values of both networks may take while layers are fitted."""
 
 log = logging.getLogger("slimcv")
 
@@ -128,7 +124,8 @@ class PruneChannels(Step):
         from slimcv import surgery
 
         model = variant.model
-        batches = self._batches(model, variant, context)
+        count = surgery.pictures_that_fit(model, variant.input, most=self.calibration_images)
+        batches = surgery.calibration_batches(context, variant.input, count=count)
         importance = surgery.importance_of(self.importance, model, batches, seed=context.seed)
         sets = surgery.coupled(model, variant.input, importance)
         model.zero_grad(set_to_none=True)
@@ -180,15 +177,6 @@ class PruneChannels(Step):
         given |= self.model_dump(include={"epochs", *own})
         trained = train.finetune(variant, context, FinetuneSettings.model_validate(given)).variant
         return replace(trained, details=variant.details)
-
-    def _batches(self, model: GraphModule, variant: Variant, context: Context) -> list[Tensor]:
-        """Pictures to fit on, as many as the memory allows for the values of two networks."""
-        from slimcv import surgery
-        from slimcv.models import capture
-
-        held = 2 * surgery.peak_bytes(model, capture.shapes(model, variant.input))
-        count = max(1, min(self.calibration_images, SWEEP_BYTES // held))
-        return surgery.calibration_batches(context, variant.input, count=count)
 
 
 def _require_gain(found: Outcome, share: float) -> None:

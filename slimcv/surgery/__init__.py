@@ -1,6 +1,6 @@
 """Finding and replacing modules in the lifted graph: heads, convolutions, normalisations."""
 
-from slimcv.surgery.calibration import calibration_batches
+from slimcv.surgery.calibration import calibration_batches, pictures_that_fit
 from slimcv.surgery.coupling import Coupled, coupled
 from slimcv.surgery.equalization import equalize
 from slimcv.surgery.head import (
@@ -66,6 +66,7 @@ __all__ = [
     "norms_left",
     "observe",
     "peak_bytes",
+    "pictures_that_fit",
     "pool_globally",
     "readers",
     "reconstruct",

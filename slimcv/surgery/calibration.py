@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
+from torch.fx import GraphModule
 
 from slimcv.data import synthetic
 from slimcv.data.batches import gather, normalise
 from slimcv.data.pixels import Pixels
+from slimcv.models import capture
 from slimcv.step import Context, InputSpec
+from slimcv.surgery.sweep import peak_bytes
 
 BATCH_SIZE = 8
+
+SWEEP_BYTES = 2**30
+"""Memory that the values of two networks may take while layers of one are fitted to the other's."""
+
+
+def pictures_that_fit(
+    model: GraphModule, input: InputSpec, *, most: int, sweep_bytes: int = SWEEP_BYTES
+) -> int:
+    """How many pictures two sweeps through a network can hold the values of in this memory; one at least."""
+    held = 2 * peak_bytes(model, capture.shapes(model, input))
+    return max(1, min(most, sweep_bytes // max(1, held)))
 
 
 def calibration_batches(context: Context, input: InputSpec, *, count: int) -> list[Tensor]:

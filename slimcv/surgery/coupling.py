@@ -128,11 +128,12 @@ def coupled(model: GraphModule, input: InputSpec, importance: Importance) -> lis
                 customized_pruners={Barrier: _barrier_pruner()},
                 verbose=False,
             )
-            found = [_coupled(group, names, importance) for group in graph.get_all_groups()]
+            groups = list(graph.get_all_groups())
     except (ArithmeticError, LookupError, AttributeError, ValueError, RuntimeError) as error:
         raise NotApplicable(
             f"torch-pruning cannot follow the network's channels: {capture.first_line(error)}"
         ) from error
+    found = [_coupled(group, names, importance) for group in groups]
     return [one for one in found if one is not None]
 
 

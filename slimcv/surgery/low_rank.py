@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from slimcv.surgery.graph import called, calls, tidy
+from slimcv.surgery.layers import named
 from slimcv.surgery.moments import Factors, factorise, fit_towards, moments, principal, rank_for, shrinkage
 from slimcv.surgery.refitting import LARGEST, means_of, rows_of_batches, split
 from slimcv.surgery.sweep import Sweep
@@ -39,19 +39,13 @@ def factorisable(
     if convolutions:
         found += [(node, conv) for node, conv in calls(model, nn.Conv2d) if _pointwise(conv)]
     return [
-        (node, layer)
-        for node, layer in found
-        if _matches(str(node.target), include) and not _matches(str(node.target), exclude)
+        (node, layer) for node, layer in found if named(str(node.target), include=include, exclude=exclude)
     ]
 
 
 def _pointwise(conv: nn.Conv2d) -> bool:
     unpadded = conv.padding == "valid" or not any(conv._reversed_padding_repeated_twice)
     return conv.kernel_size == (1, 1) and conv.groups == 1 and unpadded
-
-
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)
 
 
 @torch.no_grad()

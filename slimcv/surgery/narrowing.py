@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from slimcv.models import capture
 from slimcv.step import InputSpec
 from slimcv.surgery.coupling import Coupled, Cut
 from slimcv.surgery.graph import tidy
+from slimcv.surgery.norms import BatchNorm
 
 CLEAN = 1e-4
 """What a cut may differ by from the uncut network that ignores the same channels, over the largest output."""
@@ -231,6 +233,8 @@ def kept(model: GraphModule, sets: Sequence[Coupled], removed: Removed) -> dict[
                 lost.setdefault(member.layer, set()).update(member.of(removed[one.name]))
     found = {}
     for name, gone in lost.items():
-        channels = len(model.get_submodule(name).get_parameter("weight"))
+        layer: Any = model.get_submodule(name)
+        # A norm may have no weights.
+        channels = layer.num_features if isinstance(layer, BatchNorm) else len(layer.weight)
         found[name] = [channel for channel in range(channels) if channel not in gone]
     return found

@@ -56,11 +56,12 @@ def refit(
         if node.target in layers and node.name in targets and called_once(changed, node):
             if isinstance(layer, nn.Conv2d | nn.Linear) and _values(layer) <= LARGEST:
                 given = after.inputs_of(node)
-                wanted = _left(before.outputs_of(targets[node.name]), kept.get(str(node.target)))
+                axis = 1 if isinstance(layer, nn.Conv2d) else -1
+                wanted = _left(before.outputs_of(targets[node.name]), kept.get(str(node.target)), axis=axis)
                 errors = _fit(changed, node, layer, given, wanted=wanted, generator=generator)
                 found.append(Refit(str(node.target), *errors))
         elif found and isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
-            was = _left(before.inputs_of(targets[node.name]), kept.get(str(node.target)))
+            was = _left(before.inputs_of(targets[node.name]), kept.get(str(node.target)), axis=1)
             move_statistics(layer, was, now=after.inputs_of(node))
     return found
 
@@ -70,10 +71,11 @@ def _values(layer: nn.Conv2d | nn.Linear) -> int:
     return layer.weight[0].numel()
 
 
-def _left(batches: Sequence[Tensor], kept: Sequence[int] | None) -> list[Tensor]:
+def _left(batches: Sequence[Tensor], kept: Sequence[int] | None, *, axis: int) -> list[Tensor]:
+    """The channels that are kept, which stand along `axis`: a linear layer's are always the last."""
     if kept is None:
         return list(batches)
-    return [batch[:, list(kept)] if batch.ndim in (2, 4) else batch[..., list(kept)] for batch in batches]
+    return [batch.index_select(axis, torch.tensor(list(kept))) for batch in batches]
 
 
 def _fit(

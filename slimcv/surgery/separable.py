@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from slimcv.surgery.graph import aten, calls, tidy
+from slimcv.surgery.layers import named
 from slimcv.surgery.least_squares import Pair
 
 
@@ -56,14 +56,9 @@ def convertible(
         name, taps = str(node.target), conv.kernel_size[0] * conv.kernel_size[1]
         dense = conv.groups == 1 and taps > 1 and conv.in_channels >= min_channels
         cheaper = min(rank, taps) * (taps + conv.out_channels) < conv.out_channels * taps
-        wanted = _matches(name, include) and not _matches(name, exclude)
-        if dense and cheaper and wanted:
+        if dense and cheaper and named(name, include=include, exclude=exclude):
             found.append((node, conv))
     return found
-
-
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)
 
 
 def make_separable(model: GraphModule, nodes: Sequence[Node], *, rank: int) -> list[Conversion]:

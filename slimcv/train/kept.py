@@ -63,7 +63,7 @@ class Kept:
         self._shared = {
             name: (weight, _groups(weight))
             for name, weight in weights.items()
-            if "clusters" in keep and name not in self._pruned and is_shared(weight)
+            if "clusters" in keep and name not in self._pruned and _is_clustered(weight)
         }
         self._zeros: dict[str, Tensor] = {}
         self.progress = 1.0 if self._pruning is None else self._pruning.progress(0.0)
@@ -133,6 +133,11 @@ def _is_pruned(weight: Tensor) -> bool:
     """Some weights are exactly zero, which training alone does not bring about; all are in a fresh layer."""
     zeros = int((weight == 0).sum())
     return 0 < zeros < weight.numel()
+
+
+def _is_clustered(weight: Tensor) -> bool:
+    """Values are shared and not all the same, which they are in a fresh layer that begins with zeros."""
+    return bool((weight != weight.reshape(-1)[0]).any()) and is_shared(weight)
 
 
 def _groups(weight: Tensor) -> Groups:

@@ -69,6 +69,16 @@ def test_neither_takes_the_place_of_what_it_is_made_of(float_model, tmp_path):
         packed.unpack(path)
 
 
+def test_a_model_that_is_not_there_or_empty_is_named(tmp_path):
+    path, there = tmp_path / "model.onnx", tmp_path / "model.slim"
+    there.write_bytes(b"")
+    with pytest.raises(SlimcvError, match=r"model\.onnx"):
+        packed.pack(path)
+    path.write_bytes(b"")
+    with pytest.raises(SlimcvError, match=r"model\.onnx: .* it is empty"):
+        packed.pack(path)
+
+
 def outputs(model, batch):
     return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(
         None, {"input": batch}

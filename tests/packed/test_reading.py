@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from slimcv.errors import SlimcvError
-from slimcv.packed import coders, directory, header, packing
-from slimcv.packed.damage import Damaged, TooLarge
+from slimcv.packed import coders, directory, header, packing, wire
+from slimcv.packed.damage import Damaged, Newer, TooLarge
 from slimcv.packed.encodings import Way
 from slimcv.packed.reading import Reader
 from slimcv.packed.varints import varint
@@ -186,7 +186,7 @@ def test_a_directory_that_declares_entries_it_does_not_have_is_refused(number):
     ids=["blocks", "tensors"],
 )
 def test_entries_that_are_there_and_say_nothing_are_refused_by_their_number(blocks, parts):
-    sizes = [(0, 0), (5, 5), (0, 1 << 16), *[(0, 0)] * (blocks - 3)]
+    sizes = [(0, 0), (5, 5), (1, 1 << 16), *[(0, 0)] * (blocks - 3)]
     listing = listed(sizes, *[(0, 0, 1, Way.RAW, 2)] * parts)
     coded = coders.zstandard_of(listing, level=19)
     head = dataclasses.replace(
@@ -201,6 +201,14 @@ def test_entries_that_are_there_and_say_nothing_are_refused_by_their_number(bloc
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_tensors_and_blocks_of_nothing_are_refused():
+    blocks = [(0, 0), (len(CUT), len(CUT)), (0, 8)]
+    with pytest.raises(Damaged, match="a block has nothing in it"):
+        unpacked(made(blocks=blocks, part=(GAP, 8, 1, Way.MASKED, 0, 2, Way.RAW, 2)))
+    with pytest.raises(Damaged, match="a tensor has no elements"):
+        unpacked(made(part=(GAP, 0, 1, Way.RAW, 2)))
 
 
 def test_a_directory_that_unpacks_to_anything_is_refused_unread():
@@ -224,12 +232,61 @@ def test_a_graph_that_points_to_other_files_is_refused_before_its_tensors_are_re
         Reader(io.BytesIO(content))
 
 
-def test_another_version_is_named():
+@pytest.mark.parametrize(
+    ("place", "said"), [(8, "in version 2 of the format"), (10, "flags .* not in version 1")]
+)
+def test_another_version_and_flags_to_come_are_named_and_are_no_damage(place, said):
     changed = bytearray(PACKED)
-    changed[8] = 2
+    changed[place] = 2
     changed[76:80] = struct.pack("<I", zlib.crc32(changed[:76]))
-    with pytest.raises(Damaged, match="version 2"):
+    with pytest.raises(Newer, match=said) as caught:
         unpacked(bytes(changed))
+    assert "update slimcv" in caught.value.hint
+
+
+def test_what_is_looked_for_in_a_graph_is_all_that_is_remembered_of_it():
+    tensor = b"\x4a\x00" * 100_000  # So many empty fields `raw_data`.
+    graph = b"\x2a" + varint(len(tensor)) + tensor
+    content = packing.packed(memoryview(b"\x3a" + varint(len(graph)) + graph), b"").written
+    tracemalloc.start()
+    try:
+        Reader(io.BytesIO(content))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+class Counted(io.BytesIO):
+    """A file that counts the bytes which are read of it."""
+
+    count = 0
+
+    def read(self, size=-1):
+        found = super().read(size)
+        self.count += len(found)
+        return found
+
+
+def test_a_block_is_not_decoded_again_for_streams_of_nothing():
+    first, masks = np.random.default_rng(0).bytes(1 << 16), bytes(50)
+    model = with_tensors((TensorProto.INT8, first), *[(TensorProto.INT8, bytes(8))] * len(masks))
+    skeleton, parts, end = b"", [], 0
+    for number, span in enumerate(wire.spans(model)):
+        way = (Way.MASKED, 0, 3, Way.RAW, 2) if number else (Way.RAW, 2)
+        parts.append((span.start - end, span.length, 1, *way))
+        skeleton, end = skeleton + model[end : span.start], span.start + span.length
+    skeleton += model[end:]
+    blocks = (skeleton, first, masks)
+    content = forged(
+        PACKED,
+        listing=listed([(0, 0), *((len(block), len(block)) for block in blocks)], *parts),
+        blocks=b"".join(blocks),
+        onnx_bytes=len(model),
+        sha256=hashlib.sha256(model).digest(),
+    )
+    file = Counted(content)
+    assert b"".join(map(bytes, Reader(file).pieces())) == model
+    assert file.count < 2.5 * len(content), "once for the checksum, once for what is in it"
 
 
 def test_a_large_model_in_a_small_file_needs_a_limit_of_its_own():

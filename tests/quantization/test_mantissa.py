@@ -116,6 +116,15 @@ def test_weights_alone_in_8_bits_too(per_channel):
     assert all(errors[name] < 1.05 * before[name] for name in errors)
 
 
+def test_biases_of_convolutions_with_padding_by_name_too():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding="same"), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    given = capture.capture(nn.Sequential(*layers).eval(), INPUT)
+    model, _ = weights.quantize(given, bits=8, per_channel=True, mantissa_bits=7)
+    assert bits_of(given.get_parameter("0.bias")) > 7
+    assert bits_of(model.state_dict()["0.bias"]) <= 7
+
+
 def test_a_packed_file_spends_about_half_as_much_on_them():
     values = torch.randn(1024, generator=torch.Generator().manual_seed(0))
 

@@ -12,6 +12,7 @@ from slimcv import quantization
 from slimcv.errors import NotApplicable
 from slimcv.measure import macs
 from slimcv.models import capture
+from slimcv.quantization import weights
 from slimcv.step import InputSpec
 
 INPUT = InputSpec(3, 16, 16)
@@ -119,6 +120,62 @@ def test_bias_correction_brings_the_means_back(network, quantized):
     uncorrected = answers(quantize(network, correct_bias=False), fresh).mean(0)
     corrected = answers(quantized, fresh).mean(0)
     assert (corrected - expected).norm() < (uncorrected - expected).norm()
+
+
+class OnMaps(nn.Module):
+    """A linear layer on maps (n, height, width, channels), as in ConvNeXt and Swin."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, width)
+
+    def forward(self, x):
+        return functional.relu(self.mix(functional.relu(self.stem(x)).permute(0, 2, 3, 1))).mean((1, 2))
+
+
+def means_of(model, batch, *targets, axes):
+    """The channel means of what the one node gives that calls any of these targets."""
+    found = []
+
+    class Recording(torch.fx.Interpreter):
+        def run_node(self, n):
+            result = super().run_node(n)
+            if n.target in targets:
+                found.append(result.mean(axes))
+            return result
+
+    with torch.no_grad():
+        Recording(model).run(batch)
+    (means,) = found
+    return means
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("width", [16, 24], ids=["as wide as the map", "wider"])
+def test_a_linear_layer_on_maps_has_its_channels_last(width, bits):
+    model, shown = lifted(OnMaps(width).eval()), pictures()
+    if bits == 8:
+        found = quantize(model, batches=[shown])
+    else:
+        found, _ = weights.quantize(model, bits=bits, per_channel=True, pictures=shown)
+    expected, corrected = (
+        means_of(each, shown, "mix", torch.ops.aten.linear.default, axes=(0, 1, 2)) for each in (model, found)
+    )
+    torch.testing.assert_close(corrected, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_convolution_with_padding_by_name_has_its_means_brought_back(padding):
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=padding, bias=False), nn.AvgPool2d(14), nn.Flatten())
+    model, shown = lifted(layers.eval()), pictures() + 1.0
+    plain, _ = weights.quantize(model, bits=3, per_channel=True)
+    corrected, _ = weights.quantize(model, bits=3, per_channel=True, pictures=shown)
+    expected, before, after = (
+        means_of(each, shown, "0", torch.ops.aten.conv2d.padding, axes=(0, 2, 3))
+        for each in (model, plain, corrected)
+    )
+    torch.testing.assert_close(after, expected, rtol=1e-3, atol=1e-4)
+    assert (before - expected).abs().max() > 0.01
 
 
 def test_a_convolution_without_a_bias_gets_one(network, quantized):

@@ -11,7 +11,7 @@ from torch import nn
 
 from slimcv import runtimes
 from slimcv.data.normalisation import normalised
-from slimcv.errors import NotApplicable
+from slimcv.errors import NotApplicable, Rejected
 from slimcv.models import capture
 from slimcv.results import Record
 from slimcv.runtimes import openvino
@@ -82,6 +82,28 @@ def test_without_its_library_it_is_not_applicable(data, tmp_path, monkeypatch, k
     with pytest.raises(NotApplicable, match=f"needs {library.partition('.')[0]}") as caught:
         kind(calibration_images=2).apply(variant(), context)
     assert caught.value.hint.startswith("pip install")
+
+
+def test_what_its_library_raises_rejects_the_step(data, tmp_path, monkeypatch):
+    nncf = pytest.importorskip("nncf")
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    def raising(error):
+        def call(*args, **kwargs):
+            raise error
+
+        return call
+
+    context = Context(variant(), data, tmp_path, threads=1, train_threads=1)
+    by_onnxruntime = "onnxruntime.quantization.quantize_static"
+    for kind, place, error, reason in (
+        (ExportNncf, "nncf.quantize", nncf.UnsupportedModelError("no such layer"), "no such layer"),
+        (ExportNncf, "nncf.quantize", ValueError(""), "ValueError"),
+        (ExportOnnxInt8, by_onnxruntime, state.NotImplemented("no such layer"), "no such layer"),
+    ):
+        monkeypatch.setattr(place, raising(error))
+        with pytest.raises(Rejected, match=f"does not quantise this network: {reason}"):
+            kind(calibration_images=2).apply(variant(), context)
 
 
 def test_why_a_form_is_missing_stands_until_it_is_made():

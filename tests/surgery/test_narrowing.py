@@ -89,7 +89,7 @@ def network(*middle: nn.Module, width: int = 16) -> nn.Module:
         nn.Linear(16, 5),
     )
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, nn.BatchNorm2d) and part.affine:
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias, std=0.3)
             nn.init.normal_(part.running_mean, std=0.2)
@@ -211,6 +211,41 @@ def test_widths_are_multiples_and_the_least_important_go_first(criterion):
     assert surgery.widths(narrower)["3"] % 8 == 0
     if criterion != "fpgm":
         assert set(removed["3"]) <= set(range(0, 36, 3))
+
+
+def test_the_distance_of_a_filter_is_that_from_all_others_and_its_negative_is_far():
+    module = network(nn.Conv2d(16, 36, 3, padding=1), nn.ReLU(), width=36)
+    with torch.no_grad():
+        module[3].weight[1] = -module[3].weight[0]
+    one = next(one for one in coupled(lifted(module), "fpgm") if one.name == "3")
+    filters = module[3].weight.detach().flatten(1).double()
+    distances = torch.stack([(filters - each).norm(dim=1).sum() for each in filters])
+    torch.testing.assert_close(one.importance, distances / distances.mean())
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "l1", "l2", "lamp", "fpgm"])
+def test_grouped_convolutions_are_followed_whatever_channels_are_judged_by(criterion):
+    model = lifted(NETWORKS["grouped"]())
+    sets = coupled(model, criterion)
+    assert "3.middle" in {member.layer for one in sets for member in one.members}
+    assert all(bool(one.importance.isfinite().all()) for one in sets)
+
+
+def test_an_estimate_that_fails_is_not_taken_for_channels_that_cannot_be_followed():
+    def broken(group):
+        raise ValueError("a bug of the estimate")
+
+    with pytest.raises(ValueError, match="a bug of the estimate"):
+        surgery.coupled(lifted(NETWORKS["plain"]()), INPUT, broken)
+
+
+def test_a_norm_without_weights_is_cut_and_what_is_kept_of_it_is_known():
+    model = lifted(network(nn.Conv2d(16, 32, 3, bias=False), nn.BatchNorm2d(32, affine=False), width=32))
+    sets = coupled(model)
+    removed = {"3": (0, 5)}
+    left = [channel for channel in range(32) if channel not in (0, 5)]
+    assert surgery.kept(model, sets, removed) == {"3": left, "4": left}
+    assert surgery.is_clean(model, sets, removed, input=INPUT)
 
 
 def test_uniform_allocation_takes_the_same_share_everywhere():

@@ -96,3 +96,29 @@ def test_statistics_behind_a_fitted_layer_move_with_it():
             y = inner[1](inner[0](torch.cat(batches)).relu())
             means.append(y.mean((0, 2, 3)))
     torch.testing.assert_close(moved, means[1] - means[0], rtol=1e-3, atol=1e-4)
+
+
+class Mixed(nn.Module):
+    """Linear layers on maps (n, height, width, channels), as in ConvNeXt and Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.first, self.second, self.third = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(self.stem(x).permute(0, 2, 3, 1)).relu()
+        return self.third(self.second(x).relu()).mean((1, 2))
+
+
+def test_a_linear_layer_on_maps_is_fitted_to_the_channels_it_still_has():
+    torch.manual_seed(0)
+    model = capture.capture(Mixed().eval(), INPUT)
+    sets = surgery.coupled(model, INPUT, surgery.importance_of("l2", model, [], seed=0))
+    removed = {"first": (1, 4), "second": (0, 2, 9)}
+    narrower = surgery.narrow(model, sets, removed)
+    known = {"layers": surgery.readers(sets, removed), "kept": surgery.kept(model, sets, removed)}
+    batches = [torch.randn(8, 3, 16, 16) for _ in range(8)]
+    found = surgery.refit(model, narrower, batches=batches, seed=0, **known)
+    assert [fit.name for fit in found] == ["second", "third"]
+    assert all(fit.after < fit.before for fit in found)

@@ -143,6 +143,18 @@ def test_the_gradient_of_a_shared_value_is_the_sum_over_its_weights():
     assert float(layer.weight.grad.norm()) == pytest.approx(float(values.grad.norm()), rel=1e-5)
 
 
+def test_a_layer_that_begins_with_zeros_is_trained_weight_by_weight(network, data):
+    begun = capture.copy(network)
+    with torch.no_grad():
+        begun.get_parameter("6.weight").zero_()
+    kept, free = (
+        to_the_end(training(begun, data, FinetuneSettings(**CALM, preserve=preserve)))
+        for preserve in ("auto", [])
+    )
+    assert same(kept._model.state_dict(), free._model.state_dict())
+    assert len(kept._model.get_parameter("6.weight").unique()) > 100
+
+
 GRADUAL = PruningSettings(**CALM, sparsity=0.8, until=0.5)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 from slimcv.models import capture
 from slimcv.profile import kinds, named
 from slimcv.profile.counters import SECONDS, Executed, Ran
@@ -79,7 +79,7 @@ def _compiled(model: fx.GraphModule, batch: Tensor) -> tuple[Callable[[Tensor], 
         with quiet(), config.patch(freezing=True, fx_graph_cache=False):
             compiled(batch)
     except (TorchDynamoException, InductorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SlimcvError(f"torch.compile failed: {reason}", "profile it in another --runtime") from error
     programs = [one.__file__ for one in PyCodeCache.modules[before:] if hasattr(one, "call")]
     if len(programs) != 1:

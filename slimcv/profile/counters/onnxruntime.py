@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
@@ -94,7 +94,7 @@ def _events(
             for _ in range(calls + 1):
                 session.run(None, feed)
     except (state.Fail, state.NotImplemented, state.RuntimeException) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SlimcvError(
             f"ONNX Runtime does not run the network: {reason}", "profile it in another --runtime"
         ) from error

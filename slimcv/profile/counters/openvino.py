@@ -7,7 +7,7 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, last_line
 from slimcv.models import capture
 from slimcv.profile import named
 from slimcv.profile.counters import SECONDS, Executed, Ran
@@ -62,7 +62,7 @@ def run_onnx(
         del plain  # Each compiled model has a copy of the weights.
         counting = core.compile_model(read, "CPU", {**settings, "PERF_COUNT": True})
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = last_line(error)
         raise SlimcvError(
             f"OpenVINO does not take the network: {reason}", "profile it in another --runtime"
         ) from error

@@ -24,7 +24,7 @@ import torch.distributed
 from torch import Tensor
 
 from slimcv import __version__
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 from slimcv.measure.threads import available
 from slimcv.train.processes.launched import Launch
 from slimcv.train.processes.pulse import BEAT_SECONDS, HINT, INTERRUPTED, Member, Pulse
@@ -281,8 +281,7 @@ def _meeting_place(launch: Launch) -> torch.distributed.Store:
         )[0]
     except (RuntimeError, ValueError) as error:
         raise SlimcvError(
-            f"the meeting place {launch.address}:{launch.port} cannot be reached: "
-            f"{str(error).splitlines()[0]}",
+            f"the meeting place {launch.address}:{launch.port} cannot be reached: {first_line(error)}",
             "give the address of rank 0's machine, and a port there that is free and that no firewall closes",
         ) from error
     return store
