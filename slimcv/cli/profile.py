@@ -206,6 +206,7 @@ def _draw(profile: Mapping[str, Any], path: Path) -> None:
     from slimcv.writing import write_text
 
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, roofline(profile))
     except OSError as error:
         raise SlimcvError(f"cannot write {path}: {error.strerror}", "give another --roofline") from error

@@ -34,7 +34,9 @@ def test_a_cache_that_cannot_be_written_costs_the_page_and_nothing_else(tmp_path
 
 def test_a_named_page_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(SlimcvError, match="--html"):
-        write_html(tmp_path / "absent" / "page.html", DOCUMENT, command="bench")
+        write_html(tmp_path, DOCUMENT, command="bench")
+    write_html(tmp_path / "new" / "page.html", DOCUMENT, command="bench")
+    assert (tmp_path / "new" / "page.html").is_file()
 
 
 def test_two_models_have_no_roofline_of_their_own():

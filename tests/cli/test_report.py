@@ -1,6 +1,7 @@
 """`slimcv report` on a folder on the disk."""
 
 import csv
+import hashlib
 import io
 import json
 import sys
@@ -63,14 +64,18 @@ def test_the_page_of_a_bundle_stays_one_of_its_files(call, run):
         "serve": {"path": "model.onnx", "runtime": "onnxruntime", "precision": "int8", "threads": 1},
         "input": {"channels": 3, "height": 8, "width": 8, "mean": [0, 0, 0], "std": [1, 1, 1]},
         "classes": None,
-        "files": {"report.html": {"bytes": 3, "sha256": "0" * 64}},
+        "files": {
+            name: {"bytes": 3, "sha256": hashlib.sha256(b"old").hexdigest()}
+            for name in ("model.onnx", "report.html")
+        },
         "environment": {},
         "threads": 1,
         "seed": 0,
         "recipe": {},
     }
     (run / "slimcv.json").write_bytes(signed(manifest))
-    (run / "report.html").write_text("old")
+    for name in manifest["files"]:
+        (run / name).write_text("old")
     assert call(run)[0] == 0
     assert bundle.read(run).files["report.html"].bytes == (run / "report.html").stat().st_size
 
