@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,7 +150,7 @@ class Instruments:
             }
         )
 
-    def gained(self, timings: dict[str, latency.Timing], before: Path, candidate: Path) -> bool:
+    def gained(self, timings: Mapping[str, latency.Timing], before: Path, candidate: Path) -> bool:
         """Whether the candidate is faster beyond the spread or, where the recipe is for size, smaller."""
         faster = latency.faster(timings[BEFORE], timings[CANDIDATE])
         return faster or trial.saves(before, candidate, objective=self._objective)

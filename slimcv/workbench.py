@@ -20,7 +20,7 @@ from slimcv.results import Measurement, Record
 from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
 from slimcv.shipping.left_out import LeftOut
-from slimcv.speed import judge_speed
+from slimcv.speed import judge_speed, timed
 from slimcv.step import Context, Stage, Step, Variant
 
 log = logging.getLogger("slimcv")
@@ -231,7 +231,7 @@ class Workbench:
             if exported
             else self.instruments.candidate_file(candidate)
         )
-        timings = self.instruments.timings(before, candidate, file, runtime)
+        timings = timed(entry.step, lambda: self.instruments.timings(before, candidate, file, runtime))
         figures_before = self.instruments.figures(before, file_before, timing=timings[BEFORE])
         figures = self.instruments.figures(candidate, file, timing=timings[CANDIDATE], runtime=runtime)
         if exported and entry.step.quantizes:

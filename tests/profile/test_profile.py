@@ -137,8 +137,8 @@ def test_the_tuned_allocator_is_compared_with_the_calls_before_it_was(limits):
     found = profile(variant_of(Separable(), size=32), threads=1, limits=limits, allocators=True)
     assert found.totals.default_allocator_ms == found.totals.call_ms
     assert found.totals.tuned_allocator_ms > 0
-    row = next(line for line in render(found, "markdown").splitlines() if "allocator as it is" in line)
-    assert f"tuned {figures.milliseconds(found.totals.tuned_allocator_ms)}" in row
+    told = [line for line in render(found, "markdown").splitlines() if "allocator as it is" in line]
+    assert any(figures.milliseconds(found.totals.tuned_allocator_ms) in line for line in told)
     check = next(check for check in found.lint if check.rule == "allocator")
     assert (check.now_ms, check.fixed_ms) == (
         found.totals.default_allocator_ms,
