@@ -5,7 +5,8 @@
 compiled beforehand; beside it the same with the steps that write and quantise the candidates.
 `--row call`: `load(bundle).predict` on one uint8 array against the bare OpenVINO or ONNX Runtime call,
 OpenVINO's both with the compiled model and with a request that is used again.
-`--row pictures`: `slimcv predict` on 1,000 JPEGs against a loop written by hand (OpenVINO, Pillow).
+`--row pictures`: `slimcv predict` on 1,000 JPEGs against a loop written by hand (OpenVINO, Pillow),
+which infers on all cores, as OpenVINO does unless told otherwise, or on one thread, as in the other rows.
 `--row start`: the whole command `slimcv predict` with one picture, cold, and the same with torch imported.
 
 `call`, `pictures` and `start` serve the folder that `benchmarks/latency.py --network NAME` left, or that of
@@ -61,7 +62,8 @@ import openvino
 from pathlib import Path
 from PIL import Image
 
-model = openvino.Core().compile_model(sys.argv[1], "CPU")
+options = {"INFERENCE_NUM_THREADS": int(sys.argv[3])} if len(sys.argv) > 3 else {}
+model = openvino.Core().compile_model(sys.argv[1], "CPU", options)
 _, height, width, _ = (side.get_length() if side.is_static else 1 for side in model.inputs[0].partial_shape)
 for path in sorted(Path(sys.argv[2]).glob("*.jpg")):
     picture = Image.open(path).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
@@ -126,14 +128,11 @@ def pictures(folder: Path, network: Network) -> dict[str, Any]:
             (Path(work) / f"{number:04d}.jpg").symlink_to(path.resolve())
         (Path(work) / "by_hand.py").write_text(BY_HAND)
         command = str(Path(sys.executable).parent / "slimcv")
+        by_hand = [sys.executable, f"{work}/by_hand.py", str(folder / bundle.PLACES["openvino"]), work]
         contenders = {
             "slimcv predict": [command, "predict", str(folder), work, "--format", "csv"],
-            "by hand": [
-                sys.executable,
-                f"{work}/by_hand.py",
-                str(folder / bundle.PLACES["openvino"]),
-                work,
-            ],
+            "by hand": by_hand,
+            "by hand, one thread": [*by_hand, "1"],
         }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         for number in range(RUNS):
@@ -148,7 +147,9 @@ def pictures(folder: Path, network: Network) -> dict[str, Any]:
         "pictures": len(chosen),
         "seconds": seconds,
         "images_per_second": ips,
-        "times_by_hand": ips["slimcv predict"] / ips["by hand"],
+        "times_by_hand": {
+            name: ips["slimcv predict"] / ips[name] for name in ips if name != "slimcv predict"
+        },
     }
 
 
