@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from slimcv.results import Measurement, Paired
 
 
+SMALLEST_POINTS = 0.05
+"""Fewer points than these are written with two digits of their own instead of as 0.0."""
+
+
 class Gate(BaseModel):
     """Bounds a variant must keep. None leaves a bound out."""
 
@@ -166,11 +170,13 @@ def pictures_to_show(gate: Gate) -> int | None:
 
 def drop(candidate: Measurement, original: Measurement) -> float | None:
     """Top-1 points lost against `original`; without labels, the percentage of answers that changed."""
+    lost = None
     if candidate.top1 is not None and original.top1 is not None:
-        return original.top1 - candidate.top1
-    if candidate.agreement is not None:
-        return 100.0 - candidate.agreement
-    return None
+        lost = original.top1 - candidate.top1
+    elif candidate.agreement is not None:
+        lost = 100.0 - candidate.agreement
+    # Ten pictures of a thousand are one point, not 1.0000000000000142.
+    return None if lost is None else round(lost, 9)
 
 
 def speedup(candidate: Measurement, original: Measurement) -> float | None:
@@ -268,6 +274,7 @@ def _factor(gained: float, candidate: Measurement, original: Measurement) -> str
 def _points(lost: float | None, base: str) -> str:
     if lost is None:
         return ""
-    if lost <= 0:
-        return f"top-1 {-lost:.1f} points above {base}" if lost < 0 else f"top-1 equal to {base}"
-    return f"top-1 {lost:.1f} points below {base}"
+    if not lost:
+        return f"top-1 equal to {base}"
+    size = f"{abs(lost):.1f}" if abs(lost) >= SMALLEST_POINTS else significant(abs(lost), 2)
+    return f"top-1 {size} points {'below' if lost > 0 else 'above'} {base}"

@@ -35,6 +35,23 @@ def test_a_better_candidate_meets_a_bound_of_zero():
     assert "1.0 points above" in verdict.reason
 
 
+@pytest.mark.parametrize("pictures", [100, 500, 1000, 600])
+def test_a_drop_of_exactly_the_bound_is_within_it_whatever_floats_make_of_it(pictures):
+    points = 5
+    lost = points * pictures // 100
+    for right in range(lost, pictures + 1):
+        before, after = (measured(100 * (count / pictures)) for count in (right, right - lost))
+        assert judge(Gate(max_drop=points), candidate=after, original=before).accepted
+    assert not judge(
+        Gate(max_drop=points), candidate=measured(100 * (lost - 1) / pictures), original=before
+    ).accepted
+
+
+def test_a_drop_of_few_pictures_of_many_is_not_said_to_be_none():
+    verdict = judge(Gate(max_drop=0), candidate=measured(89.97), original=measured(90.0))
+    assert verdict.reason == "top-1 0.030 points below the original, max_drop is 0"
+
+
 def test_the_drop_of_one_step_is_counted_against_the_variant_before():
     gate = Gate(max_step_drop=1)
     assert not judge(gate, candidate=measured(90), original=measured(99), before=measured(92)).accepted

@@ -76,7 +76,7 @@ class Judge:
         right = top1(found, self._labels)
         if self._lowest is None:
             return Figures(error, right, 0.0, met=error <= self._max_error, pictures=len(found))
-        excess = max(0.0, self._lowest - right)
+        excess = max(0.0, round(self._lowest - right, 9))
         return Figures(error, right, excess, met=not excess, pictures=len(found))
 
     def error(self, graph: fx.GraphModule) -> float:
