@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,11 +174,15 @@ class Instruments:
         with refusals():
             return self.file(candidate)
 
+    def forget(self, number: int) -> None:
+        """Let go of what a killed run wrote for this record: what is made now may be another variant."""
+        shutil.rmtree(self._folder(number), ignore_errors=True)
+
     def file(self, held: Held) -> Path:
         """The file in which the yardstick runtime runs this variant, written once."""
         if held.number == self.teacher.number and self.yardstick in contenders.UNMODIFIED:
             return contenders.unmodified_file(self.yardstick, self.context, self.run)
-        folder = self.run.workdir / f"{held.number:03d}"
+        folder = self._folder(held.number)
         done = folder / "written"
         if done.is_file():
             return folder / done.read_text("utf-8")
@@ -185,6 +190,9 @@ class Instruments:
         path = runtimes.write(held.variant, self.yardstick, folder)
         write_text(done, path.name)
         return path
+
+    def _folder(self, number: int) -> Path:
+        return self.run.workdir / f"{number:03d}"
 
     def figures(
         self, held: Held, file: Path | None, *, timing: latency.Timing | None, runtime: str | None = None

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -51,6 +52,7 @@ class Run:
         self._keeps_time = True
         self._opened = time.perf_counter()
         self._seconds_before = _seconds_before(folder, records)
+        self._seconds_lost = max(0.0, self._seconds_before - sum(record.seconds for record in records))
         self._keep_time()
 
     @classmethod
@@ -124,11 +126,17 @@ class Run:
         """The next record of the interrupted run, or None once all have been replayed."""
         return self._replay.pop(0) if self._replay else None
 
-    def commit(self, record: Record) -> None:
-        """Append one line to the journal; its checkpoint must already be on disk."""
+    def commit(self, record: Record) -> Record:
+        """Append one line to the journal, whose checkpoint must already be on disk; the record as it says it.
+
+        Its seconds are those of interrupted processes too, which worked at it before.
+        """
+        record = replace(record, seconds=record.seconds + self._seconds_lost)
         with _writable(self.folder):
             _append(self.folder, {"record": record.as_json()})
+        self._seconds_lost = 0.0
         self._keep_time()
+        return record
 
     def save_checkpoint(self, number: int, name: str, variant: Variant) -> str:
         """Write a variant as `checkpoints/NNN-name.pt2`; return that path, relative to the run directory."""
@@ -303,7 +311,7 @@ def _writable(folder: Path) -> Iterator[None]:
         raise SlimcvError(
             f"--out {folder}: cannot be written: {error.strerror or error}",
             "free some space or name another --out; "
-            "the run goes on from its last checkpoint with the same command",
+            "the run goes on from its last checkpoint with the same command, without --overwrite",
         ) from error
 
 

@@ -162,6 +162,19 @@ def test_the_time_of_interrupted_processes_counts(tmp_path):
         assert third.seconds > 100, "an orderly end tells the time too"
 
 
+def test_what_a_killed_process_spent_on_a_record_is_told_by_it(tmp_path):
+    with opened(tmp_path) as run:
+        run.commit(record(0))
+    told(tmp_path, seconds=100.0)
+    with opened(tmp_path) as again:
+        assert again.replay() == record(0)
+        committed = again.commit(record(1))
+        assert 100 <= record(0).seconds + committed.seconds < 150
+        assert again.commit(record(2)) == record(2), "once"
+    with opened(tmp_path) as third:
+        assert [third.replay() for _ in range(3)] == [record(0), committed, record(2)]
+
+
 def test_a_killed_process_is_known_to_have_worked_until_its_last_file(tmp_path):
     with opened(tmp_path) as run:
         workdir = run.workdir

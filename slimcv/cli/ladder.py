@@ -163,6 +163,7 @@ def _climb(
         train_threads=context.train_threads,
         environment=records[-1].details["environment"],
         command=typed.command(),
+        seconds=sum(record.seconds for record in records),
     )
     texts = (
         render_ladder(document, "json"),

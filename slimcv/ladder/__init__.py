@@ -77,13 +77,12 @@ def climb(rows: Sequence[Row], context: Context, run: Run, *, pictures: Pictures
             log.info("row %d of %d: %s", number + 1, len(rows), row.title)
             above = next((r.checkpoint for r in reversed(records) if r.checkpoint is not None), None)
             record = _measured(number, row, context, run, pictures=pictures, above=above)
-            run.commit(record)
+            record = run.commit(record)
         records.append(record)
         yield record
     last = run.replay()
     if last is None:
-        last = _timed(records, context, run)
-        run.commit(last)
+        last = run.commit(_timed(records, context, run))
     yield last
 
 

@@ -33,8 +33,11 @@ def build(
     train_threads: int,
     environment: Mapping[str, Any],
     command: Sequence[str],
+    seconds: float,
 ) -> dict[str, Any]:
     """The ladder as strict JSON data, from the rows' records (see slimcv.ladder.measured_rows).
+
+    `seconds` is the wall time of all of it.
 
     Every row has its `measurement`, `training` (seconds are in the measurement), `ratios` to the first row
     (above 1 is better, `top1` in points) and `slower`, which says in words what takes longer than in the row
@@ -56,7 +59,7 @@ def build(
             "rows": rows,
             "environment": environment,
             "command": command,
-            "seconds": sum(record.seconds for record in records),
+            "seconds": seconds,
         }
     )
     return plain

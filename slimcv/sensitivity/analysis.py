@@ -73,8 +73,7 @@ def analyse(context: Context, run: Run, *, images: int) -> Iterator[Record]:
         raise NotApplicable("the network has no convolution and no linear layer in floats")
     record = run.replay()
     if record is None:
-        record = analysis.original()
-        run.commit(record)
+        record = run.commit(analysis.original())
     yield record
     count = len(analysis.walk.layers)
     for number, (node, layer) in enumerate(analysis.walk.layers, start=1):
@@ -84,8 +83,7 @@ def analyse(context: Context, run: Run, *, images: int) -> Iterator[Record]:
             begun = time.perf_counter()
             row = analysis.row(node, layer, chosen)
             seconds = time.perf_counter() - begun
-            record = Record(number, -1, str(node.target), "measured", "", seconds, details=row)
-            run.commit(record)
+            record = run.commit(Record(number, -1, str(node.target), "measured", "", seconds, details=row))
         yield record
 
 

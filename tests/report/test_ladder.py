@@ -56,6 +56,7 @@ def ladder(*records, name="model.pt"):
         train_threads=2,
         environment={"cpu": "a CPU"},
         command=["slimcv", "ladder", name],
+        seconds=9.5,
     )
 
 
