@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from slimcv import runtimes
 from slimcv.errors import SlimcvError
 from slimcv.measure import environment, latency, size, throughput
-from slimcv.measure.latency import Contender, ContenderFailed, Timing
+from slimcv.measure.latency import Contender, ContenderFailed, Ratio, Timing
 from slimcv.measure.threads import available
 from slimcv.measure.throughput import Throughput
 from slimcv.measure.variant import Answers, answers
@@ -19,7 +19,7 @@ from slimcv.targets import Target, targets
 if TYPE_CHECKING:
     from slimcv.data import Split
 
-__all__ = ["Comparison", "Ratio", "Row", "Target", "compare", "side_by_side", "targets"]
+__all__ = ["Comparison", "Row", "Target", "compare", "side_by_side", "targets"]
 
 _Found = TypeVar("_Found")
 
@@ -27,15 +27,6 @@ SAMPLES = 100
 """Calls timed of each: enough for a 99th percentile."""
 
 QUICK_SAMPLES = 20
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster than the first target, with the bounds of the 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +105,6 @@ def compare(
     """
     able = [target for target in found if target.problem is None]
     said, silent = _answers(able, split, seed=seed)
-    reference = next(iter(said.values()), None)
     for count in threads:
         together = 1 if streams is None else streams[count]
         for batch in batches:
@@ -141,13 +131,13 @@ def compare(
                     row,
                     size_bytes=target.packed_bytes or size.artifact_bytes(target.path),
                     top1=answers.top1 if answers else None,
-                    paired=_against(reference, answers),
+                    paired=_against(said.get(first), answers),
                     accuracy_problem=silent.get(target.name),
                 )
 
 
 def _against(reference: Answers | None, said: Answers | None) -> Paired | None:
-    """Top-1 against that of the first target which answered, None for that one itself."""
+    """Top-1 against that of the first target, None for that one itself and where it did not answer."""
     if reference is None or said is None or said is reference:
         return None
     return said.against(reference)
@@ -162,7 +152,7 @@ def _with_times(row: Row, timing: Timing, first: Timing) -> Row:
         p99_ms=timing.latency.p99,
         samples=timing.latency.n,
         spread=timing.latency.spread,
-        ratio=_ratio(latency.ratio(first, timing)),
+        ratio=latency.ratio(first, timing),
         throughput_ips=1e3 * row.batch / timing.latency.p50,
         load_seconds=timing.load_seconds,
         first_call_ms=timing.first_call_ms,
@@ -175,7 +165,7 @@ def _with_rate(row: Row, rate: Throughput, first: Throughput) -> Row:
         row,
         throughput_ips=rate.ips,
         throughput_spread=rate.spread,
-        throughput_ratio=_ratio(throughput.ratio(first, rate)),
+        throughput_ratio=throughput.ratio(first, rate),
     )
 
 
@@ -215,10 +205,6 @@ def _running(
             problems[error.contender] = error.message
             del contenders[error.contender]
     return {}, problems
-
-
-def _ratio(found: latency.Ratio) -> Ratio:
-    return Ratio(found.value, found.low, found.high)
 
 
 def _answers(

@@ -98,7 +98,7 @@ def test_throughput_is_measured_in_rounds_and_compared_with_an_interval(variant,
         for name, each in (("small", variant), ("large", wide))
     ]
     small, large = bench.compare(found, threads=[1], batches=[2], streams={1: 2}, quick=True)
-    assert small.throughput_ratio == bench.Ratio(1.0, 1.0, 1.0)
+    assert small.throughput_ratio == latency.Ratio(1.0, 1.0, 1.0)
     ratio = large.throughput_ratio
     assert ratio.value == pytest.approx(large.throughput_ips / small.throughput_ips)
     assert ratio.low <= ratio.value <= ratio.high < 1
@@ -198,6 +198,21 @@ def test_a_target_that_cannot_run_stays_with_its_reason(variant, tmp_path):
     assert "ONNX Runtime does not load" in broken.problem
     assert broken.p50_ms is None
     assert sound.ratio.value == pytest.approx(1.0)
+
+
+def test_where_the_first_cannot_be_asked_no_other_takes_its_place(variant, data, tmp_path):
+    """Its latency is what the others are set against, so its answers are too, and it has none."""
+    wider = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 7)).eval()
+    networks = {"wider": Variant(capture.capture(wider, INPUT), INPUT), "a": variant, "b": variant}
+    found = [
+        bench.Target(name, runtimes.write(each, "onnxruntime", tmp_path / name), "onnxruntime", INPUT)
+        for name, each in networks.items()
+    ]
+    rows = list(bench.compare(found, threads=[1], batches=[1], split=data.val, quick=True))
+    assert rows[0].accuracy_problem is not None
+    assert [row.ratio is not None for row in rows] == [True] * 3
+    assert [row.top1 is not None for row in rows] == [False, True, True]
+    assert [row.paired for row in rows] == [None] * 3
 
 
 def fixed(variant, runtime, batch, folder):
