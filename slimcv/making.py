@@ -108,7 +108,7 @@ class Maker:
         """The variant with one more file, which another quantiser made of what it was in floats."""
         source = before.in_floats or before.variant
         made = step.apply(replace(source, model=capture.copy(source.model), artifacts={}), self._context)
-        told = {key: made.details[key] for key in ("input_format", step.artifact) if key in made.details}
+        told = {step.artifact: made.details[step.artifact]} if step.artifact in made.details else {}
         return replace(
             before.variant,
             runtime=made.runtime,

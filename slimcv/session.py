@@ -67,6 +67,7 @@ def _head(bench: Workbench, original: Held) -> Generator[Record, None, list[Prov
     proven: list[Proven] = []
     state = original
     pending: list[tuple[int, Held]] = []
+    trained: Record | None = None
     while left:
         at, entry = left.pop(0)
         if entry.road is not None and entry.road.fork not in roads:
@@ -80,6 +81,7 @@ def _head(bench: Workbench, original: Held) -> Generator[Record, None, list[Prov
             at, state, judged=not repaired_later, repairs=entry.trains and bool(pending)
         )
         yield record
+        trained = record if entry.trains else trained
         if record.outcome == "rejected" and entry.trains and pending:
             retreated = yield from _retreat(bench, at, pending, because=record)
             candidate, state = (retreated.held if retreated else None), pending[0][1]
@@ -93,7 +95,7 @@ def _head(bench: Workbench, original: Held) -> Generator[Record, None, list[Prov
             pending = []
         state = candidate
     for taken, _ in reversed(pending):
-        yield bench.take_back(taken, record)
+        yield bench.take_back(taken, trained or record)
     return proven
 
 
@@ -123,7 +125,7 @@ def _ship_fastest(bench: Workbench, original: Held, proven: Sequence[Proven]) ->
         if shipped.outcome == "accepted":
             return
         if shipped.details["accuracy_met"]:
-            break  # Only the speed was missed: whatever was changed less would be slower still.
+            break  # Only speed or size was missed: what was changed less would be slower and larger still.
         if earlier:
             candidate = earlier.pop()
         else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from slimcv import crossroads, parity
 from slimcv.errors import NotApplicable, Rejected
-from slimcv.gate import Verdict, drop, judge
+from slimcv.gate import Verdict, judge
 from slimcv.instruments import BEFORE, CANDIDATE, Held, Instruments
 from slimcv.making import LEFT_OUT, Maker, gate_of
 from slimcv.measure import int8_share, latency
@@ -19,6 +19,7 @@ from slimcv.recipe import Entry, Recipe
 from slimcv.results import Measurement, Record
 from slimcv.run import Run
 from slimcv.shipping import SHIP, ship
+from slimcv.shipping.judging import MISSED
 from slimcv.shipping.left_out import LeftOut
 from slimcv.speed import judge_speed, timed
 from slimcv.step import Context, Stage, Step, Variant
@@ -59,8 +60,7 @@ class Workbench:
         record = Record(
             number, -1, "original", "measured", "", seconds, measurement=figures, checkpoint=checkpoint
         )
-        self.run.commit(record)
-        return record, self.teacher
+        return self.run.commit(record), self.teacher
 
     def attempt(
         self, at: int, before: Held, *, judged: bool, repairs: bool = False, recovers: bool = True
@@ -80,6 +80,7 @@ class Workbench:
             self._left_out.by_step(entry.step, replayed)
             return replayed, self._replayed(replayed, entry.step, before)
         started = time.perf_counter()
+        self.instruments.forget(number)
         log.info("%s: applying", entry.name, extra={"begun": (at, entry.name)})
         foretold, words = self._foretold(entry, before)
         record = Record(number, at, entry.name, "skipped", "", 0.0)
@@ -122,7 +123,7 @@ class Workbench:
             kept = kept or self.run.save_checkpoint(number, entry.name, candidate.variant)
             record = replace(record, checkpoint=kept)
         record = replace(record, seconds=time.perf_counter() - started)
-        self.run.commit(record)
+        record = self.run.commit(record)
         self._left_out.by_step(entry.step, record)
         if not accepted:
             self.run.drop_checkpoint(number, entry.name)
@@ -143,9 +144,8 @@ class Workbench:
         records = crossroads.records(decision, numbers)
         records[0] = replace(records[0], seconds=time.perf_counter() - started)
         # Each holds the whole decision, so that a run which died between them goes on with the same one.
-        for record in records[len(replayed) :]:
-            self.run.commit(record)
-        return decision.taken, [*replayed, *records[len(replayed) :]]
+        made = [self.run.commit(record) for record in records[len(replayed) :]]
+        return decision.taken, [*replayed, *made]
 
     def take_back(self, at: int, because: Record) -> Record:
         """The record that an accepted surgery is undone because what followed could not repair it."""
@@ -156,20 +156,16 @@ class Workbench:
         reason = f"taken back: {self._shortfall(because)}"
         name = self.recipe.entries[at].name
         record = Record(number, at, name, "rejected", reason, 0.0, measurement=because.measurement)
-        self.run.commit(record)
-        return record
+        return self.run.commit(record)
 
     def _shortfall(self, because: Record) -> str:
         """Why what was made after a surgery is not good enough, in words."""
         otherwise: str | None = because.details.get("not_as_asked")
         if otherwise:
             return otherwise
-        bound = self.recipe.gate.max_drop
-        if because.step != SHIP or because.measurement is None or because.before is None or bound is None:
-            return f"{because.step} did not recover its accuracy ({because.reason})"
-        lost = drop(because.measurement, because.before)
-        points = "its accuracy" if lost is None else f"{lost:.1f} points"
-        return f"on val/ the shipped variant lost {points} (at most {bound:.1f})"
+        if because.step == SHIP:
+            return f"on val/ {because.reason.removeprefix(MISSED)}"
+        return f"{because.step} did not recover its accuracy ({because.reason})"
 
     def ship(self, held: Held, *, last_resort: bool) -> Record:
         """Measure `held` against the original on val/ and judge it by the recipe's gate."""
@@ -194,6 +190,7 @@ class Workbench:
             # For a small file floats are no alternative, however fast they are.
             in_floats=held.in_floats if self.recipe.objective == "latency" else None,
             left_out=self._left_out.reasons,
+            lossless=last_resort or all(entry.step.lossless for entry in self.recipe.entries),
             forced=self.recipe.runtime,
             bake_off=self.recipe.runtime is None and not self.quick,
             quick=self.quick,
@@ -203,7 +200,7 @@ class Workbench:
                 record, details={**record.details, "layer_times": self.instruments.layer_times(held, record)}
             )
         record = replace(record, seconds=time.perf_counter() - started)
-        self.run.commit(record)
+        record = self.run.commit(record)
         self._left_out.by_gate(held.variant, record)
         return record
 

@@ -1,5 +1,6 @@
 """Every way of running a variant stands in the table: timed, or with the reason why not."""
 
+import math
 import shutil
 import sys
 from dataclasses import replace
@@ -119,6 +120,30 @@ def test_beside_a_quantised_variant_there_are_the_floats_it_was_made_from(varian
     if not environment.has_bf16_instructions():
         assert more.problems["openvino:bf16"] == candidates.NO_BF16
     assert not any(bakeoff.form_of(name) for name in candidates.written(quantized, files, tmp_path).files)
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_what_is_to_be_lossless_is_held_to_that_and_never_computed_in_bfloat16(
+    variant, files, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(environment, "has_bf16_instructions", lambda: True)
+        more = candidates.written(variant, files, tmp_path / "lossless", lossless=True)
+        assert not any(bakeoff.form_of(name) for name in more.files)
+        assert more.problems["eager:bf16"] == candidates.LOSSLESS
+        assert "eager:bf16" in candidates.written(variant, files, tmp_path / "else").files
+    monkeypatch.setattr(bakeoff, "HOPELESS", math.inf)
+    moved = capture.copy(variant.model)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter.mul_(1 + 2e-4)
+    for lossless in (False, True):
+        folder = tmp_path / f"moved-{lossless}"
+        runtimes.write(replace(variant, model=moved), "eager", folder)  # Where the heat finds it made.
+        heat = bakeoff.heat(
+            variant, files, context=context(variant, folder), folder=folder, lossless=lossless
+        )
+        assert ("answers otherwise" in heat.problems.get("eager", "")) == lossless
 
 
 class Picky(nn.Module):

@@ -9,12 +9,13 @@ from torch import nn
 
 from slimcv import data as datasets
 from slimcv import runtimes
-from slimcv.gate import Gate
+from slimcv.gate import Gate, judge
 from slimcv.measure.variant import Answers, measurement
 from slimcv.models import capture
 from slimcv.quantization import by_onnxruntime
+from slimcv.results import Measurement
 from slimcv.run import Run
-from slimcv.shipping import answering, contenders, placing
+from slimcv.shipping import answering, contenders, judging, placing
 from slimcv.shipping.evaluating import Evaluations
 from slimcv.shipping.placing import one_a_place
 from slimcv.step import Context, InputSpec, Variant
@@ -93,11 +94,35 @@ def test_without_a_file_for_the_forced_runtime_eager_pytorch_stands_in_and_it_is
         assert why.startswith("there is no file for inductor: torch.compile needs a C++ compiler")
 
 
-def test_files_that_the_recipe_does_not_export_are_fed_pixels(variant):
-    assert placing.fed(variant, ["eager"]) == runtimes.PLANES
-    assert placing.fed(variant, ["onnxruntime", "eager"]) == runtimes.PIXELS
-    as_asked = replace(variant, details={"input_format": runtimes.PLANES})
-    assert placing.fed(as_asked, ["onnxruntime"]) == runtimes.PLANES
+def test_what_serves_is_fed_as_its_own_file_says_whatever_was_exported_last(variant, tmp_path):
+    """A recipe may export for each runtime otherwise; the manifest speaks of the file that serves."""
+    written = {}
+    for runtime, fed in (("onnxruntime", runtimes.PLANES), ("openvino", runtimes.PIXELS)):
+        told = replace(variant, details={"input_format": fed})
+        written[runtime] = runtimes.write(told, runtime, tmp_path / runtime)
+        assert placing.fed(written[runtime], runtime) == fed
+    assert placing.fed(tmp_path / "model.pt2", "eager") == runtimes.PLANES
+
+
+def test_a_file_that_is_too_large_gives_way_to_a_slower_one_that_fits(tmp_path):
+    files = {name: tmp_path / name for name in ("onnxruntime", "openvino:fp32", "openvino:nncf")}
+    for path, count in zip(files.values(), (80, 300, 60), strict=True):
+        path.write_bytes(bytes(count))
+    accurate = {"", "fp32"}
+    wrong = {"openvino:nncf": judging.INACCURATE}
+    assert judging.refused(files, accurate) == wrong
+    assert judging.refused(files, accurate, max_size=90) == {**wrong, "openvino:fp32": judging.TOO_LARGE}
+    assert judging.refused(files, accurate, max_size=70) == wrong, "only what is inaccurate would fit"
+
+
+def test_where_what_was_asked_for_has_no_file_the_bounds_stay_judged():
+    found = Measurement(1, 0, 1, top1=95.0)
+    verdict = judging.as_asked(
+        judge(Gate(max_drop=1), candidate=found, original=found), "no file for openvino"
+    )
+    assert not verdict.accepted
+    assert verdict.decided is True
+    assert [(bound.name, bound.kept) for bound in verdict.judged] == [("max_drop", True)]
 
 
 def test_the_fastest_that_is_right_itself_goes_before_a_faster_one_of_the_same_form(

@@ -64,10 +64,14 @@ class Heat:
 
 @dataclass
 class _Questions:
-    """Pictures (n, height, width, channels), where they lie as `.npy`, and what variants answer to them."""
+    """Pictures (n, height, width, channels), where they lie as `.npy`, and what variants answer to them.
+
+    An output in floats may differ by `tolerance` times the largest one.
+    """
 
     pixels: NDArray[np.uint8]
     path: Path
+    tolerance: float
     known: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def expected(self, variant: Variant) -> NDArray[np.float32]:
@@ -86,21 +90,24 @@ def heat(
     folder: Path,
     in_floats: Variant | None = None,
     left_out: Mapping[str, str] | None = None,
+    lossless: bool = False,
 ) -> Heat:
     """Time `files`, by name, with all else that can run the variant; `folder` is for what is written.
 
     What is not among `files` must give the answers of the variant, or of `in_floats`, which a quantised
     variant was made from, and stays a candidate only where it is faster than they all. `left_out` says of
-    candidates why they are none. Raises SlimcvError where none of `files` runs.
+    candidates why they are none. Where the variant is to be `lossless` nothing computes in bfloat16, and
+    outputs are held to `slimcv.parity.LOSSLESS`. Raises SlimcvError where none of `files` runs.
     """
-    more = written(variant, files, folder, in_floats=in_floats, left_out=left_out)
+    more = written(variant, files, folder, in_floats=in_floats, left_out=left_out, lossless=lossless)
     heat = Heat(problems=more.problems)
     every = {**files, **more.files}
     log.info("bake-off: %s", ", ".join(every))
     ready = {name: path for name, path in every.items() if not compiles(name)}
     first = _timed(heat, ready, variant, context, samples=FIRST_SAMPLES)
     _drop_the_hopeless(heat, files, more, first)
-    questions = _Questions(parity.pictures(variant, context), folder / "pictures.npy")
+    tolerance = parity.LOSSLESS if lossless else TOLERANCE
+    questions = _Questions(parity.pictures(variant, context), folder / "pictures.npy", tolerance)
     np.save(questions.path, questions.pixels, allow_pickle=False)
     left = {name: path for name, path in every.items() if name not in heat.problems}
     second = _timed(heat, left, variant, context, samples=SAMPLES, asked=questions.path)
@@ -184,7 +191,7 @@ def _judge_answers(heat: Heat, name: str, variant: Variant, questions: _Question
         questions.expected(variant),
         timing.outputs,
         precision=timing.precision,
-        tolerance=TOLERANCE,
+        tolerance=questions.tolerance,
     )
     reason = parity.objection(found, int8=variant.precision == "int8")
     if reason is not None:

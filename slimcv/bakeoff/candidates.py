@@ -31,6 +31,7 @@ IN_FLOATS = {
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls a precision that it is not to choose itself."""
 
+LOSSLESS = "bfloat16 moves outputs by more than a lossless recipe may"
 NO_BF16 = "this CPU has no bfloat16 instructions"
 NO_INT8 = "PyTorch computes an 8-bit graph on dequantised values unless it is compiled with frozen weights"
 
@@ -68,14 +69,17 @@ def written(
     *,
     in_floats: Variant | None = None,
     left_out: Mapping[str, str] | None = None,
+    lossless: bool = False,
 ) -> Candidates:
     """Everything but `files`, the recipe's own exports, and machine code, written below `folder`.
 
     `in_floats` is what a quantised variant was made from. `left_out` says of candidates why they are none,
-    among them those whose step was rejected.
+    among them those whose step was rejected; where the variant is to be `lossless`, bfloat16 is none.
     """
     found = Candidates(problems={name: why for name, why in (left_out or {}).items() if name not in files})
     _own_graph(_fed_alike(variant, variant), files, folder, found)
+    if lossless:
+        found.problems.update({f"{name}:bf16": LOSSLESS for name in FROM_CHECKPOINT})
     if variant.precision != "int8":
         _floats(variant, {"bf16": FROM_CHECKPOINT}, folder, found)
     elif in_floats is not None:

@@ -43,7 +43,8 @@ def build(
     recipe: `name`, `text`, and what `--set` changed.
     environment: what slimcv.measure tells of machine and versions.
     gate: `max_drop` (points), `min_speedup`, `max_size` (bytes), `met` (null where it could not be judged),
-    `confidence`, and what slimcv.gate.Verdict says of `decided`, `undecided` and `pictures_needed`.
+    `confidence`, what slimcv.gate.Verdict says of `decided`, `undecided` and `pictures_needed`, and why what
+    is served is not what was asked for (`not_as_asked`).
     intervals: `low` and `high` of ratios of latencies, by the ratio's name.
     original: eager PyTorch with the allocator tuned, base of every ratio; `original_default_allocator`: the
     same as its user runs it; `best_unmodified`: the fastest runtime the untouched network was tried in.
@@ -133,6 +134,7 @@ def _gate(gate: Mapping[str, Any], optimized: Measurement) -> dict[str, Any]:
         **known,
         "decided": gate.get("decided"),
         "undecided": gate.get("undecided") or (),
+        "not_as_asked": gate.get("not_as_asked"),
         "bounds": gate.get("bounds") or (),
         "pictures": optimized.paired.pictures if optimized.paired else None,
         "pictures_needed": gate.get("pictures_needed"),

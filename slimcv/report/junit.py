@@ -97,7 +97,8 @@ def of_report(report: Mapping[str, Any]) -> list[Case]:
     """
     gate = report["gate"]
     doubt = sentences.doubt(gate)
-    said = f"gate {'met' if gate['met'] else 'missed'}{doubt and f', {doubt}'}"
+    why = [gate.get("not_as_asked"), doubt]
+    said = ", ".join(filter(None, [f"gate {'met' if gate['met'] else 'missed'}", *why]))
     cases = [Case("gate", "passed" if gate["met"] else "failed", said)]
     judged = {bound["name"]: bound for bound in gate["bounds"]}
     cases += [_bound(name, judged.get(name)) for name in _BOUNDS]

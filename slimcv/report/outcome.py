@@ -58,6 +58,7 @@ def from_records(
             "met": details["gate_met"],
             "decided": details.get("gate_decided"),
             "undecided": details.get("undecided"),
+            "not_as_asked": details.get("not_as_asked"),
             "bounds": details.get("bounds"),
             "pictures_needed": details.get("pictures_needed"),
         },

@@ -80,8 +80,9 @@ class GatePart(_Part):
 
     `decided` says whether the bounds lie outside the intervals of what they bound, null where that is not
     known; `undecided` names those that do not. `pictures` were asked about, `pictures_needed` would decide
-    `max_drop`. With a `confidence` an undecided gate is not met. `bounds` are those that
-    were given, judged one by one.
+    `max_drop`. With a `confidence` an undecided gate is not met. `bounds` are those that were given, judged
+    one by one. `not_as_asked` says why what is served is not for the runtime that was asked for, which misses
+    the gate; null where it is.
     """
 
     max_drop: float | None
@@ -91,6 +92,7 @@ class GatePart(_Part):
     confidence: float | None = None
     decided: bool | None = None
     undecided: list[str] = Field(default_factory=list)
+    not_as_asked: str | None = None
     bounds: list[BoundPart] = Field(default_factory=list)
     pictures: int | None = None
     pictures_needed: int | None = None

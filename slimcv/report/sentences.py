@@ -33,7 +33,7 @@ def headline(report: Mapping[str, Any]) -> str:
 def gate(report: Mapping[str, Any]) -> str:
     """Whether the gate was met, by which figures."""
     bounds, ratios = report["gate"], report["ratios"]
-    words = []
+    words = list(filter(None, [bounds.get("not_as_asked")]))
     if bounds["max_drop"] is not None:
         lost = ratios.get("top1")
         found = "accuracy not measured" if lost is None else f"measured: {figures.points(lost)}"

@@ -35,6 +35,7 @@ def ship(
     macs: tuple[int, int],
     in_floats: Variant | None = None,
     left_out: Mapping[str, str] | None = None,
+    lossless: bool = False,
     forced: str | None = None,
     bake_off: bool = True,
     quick: bool = False,
@@ -45,7 +46,8 @@ def ship(
     accuracy, the verdict falls before anything is timed, unless this is the `last_resort`: that variant is
     shipped even when it misses the gate, and `details["gate_met"]` says so. All are timed interleaved. With
     `bake_off` whatever else can run the variant here is tried beforehand (see slimcv.bakeoff), of a quantised
-    one `in_floats`, what it was made from, too; `left_out` says of candidates why they are none. `forced` is
+    one `in_floats`, what it was made from, too, and of one that is to be `lossless` only what keeps to its
+    outputs as closely; `left_out` says of candidates why they are none. `forced` is
     the only candidate that may serve: a variant without a file for its runtime misses the gate. `quick` takes
     fewer calls. The record's `measurement` is the optimised variant's, `before` the original's; `details`
     hold what the report adds to them. `macs` are the original's and the variant's.
@@ -83,7 +85,13 @@ def ship(
     if bake_off:
         folder = run.workdir / f"{number:03d}-bake-off"
         heat = bakeoff.heat(
-            variant, files, context=context, folder=folder, in_floats=in_floats, left_out=left_out
+            variant,
+            files,
+            context=context,
+            folder=folder,
+            in_floats=in_floats,
+            left_out=left_out,
+            lossless=lossless,
         )
         files = heat.files
     unmodified = contenders.unmodified_files(context, run)
@@ -92,7 +100,7 @@ def ship(
     )
     files = {name: path for name, path in files.items() if name in timings}
     accurate = evaluations.accurate_forms(files, meant=meant)
-    refused = judging.refused(files, accurate)
+    refused = judging.refused(files, accurate, max_size=gate.max_size)
     allowed = sorted(
         (name for name in files if name not in refused or len(refused) == len(files)),
         key=lambda name: timings[name].latency.p50,
@@ -124,6 +132,7 @@ def ship(
         "gate_met": verdict.accepted,
         "gate_decided": verdict.decided,
         "undecided": verdict.undecided,
+        "not_as_asked": otherwise,
         "bounds": [asdict(bound) for bound in verdict.judged],
         "pictures_needed": verdict.pictures_needed,
         "accuracy_met": accuracy.accepted,
@@ -135,7 +144,7 @@ def ship(
         "candidates": {name: timings[name].latency.p50 for name in files},
         "bake_off": [asdict(row) for row in table],
         "input": asdict(variant.input),
-        "input_format": placing.fed(variant, shipped),
+        "input_format": placing.fed(files[best], best),
         "original_default_allocator": figures.retimed(
             original, timings.get(contenders.DEFAULT_ALLOCATOR, timings[contenders.ORIGINAL])
         ).as_json(),

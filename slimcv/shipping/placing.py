@@ -28,13 +28,10 @@ def one_a_place(names: Sequence[str], best: str) -> list[str]:
     return list(chosen.values())
 
 
-def fed(variant: Variant, names: Sequence[str]) -> runtimes.InputFormat:
-    """What the ONNX and OpenVINO files among those shipped are fed: as the recipe says, else pixels."""
-    written = {runtime_of(name) for name in names} & {"onnxruntime", "openvino"}
-    found: runtimes.InputFormat = variant.details.get(
-        "input_format", runtimes.PIXELS if written else runtimes.PLANES
-    )
-    return found
+def fed(path: Path, name: str) -> runtimes.InputFormat:
+    """What the file that serves is fed, as it says itself; PyTorch's normalised planes."""
+    runtime = runtime_of(name)
+    return runtimes.fed(path, runtime)[1] if runtime in ("onnxruntime", "openvino") else runtimes.PLANES
 
 
 def placed(

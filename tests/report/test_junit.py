@@ -100,6 +100,14 @@ def test_the_document_counts_and_survives_any_text():
     assert suite[0][0].tag == "failure"
 
 
+def test_a_gate_missed_because_another_runtime_serves_says_so():
+    found = report(Gate(max_drop=1), measured())
+    gate = {**found["gate"], "met": False, "not_as_asked": "there is no file for openvino"}
+    case, drop, *_ = of_report({**found, "gate": gate})
+    assert (case.outcome, case.detail) == ("failed", "gate missed, there is no file for openvino")
+    assert drop.outcome == "passed"
+
+
 def test_a_gate_that_is_not_decided_says_so():
     found = report(Gate(max_drop=1), measured())
     gate = {**found["gate"], "decided": False, "undecided": ["max_drop"], "pictures": 200}
