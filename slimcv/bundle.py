@@ -40,7 +40,7 @@ PLACES = {
 
 def clear(folder: Path) -> None:
     """Remove the files of an earlier bundle, the manifest first. Raises SlimcvError where that is refused."""
-    with _writable(folder):
+    with writable(folder):
         weights = str(PurePosixPath(PLACES["openvino"]).with_suffix(".bin"))
         for name in (MANIFEST, *PLACES.values(), weights, GOLDEN, CARD):
             (folder / name).unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def reopen(folder: Path) -> None:
 
     Raises SlimcvError where that is refused.
     """
-    with _writable(folder):
+    with writable(folder):
         (folder / MANIFEST).unlink(missing_ok=True)
 
 
@@ -77,7 +77,7 @@ def place(
         pairs.append((source.with_suffix(".bin"), str(PurePosixPath(target).with_suffix(".bin"))))
     artifacts = []
     reopen(folder)
-    with _writable(folder):
+    with writable(folder):
         for number, (path, name) in enumerate(pairs):
             entry = _copy(path, folder / name)
             artifacts.append(
@@ -132,7 +132,7 @@ def write(
         for artifact in artifacts
     }
     reopen(folder)
-    with _writable(folder):
+    with writable(folder):
         for name, kind in (("report.json", "json"), ("report.md", "markdown")):
             files[name] = _write(folder / name, render(report, kind).encode())
         files[CARD] = _write(folder / CARD, render_card(report, license=license).encode())
@@ -197,7 +197,7 @@ def keep_only(
     places = {PLACES[runtime] for runtime in (*runtimes, serve)}
     kept = [artifact for artifact in artifacts if PLACES[artifact.runtime] in places]
     names = {artifact.path for artifact in kept}
-    with _writable(folder):
+    with writable(folder):
         for artifact in artifacts:
             if artifact.path not in names:
                 (folder / artifact.path).unlink(missing_ok=True)
@@ -212,7 +212,7 @@ def archive(folder: Path) -> Path:
     names = [*read(folder, verify=False).files, MANIFEST]
     target = folder.with_name(f"{folder.name}.zip")
     with (
-        _writable(target.parent),
+        writable(target.parent),
         complete(target) as stream,
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed,
     ):
@@ -308,12 +308,13 @@ def _stream(target: Path, pieces: Iterator[bytes]) -> FileEntry:
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
     """Turn the operating system's refusal into a sentence."""
     try:
         yield
     except OSError as error:
         raise SlimcvError(
             f"{error.filename or folder}: {error.strerror or error}",
-            f"make room in {folder} or name another --out; the same command goes on where the run stopped",
+            f"make room in {folder} or name another --out; "
+            "the same command, without --overwrite, goes on where the run stopped",
         ) from error

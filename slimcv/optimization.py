@@ -110,11 +110,12 @@ def make_context(
 def open_run(folder: Path, plan: Recipe, context: Context, *, overwrite: bool, quick: bool = False) -> Run:
     """The run directory of this very optimisation, new or gone on with; `quick` is that of `records`.
 
-    Raises SlimcvError where the folder holds another run, among them one that was measured otherwise, or the
-    only runtime that may serve is not here.
+    Raises SlimcvError where the folder holds another run, among them one that was measured otherwise, the
+    only runtime that may serve is not here, or the gate asks for what nothing can show without pictures.
     """
     if plan.runtime is not None:
         _require(plan.runtime)
+    _require_pictures(plan, context)
     own = {"recipe": plan.plan(), "measurement": "quick" if quick else "full"}
     return open_folder(folder, context, "run", own=own, overwrite=overwrite)
 
@@ -129,6 +130,17 @@ def _require(name: str) -> None:
     runtimes.import_library(runtime)
     if runtime in (*runtimes.COMPILED, runtimes.NATIVE):
         inductor.require_compiler()
+
+
+def _require_pictures(plan: Recipe, context: Context) -> None:
+    """Raise SlimcvError where the gate asks how sure its accuracy is, and no pictures show it."""
+    from slimcv.errors import SlimcvError
+
+    if plan.gate.confidence is not None and plan.gate.max_drop is not None and context.data is None:
+        raise SlimcvError(
+            "the gate asks how sure it is that top-1 is kept, and there are no pictures",
+            "give labelled ones with --data DIR",
+        )
 
 
 def open_folder(folder: Path, context: Context, what: str, *, own: dict[str, Any], overwrite: bool) -> Run:
@@ -169,18 +181,9 @@ def records(
 
 
 def _warn_of_few_pictures(plan: Recipe, context: Context) -> None:
-    """Before the work starts: a gate that asks for confidence may be out of reach of so few pictures.
-
-    Raises SlimcvError where there are none.
-    """
-    from slimcv.errors import SlimcvError
+    """Before the work starts: a gate that asks for confidence may be out of reach of so few pictures."""
     from slimcv.gate import pictures_to_show
 
-    if plan.gate.confidence is not None and plan.gate.max_drop is not None and context.data is None:
-        raise SlimcvError(
-            "the gate asks how sure it is that top-1 is kept, and there are no pictures",
-            "give labelled ones with --data DIR",
-        )
     needed = pictures_to_show(plan.gate)
     pictures = len(context.data.val) if context.data else 0
     if needed is not None and pictures < needed:
@@ -260,8 +263,9 @@ def finish(
         seed=context.seed,
         exact=shipped.get("computed_exactly", False),
     )
-    _keep_predictions(run, context)
-    _write_page(run.folder, document)
+    with bundle.writable(run.folder):
+        _keep_predictions(run, context)
+        _write_page(run.folder, document)
     bundle.write(
         run.folder,
         document,

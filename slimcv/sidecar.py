@@ -64,7 +64,7 @@ def _parsed(text: bytes, path: Path) -> Sidecar:
 
     try:
         values: Any = yaml.safe_load(text.decode("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise SlimcvError(f"{path}: not YAML", "keys: " + ", ".join(Sidecar.model_fields)) from error
     if not isinstance(values, dict):
         raise SlimcvError(f"{path}: expected `key: value` lines", "keys: " + ", ".join(Sidecar.model_fields))

@@ -134,6 +134,19 @@ def test_an_interruption_ends_with_130_and_says_what_the_same_command_will_do(
     assert err.splitlines()[-1] == f"interrupted: {said}"
 
 
+def test_a_run_that_is_refused_leaves_its_folder_to_the_next_one(slimcv, model, tmp_path):
+    """With the pictures that are asked for the same command is another run, which may have that folder."""
+    words = ("optimize", model, "--recipe", "cpu_lossless", "--strict", *SMALL)
+    refused(slimcv(*words), "there are no pictures", "--data DIR")
+    assert not (tmp_path / "model-slim" / "journal.jsonl").exists()
+
+
+def test_after_an_interruption_overwriting_is_not_what_goes_on(slimcv, tmp_path):
+    (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt")
+    _, _, err = slimcv("optimize", "stopped.py:build", "--input", "3x8x8", "--overwrite")
+    assert "interrupted: the same command, without --overwrite, goes on" in err
+
+
 @pytest.fixture
 def locked(tmp_path):
     """A folder closed to this process; root, who may read everything, is somebody else for a while."""

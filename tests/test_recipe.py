@@ -153,6 +153,7 @@ def test_overrides_reach_parameters_repair_and_gates(tmp_path):
         ("fuse_conv_bn#3.absorb=true", "has 1 'fuse_conv_bn'"),
         ("fuse_conv_bn.absrb=true", "unknown key 'absrb' | did you mean 'absorb'?"),
         ("fuse_conv_bn.absorb=[", "the value is not YAML"),
+        ("fuse_conv_bn.absorb=2024-02-30", "the value is not YAML"),
     ],
 )
 def test_a_wrong_override_is_one_sentence(tmp_path, override, expected):

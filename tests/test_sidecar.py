@@ -54,7 +54,7 @@ def test_a_missing_folder_is_a_fault_only_where_it_is_used(tmp_path):
     assert sidecar.Sidecar().folder() is None
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "- a", "mean: red", "\x00"])
+@pytest.mark.parametrize("text", ["[1, 2", "- a", "mean: red", "input: 2024-02-30", "\x00"])
 def test_a_broken_file_is_one_sentence(tmp_path, text):
     (tmp_path / "slimcv.yaml").write_text(text)
     with pytest.raises(SlimcvError) as caught:

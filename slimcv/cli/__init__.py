@@ -103,7 +103,9 @@ def _run() -> int:
             raise
         return _refuse(SlimcvError(f"{error.filename or 'the disk'}: {error.strerror}", _HINTS[error.errno]))
     if code == EXIT_INTERRUPTED:
-        say(f"interrupted: the same command {_GO_ON.get(_command(), 'starts anew')}")
+        goes_on = _GO_ON.get(_command())
+        without = ", without --overwrite," if goes_on and "--overwrite" in sys.argv else ""
+        say(f"interrupted: the same command{without} {goes_on or 'starts anew'}")
     return int(code)
 
 

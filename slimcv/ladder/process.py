@@ -60,5 +60,5 @@ def _death(job: Job, code: int) -> SlimcvError:
         cause += ", probably out of memory" if code == -signal.SIGKILL else ""
     return SlimcvError(
         f"the process for the row '{job.name}' ended at '{job.do}' with {cause}",
-        "the same command goes on at this row; --rows leaves rows out",
+        "the same command, without --overwrite, goes on at this row; --rows leaves rows out",
     )

@@ -86,7 +86,7 @@ def overridden(raw: dict[str, Any], overrides: tuple[str, ...], path: Path) -> d
         name, number, section, key, value_text = match.groups()
         try:
             value = yaml.safe_load(value_text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise SlimcvError(
                 f"--set {override}: the value is not YAML", "quote it, for example 'key=[1, 2]'"
             ) from error

@@ -272,8 +272,8 @@ def _train(
         except MemoryError as error:
             raise SlimcvError(
                 f"there was no memory left for epoch {training.epoch + 1}, step {training.step + 1}",
-                "free some and give the same command again: it goes on from the last state; "
-                "or set a smaller batch",
+                "free some and give the same command again, without --overwrite, which goes on from the last "
+                "state; or set a smaller batch",
             ) from error
     if training.stopped != OUT_OF_TIME:
         keep()
