@@ -101,7 +101,7 @@ class Maker:
         if entry.step.lossless and entry.step.stage < Stage.EXPORT:
             parity.unchanged(before.variant, variant, context=context)
         if entry.recover is not None and not entry.step.enabling:
-            self._refuse_without_gain(before, variant)
+            self._refuse_without_gain(entry.step, before, variant)
         return variant
 
     def _other_form(self, step: Step, before: Held) -> Variant:
@@ -116,10 +116,15 @@ class Maker:
             details={**before.variant.details, **told},
         )
 
-    def _refuse_without_gain(self, before: Held, variant: Variant) -> None:
+    def _refuse_without_gain(self, step: Step, before: Held, variant: Variant) -> None:
         """Raise Rejected where the variant is no gain, or the runtime to deploy to does not take it."""
         with refusals():
             trial = runtimes.write(variant, self._instruments.yardstick, self._run.workdir / "trial")
-            timings = self._instruments.timings(before, Held(variant, -1), trial, self._instruments.yardstick)
+            timings = speed.timed(
+                step,
+                lambda: self._instruments.timings(
+                    before, Held(variant, -1), trial, self._instruments.yardstick
+                ),
+            )
         if not self._instruments.gained(timings, self._instruments.file(before), trial):
             raise Rejected(f"{speed.no_gain(timings)}; not trained")

@@ -13,15 +13,26 @@ from slimcv.step import Stage, Step
 AS_FAST = 0.98
 """A smaller loss of speed is worth a look at the accuracy; the fastest is chosen in the end all the same."""
 
+NOISY = 1.2
+"""Bounds of an interval that are so many times apart say more of the machine's other work than of a step."""
+
 
 def timed(step: Step, take: Callable[[], Mapping[str, latency.Timing]]) -> Mapping[str, latency.Timing]:
-    """What `take` measures in new processes; where that rejects an enabling step as slower, once more.
+    """What `take` measures in new processes, once more where a rejection by it would be luck.
 
-    Where a process happens to lie in memory is not in the interval of its calls, and shifts a small network
-    by more than such a step does.
+    So it is for an enabling step found slower: where a process happens to lie in memory is not in the
+    interval of its calls, and shifts a small network by more than such a step does. And for what is faster
+    within an interval as wide as only a busy machine makes it.
     """
     timings = take()
-    return take() if step.enabling and _slower(timings) else timings
+    lucky = _slower(timings) if step.enabling else _hidden(timings)
+    return take() if lucky else timings
+
+
+def _hidden(timings: Mapping[str, latency.Timing]) -> bool:
+    """Whether there may be a gain that the noise of this measurement hides."""
+    found = latency.ratio(timings[BEFORE], timings[CANDIDATE])
+    return found.low <= 1.0 < found.value and found.high > NOISY * found.low
 
 
 def judge_speed(step: Step, timings: Mapping[str, latency.Timing], *, gained: bool) -> Verdict:
