@@ -43,11 +43,19 @@ __all__ = [
 TOLERANCE = 1e-5
 """Largest difference that counts as equal, times the largest output where that is above one."""
 
+_COMPARED = 3
+"""Pictures that graph and network are compared on: not as many as `export` traces with, or a batch size that
+tracing wrote into the graph would never show."""
+
 FAULTS = (
     RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
     NameError, ImportError, torch.fx.proxy.TraceError,
 )  # fmt: skip
 """What somebody else's forward method, or tracing it, may raise."""
+
+_ANY_NUMBER = (
+    "its code must take any number of pictures: x.flatten(1) instead of x.view(8, -1), and no loop over them"
+)
 
 _CHATTER = (
     "torch.export", "torch._export", "torch._export.serde.serialize", "torch.fx", "torch._dynamo",
@@ -94,7 +102,7 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
     try:
         with torch.no_grad():
             expected = torch.utils._pytree.tree_leaves(original(example(own, batch=batch)))[0]
-            alone, together = lifted(more[:batch]), lifted(more)[:batch]
+            alone, together = lifted(more[:batch]), lifted(more)
     except FAULTS as error:
         raise SlimcvError(
             f"the exported program does not run on {len(more)} pictures of {input}: {first_line(error)}",
@@ -102,7 +110,8 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
         ) from error
     if not random_operators(original.graph):
         check_equal(lifted, expected, input=own)
-    _require_equal(together, alone)
+    _require_each(together, count=len(more))
+    _require_equal(together[:batch], alone)
     return lifted
 
 
@@ -200,9 +209,25 @@ def example(input: InputSpec, *, batch: int = 2) -> Tensor:
 
 def check_equal(lifted: fx.GraphModule, expected: Tensor, *, input: InputSpec) -> None:
     """Raises SlimcvError unless the graph answers the example, of as many pictures, with `expected`."""
-    with torch.no_grad():
-        answer = lifted(example(input, batch=len(expected)))
+    pictures = example(input, batch=len(expected))
+    try:
+        with torch.no_grad():
+            answer = lifted(pictures)
+    except FAULTS as error:
+        raise SlimcvError(
+            f"the captured graph does not run on {len(pictures)} pictures: {first_line(error)}", _ANY_NUMBER
+        ) from error
+    _require_each(answer, count=len(pictures))
     _require_equal(answer, expected, random=random_operators(lifted.graph))
+
+
+def _require_each(answer: Tensor, *, count: int) -> None:
+    if len(answer) != count:
+        raise SlimcvError(
+            f"the model only works with one batch size: captured, it gives {len(answer)} answers to {count} "
+            "pictures",
+            _ANY_NUMBER,
+        )
 
 
 def _require_equal(answer: Tensor, expected: Tensor, *, random: Sequence[str] = ()) -> None:
@@ -217,14 +242,14 @@ def _require_equal(answer: Tensor, expected: Tensor, *, random: Sequence[str] = 
 
 
 def _answer(module: nn.Module, input: InputSpec) -> Tensor:
-    """What the network answers to the example, in eval mode."""
+    """What the network answers to the example of `_COMPARED` pictures, in eval mode."""
     try:
         with torch.no_grad():
-            output = module.eval()(example(input))
+            output = module.eval()(example(input, batch=_COMPARED))
     except FAULTS as error:
         raise SlimcvError(
             f"the model does not run on {input} pictures: {first_line(error)}{_where(error)}",
-            "give the input the model was trained for, e.g. --input 3x224x224",
+            f"give the input the model was trained for, e.g. --input 3x224x224; {_ANY_NUMBER}",
         ) from error
     leaves = torch.utils._pytree.tree_leaves(output)
     if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or leaves[0].ndim != 2:

@@ -251,6 +251,35 @@ def test_a_network_that_branches_on_values_is_refused_with_the_line_that_does():
     assert "if x.sum() > 0:  # the line" in caught.value.message
 
 
+class PictureByPicture(nn.Module):
+    """Is traced for as many pictures as the example has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, x):
+        return torch.stack([self.head(picture.mean((1, 2))) for picture in x])
+
+
+def test_a_batch_size_that_tracing_fixed_is_refused():
+    with pytest.raises(SlimcvError, match="only works with one batch size") as caught:
+        capture.capture(PictureByPicture(), SMALL)
+    assert "no loop over them" in caught.value.hint
+    with pytest.raises(SlimcvError, match="only works with one batch size"):
+        capture.checked(capture.export(PictureByPicture().eval(), SMALL), own=SMALL, input=SMALL)
+
+
+def test_a_number_of_pictures_that_the_graph_does_not_run_on_is_refused():
+    class InTwos(nn.Module):
+        def forward(self, x):
+            x = x.mean((2, 3))
+            return x.view(2, -1, 3).flatten(0, 1) if x.shape[0] % 2 == 0 else x
+
+    with pytest.raises(SlimcvError, match="does not run on 3 pictures"):
+        capture.capture(InTwos(), SMALL)
+
+
 def test_a_network_that_is_random_in_eval_mode_is_refused():
     class Noisy(nn.Module):
         def forward(self, x):
