@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
+from slimcv.models.randomness import random_operators
 from slimcv.step import InputSpec
 
 SMALL = InputSpec(3, 32, 32)
@@ -174,6 +175,62 @@ def test_stochastic_depth_is_kept_and_leaves_no_trace_in_eval():
     dropped = int((branch < 1e-5).sum())
     assert 10 < dropped < 54
     assert "StochasticDepth" not in kinds(capture.deterministic(lifted))
+
+
+class Noise(nn.Module):
+    """A branch times noise while training, drawn in one shape and divided by one number."""
+
+    def __init__(self, *, shape=(1, 1, 1), keep=0.5, divisor=0.5) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.shape, self.keep, self.divisor = shape, keep, divisor
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.training:
+            y = y * (torch.empty(x.shape[0], *self.shape).bernoulli_(self.keep) / self.divisor)
+        return (x + y).mean((2, 3))
+
+
+def test_noise_for_whole_samples_that_keeps_their_mean_is_stochastic_depth():
+    assert kinds(capture.capture(Noise(), SMALL)) == ["Conv2d", "StochasticDepth"]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"shape": (3, 1, 1)}, {"shape": (1, 32, 32)}, {"divisor": 1.0}, {"divisor": 0.25},
+        {"keep": 1 - 1e-9, "divisor": 1.0}, {"shape": (3, 1, 1), "keep": 1 - 1e-9, "divisor": 1 - 1e-9},
+    ],
+    ids=["channels", "pixels", "not scaled", "scaled twice", "no difference seen", "channels not seen"],
+)  # fmt: skip
+def test_a_dropout_of_the_networks_own_is_not_taken_for_stochastic_depth(noise):
+    network = Noise(**noise)
+    lifted = capture.capture(network, SMALL)
+    assert kinds(lifted) == ["Conv2d"]
+    assert not random_operators(lifted.graph)
+    with pytest.raises(SlimcvError, match="draws random numbers"):
+        capture.checked(capture.export(network.train(), SMALL), own=SMALL, input=SMALL)
+
+
+@pytest.mark.parametrize(
+    "noise", [lambda drawn: drawn * 2.0, lambda drawn: drawn * drawn], ids=["times a number", "times itself"]
+)
+def test_noise_that_multiplies_no_branch_is_left_to_eval_mode(noise):
+    class Own(Noise):
+        def forward(self, x):
+            y = self.conv(x)
+            if self.training:
+                y = y + noise(torch.empty(x.shape[0], 1, 1, 1).bernoulli_(0.5))
+            return y.mean((2, 3))
+
+    assert kinds(capture.capture(Own(), SMALL)) == ["Conv2d"]
+
+
+def test_an_activation_that_is_random_only_while_training_is_captured():
+    network = nn.Sequential(nn.RReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.randn(4, 3, 32, 32)
+    assert torch.allclose(capture.capture(network, SMALL)(x), network.eval()(x), atol=1e-6)
 
 
 def test_other_layers_are_lifted_too():
