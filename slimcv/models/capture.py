@@ -47,6 +47,8 @@ _COMPARED = 3
 """Pictures that graph and network are compared on: not as many as `export` traces with, or a batch size that
 tracing wrote into the graph would never show."""
 
+_Norm = nn.modules.batchnorm._NormBase
+
 FAULTS = (
     RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
     NameError, ImportError, torch.fx.proxy.TraceError,
@@ -76,7 +78,11 @@ def capture(module: nn.Module, input: InputSpec) -> fx.GraphModule:
     captured (naming the line of its code), or where the captured graph computes something else.
     """
     training = {part: part.training for part in module.modules()}
+    averaging = [norm for norm in training if isinstance(norm, _Norm) and norm.momentum is None]
     try:
+        for norm in averaging:
+            # As an export in eval mode has it: in training mode the counter is read, which cannot be traced.
+            norm.momentum = 0.0
         expected = _answer(module, input)
         try:
             lifted = _captured(module.train(), input)
@@ -87,6 +93,8 @@ def capture(module: nn.Module, input: InputSpec) -> fx.GraphModule:
     finally:
         for part, mode in training.items():
             part.training = mode
+        for norm in averaging:
+            norm.momentum = None
     return lifted
 
 

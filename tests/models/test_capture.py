@@ -92,6 +92,26 @@ def test_batch_norm_statistics_move_as_in_the_network():
     assert int(lifted.norm.num_batches_tracked) == 1
 
 
+def test_a_batch_norm_that_averages_over_all_batches_goes_on_averaging():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), Noise(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    lifted = capture.copy(capture.capture(network, SMALL))
+    assert kinds(lifted) == ["Conv2d", "BatchNorm2d", "Conv2d", "StochasticDepth"]
+    assert network[1].momentum is None
+    again = capture.lift(capture.exported(lifted, SMALL))
+    norm = network.train()[1]
+    for _ in range(3):
+        x = torch.randn(4, 3, 32, 32)
+        network(x)
+        for model in (lifted, again):
+            capture.set_training(model, True)
+            model(x)
+    for model in (lifted, again):
+        assert torch.allclose(model.get_submodule("1").running_mean, norm.running_mean)
+        assert torch.allclose(model.get_submodule("1").running_var, norm.running_var)
+
+
 def test_a_copy_shares_nothing():
     lifted = capture.capture(Residual(), SMALL)
     copied = capture.copy(lifted)
@@ -180,20 +200,24 @@ def test_stochastic_depth_is_kept_and_leaves_no_trace_in_eval():
 class Noise(nn.Module):
     """A branch times noise while training, drawn in one shape and divided by one number."""
 
-    def __init__(self, *, shape=(1, 1, 1), keep=0.5, divisor=0.5) -> None:
+    def __init__(self, channels=3, *, shape=(1, 1, 1), keep=0.5, divisor=0.5) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.shape, self.keep, self.divisor = shape, keep, divisor
 
     def forward(self, x):
         y = self.conv(x)
         if self.training:
             y = y * (torch.empty(x.shape[0], *self.shape).bernoulli_(self.keep) / self.divisor)
-        return (x + y).mean((2, 3))
+        return x + y
+
+
+def noisy(**noise):
+    return nn.Sequential(Noise(**noise), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def test_noise_for_whole_samples_that_keeps_their_mean_is_stochastic_depth():
-    assert kinds(capture.capture(Noise(), SMALL)) == ["Conv2d", "StochasticDepth"]
+    assert kinds(capture.capture(noisy(), SMALL)) == ["Conv2d", "StochasticDepth"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +229,7 @@ def test_noise_for_whole_samples_that_keeps_their_mean_is_stochastic_depth():
     ids=["channels", "pixels", "not scaled", "scaled twice", "no difference seen", "channels not seen"],
 )  # fmt: skip
 def test_a_dropout_of_the_networks_own_is_not_taken_for_stochastic_depth(noise):
-    network = Noise(**noise)
+    network = noisy(**noise)
     lifted = capture.capture(network, SMALL)
     assert kinds(lifted) == ["Conv2d"]
     assert not random_operators(lifted.graph)
