@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from slimcv.errors import SlimcvError, first_line
 from slimcv.models.lifting import lift
-from slimcv.models.randomness import StochasticDepth, random_operators
+from slimcv.models.randomness import DROPOUTS, StochasticDepth, random_operators
 from slimcv.models.rewriting import CLASSIFIERS_ONLY
 from slimcv.step import InputSpec
 
@@ -128,7 +128,7 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
 
 def _idle(original: fx.GraphModule) -> None:
     """Puts the batch norms and dropouts of an exported graph into eval mode."""
-    places = {"batch_norm": 5, "dropout": 2, "dropout_": 2, "feature_dropout": 2, "feature_dropout_": 2}
+    places = {"batch_norm": 5, **{name + end: 2 for name in DROPOUTS for end in ("", "_")}}
     for node in original.graph.nodes:
         name = str(node.target).removeprefix("aten.").partition(".")[0]
         if (

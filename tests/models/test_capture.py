@@ -332,6 +332,16 @@ def test_a_network_that_branches_on_values_is_refused_with_the_line_that_does():
     assert "if x.sum() > 0:  # the line" in caught.value.message
 
 
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_program_exported_while_training_is_checked_without_its_dropouts(kind, inplace):
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), kind(0.3, inplace), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    lifted = capture.checked(capture.export(network.train(), SMALL), own=SMALL, input=SMALL)
+    assert kinds(lifted) == ["Conv2d", kind.__name__, "Linear"]
+
+
 class PictureByPicture(nn.Module):
     """Is traced for as many pictures as the example has."""
 
