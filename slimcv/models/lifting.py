@@ -200,7 +200,7 @@ def _layer_norm(arguments: Arguments, rank: int) -> nn.Module | None:  # noqa: A
 
 def _group_norm(arguments: Arguments, rank: int) -> nn.Module | None:  # noqa: ARG001
     weight = arguments["weight"]
-    if arguments["bias"] is None:
+    if weight is None or arguments["bias"] is None:
         return None
     return nn.GroupNorm(arguments["num_groups"], weight.shape[0], eps=arguments["eps"], device="meta")
 

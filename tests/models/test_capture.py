@@ -271,6 +271,21 @@ def test_other_layers_are_lifted_too():
     assert kinds(again) == expected
 
 
+def test_a_group_norm_with_a_bias_and_no_weight_stays_an_operator():
+    class Biased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            return functional.group_norm(x, 2, None, self.bias)
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Biased(), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    lifted = capture.capture(network, SMALL)
+    assert kinds(lifted) == ["Conv2d"]
+    assert set(lifted.state_dict()) == set(network.state_dict())
+
+
 def test_a_tied_weight_stays_a_parameter():
     class Tied(nn.Module):
         def __init__(self) -> None:
