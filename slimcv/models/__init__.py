@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 from slimcv.models import (
     architecture,
     capture,
@@ -81,7 +81,14 @@ def from_module(
     std: tuple[float, ...] | None = None,
 ) -> Variant:
     """A network in memory as a variant in eval mode; `module` is left as it was. Raises as `load` does."""
-    network = copy.deepcopy(module).float()
+    try:
+        network = copy.deepcopy(module).float()
+    except RuntimeError as error:
+        raise SlimcvError(
+            f"the network cannot be copied: {first_line(error)}",
+            "undo torch.nn.utils.weight_norm by torch.nn.utils.remove_weight_norm, or use "
+            "torch.nn.utils.parametrizations.weight_norm; keep nothing that forward computed as an attribute",
+        ) from error
     spec = metadata.describe(network, arch=None, input=input, mean=mean, std=std)
     lifted = capture.capture(network, spec)
     return _variant(lifted, spec, classes=classes, source=type(module).__name__, form="module")
