@@ -29,6 +29,7 @@ __all__ = ["capture", "checkpoint", "from_module", "load"]
 
 logger = logging.getLogger("slimcv")
 
+_STATE_DICT = "state dict"
 _FORMS = "slimcv reads what torch.save, torch.export.save, torch.jit.save and safetensors write"
 
 
@@ -67,7 +68,8 @@ def load(
         lifted = torchscript.convert(script, spec, path=path)
         return _variant(lifted, spec, classes=classes, source=source, form=form)
     network, form = _network(path, form, arch=arch, code=code)
-    spec = metadata.describe(network, arch=arch, input=input, mean=mean, std=std)
+    used = arch if form == _STATE_DICT else None
+    spec = metadata.describe(network, arch=used, input=input, mean=mean, std=std)
     lifted = capture.capture(network, spec)
     return _variant(lifted, spec, classes=classes, source=source, form=form)
 
@@ -162,7 +164,7 @@ def _network(path: Path, form: str, *, arch: str | None, code: tuple[str, ...]) 
             f"name the network as --arch: {architecture.FORMS}",
         )
     state_dict.check_tensors(found, source=str(path))
-    return state_dict.load_into(architecture.build(arch), found, source=str(path)), "state dict"
+    return state_dict.load_into(architecture.build(arch), found, source=str(path)), _STATE_DICT
 
 
 def _variant(
