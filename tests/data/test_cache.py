@@ -16,6 +16,7 @@ from PIL import Image
 from slimcv.data.cache import Decoded
 from slimcv.data.decoding import decode
 from slimcv.data.folder import LIMIT_BYTES, Keeping, default_folder
+from slimcv.data.keeping import make
 from slimcv.data.sources import find
 from slimcv.errors import SlimcvError
 
@@ -139,6 +140,39 @@ def test_two_at_once_decode_once(samples, folder, caplog):
         found = list(pool.map(lambda _: pixels(samples, folder), range(4)))
     assert all(np.array_equal(one, found[0]) for one in found)
     assert caplog.text.count("decoding 12 pictures") == 1
+
+
+@pytest.fixture
+def _no_locks(monkeypatch):
+    """A file system that has none, as some of networks."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_without_locks_two_at_once_leave_each_others_pixels_alone(samples, folder):
+    def meanwhile(_):
+        """The other one begins when the first has decoded all, and ends before it takes its place."""
+        with make(Keeping(folder), "key", samples, (8, 8, 3), lasting=lambda _: True).file as other:
+            assert other.read().endswith(expected(samples).tobytes())
+        return True
+
+    with make(Keeping(folder), "key", samples, (8, 8, 3), lasting=meanwhile).file:
+        assert np.array_equal(np.load(files(folder)[0]), expected(samples))
+    assert files(folder, ".partial") == files(folder, ".progress") == []
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_without_locks_nothing_is_left_of_a_decoding_that_was_broken_off(samples, folder):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(Keeping(folder), "key", samples, (8, 8, 3), lasting=stop)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
 def test_checking_at_a_size_leaves_nothing_to_decode_at_it(samples, folder, caplog):
