@@ -264,6 +264,14 @@ def test_a_full_disk_is_told_and_the_pictures_are_streamed(samples, folder, capl
     assert files(folder) == files(folder, ".partial") == files(folder, ".progress") == []
 
 
+@pytest.mark.parametrize("size", [None, (8, 8, 3)])
+def test_a_disk_too_full_for_a_note_of_broken_pictures_does_not_end_the_check(samples, folder, size):
+    os.truncate(samples[1].path, 60)
+    with files_no_larger_than(10):
+        assert list(Decoded(samples, Keeping(folder)).faults(size)) == [1]
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
 def test_what_is_larger_than_the_limit_is_streamed_and_that_is_told_once(samples, folder, caplog):
     decoded = Decoded(samples, Keeping(folder, limit_bytes=2000))
     for _ in range(2):
