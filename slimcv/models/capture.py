@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from slimcv.errors import SlimcvError, first_line
+from slimcv.errors import FAULTS, SlimcvError, first_line
 from slimcv.models.lifting import lift
 from slimcv.models.randomness import DROPOUTS, StochasticDepth, random_operators
 from slimcv.models.rewriting import CLASSIFIERS_ONLY
@@ -48,12 +48,6 @@ _COMPARED = 3
 tracing wrote into the graph would never show."""
 
 _Norm = nn.modules.batchnorm._NormBase
-
-FAULTS = (
-    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
-    NameError, ImportError, torch.fx.proxy.TraceError,
-)  # fmt: skip
-"""What somebody else's forward method, or tracing it, may raise."""
 
 _ANY_NUMBER = (
     "its code must take any number of pictures: x.flatten(1) instead of x.view(8, -1), and no loop over them"
