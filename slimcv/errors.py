@@ -3,6 +3,12 @@
 import difflib
 from collections.abc import Iterable, Iterator
 
+FAULTS = (
+    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
+    NameError, ImportError,
+)  # fmt: skip
+"""What code that is not ours may raise: a user's module, a network's forward method, or tracing it."""
+
 
 class SlimcvError(Exception):
     """A fault in the input or the environment; the command line prints it and exits with 2."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -67,7 +68,8 @@ class Decoded:
         if found is None:
             found = self._checked()
             if self._keeping.folder is not None:
-                with writing(self._keeping.folder):
+                # All but a full disk is a SlimcvError. Without the note they are checked again next time.
+                with suppress(OSError), writing(self._keeping.folder):
                     self._remember(found)
         return {position: fault.reason for position, fault in found.items()}
 
@@ -169,8 +171,11 @@ class Decoded:
             path = self._memory(self._keeping.folder)
             reasons = {position: fault.reason for position, fault in faults.items()}
             partial = path.with_name(f"{path.name}.{os.getpid()}")
-            partial.write_text(json.dumps({"count": len(self.samples), "broken": reasons}), "utf-8")
-            partial.replace(path)
+            try:
+                partial.write_text(json.dumps({"count": len(self.samples), "broken": reasons}), "utf-8")
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         return True
 
     def _remembered(self) -> dict[int, Fault] | None:

@@ -52,13 +52,15 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; a folder that cannot be written becomes a SlimcvError, a full disk does not."""
+def writing(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock, or be told that this file system has none: then others may write here as well.
+
+    A folder that cannot be written becomes a SlimcvError, a full disk does not.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("wb") as lock:
-            _wait_for(lock)
-            yield
+            yield _wait_for(lock)
     except OSError as error:
         if error.errno in FULL:
             raise
@@ -145,11 +147,13 @@ def _delete(path: Path) -> None:
     path.with_suffix(PROGRESS).unlink(missing_ok=True)
 
 
-def _wait_for(lock: IO[bytes]) -> None:
-    # Some network file systems know no locks: then two processes may decode the same pictures, to no harm.
+def _wait_for(lock: IO[bytes]) -> bool:
+    """Take the lock; False on a file system that knows none, as some of networks do."""
     with suppress(OSError):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("waiting for another process that is decoding pictures")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        return True
+    return False

@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -85,8 +86,8 @@ def make(
     try:
         if keeping.folder is None:
             return _unnamed(samples, size, keeping.limit_bytes)
-        with writing(keeping.folder):
-            return _named(keeping.folder, keeping, key, samples, size, lasting)
+        with writing(keeping.folder) as locked:
+            return _named(keeping.folder, keeping, key, samples, size, lasting, locked=locked)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -123,12 +124,17 @@ def _named(
     samples: Sequence[Sample],
     size: Size,
     lasting: Callable[[dict[int, Fault]], bool],
+    *,
+    locked: bool,
 ) -> Made | None:
     shape = (len(samples), *size)
     if (file := find(keeping, key, shape)) is not None:
         return Made(file, None)
     path = folder / _name(key, shape)
-    partial, progress = path.with_suffix(PARTIAL), Progress(path.with_suffix(PROGRESS))
+    # Without a lock another process may be decoding the same pictures: each then has a file of its own, which
+    # nobody goes on with.
+    own = path if locked else path.with_stem(f"{path.stem}-{uuid.uuid4().hex}")
+    partial, progress = own.with_suffix(PARTIAL), Progress(own.with_suffix(PROGRESS))
     done, faults = progress.read(len(samples)) if _begun(partial, shape) else (0, {})
     if not make_room(folder, file_bytes(shape), limit_bytes=keeping.limit_bytes, begun=partial.name):
         return None
@@ -136,8 +142,11 @@ def _named(
     _tell_versions(path)
     with ExitStack() as closing:
         file = closing.enter_context(partial.open("r+b" if done else "w+b"))
+        if not locked:
+            closing.callback(partial.unlink, missing_ok=True)
+        synced = progress.write if locked else None
         try:
-            faults = fill(file, samples, size, done=done, faults=faults, synced=progress.write)
+            faults = fill(file, samples, size, done=done, faults=faults, synced=synced)
             os.fsync(file.fileno())
         except OSError as error:
             if error.errno in FULL:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from slimcv import user_code
 from slimcv.data.decoding import SUFFIXES, Picture
 from slimcv.data.folder import Keeping
 from slimcv.errors import SlimcvError, nearest
@@ -199,23 +197,7 @@ def _factory(source: str) -> Listing:
 def _imported(source: str) -> Callable[[], Any]:
     """What `package.module:name` or `path/file.py:name` names; modules may lie in the working directory."""
     module_name, _, name = source.rpartition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        if module_name.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(module_name).stem, module_name)
-            if spec is None or spec.loader is None or not Path(module_name).is_file():
-                raise SlimcvError(f"no such file: {module_name}", "give --data as package.module:factory")
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise SlimcvError(
-            f"cannot import {module_name}: {error}", "give --data as package.module:factory"
-        ) from error
-    finally:
-        sys.path.remove(here)
+    module = user_code.load(module_name)
     factory = getattr(module, name, None)
     if not callable(factory):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -58,7 +58,14 @@ class Cell:
         value = self.table.value(self.row, self.column)
         if isinstance(value, Mapping):
             contents, path = value.get("bytes"), value.get("path")
-            value = Path(path).read_bytes() if contents is None and path else contents
+            value = _contents(Path(path)) if contents is None and path else contents
         if not isinstance(value, bytes):
             raise ValueError("no picture in this row")
         return value
+
+
+def _contents(path: Path) -> bytes:
+    """The bytes of an ordinary file: a row may name a device that never ends, or a pipe nobody writes to."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    return path.read_bytes()

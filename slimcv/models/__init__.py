@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from slimcv.errors import SlimcvError
+from slimcv.errors import SlimcvError, first_line
 from slimcv.models import (
     architecture,
     capture,
@@ -29,6 +29,7 @@ __all__ = ["capture", "checkpoint", "from_module", "load"]
 
 logger = logging.getLogger("slimcv")
 
+_STATE_DICT = "state dict"
 _FORMS = "slimcv reads what torch.save, torch.export.save, torch.jit.save and safetensors write"
 
 
@@ -67,7 +68,8 @@ def load(
         lifted = torchscript.convert(script, spec, path=path)
         return _variant(lifted, spec, classes=classes, source=source, form=form)
     network, form = _network(path, form, arch=arch, code=code)
-    spec = metadata.describe(network, arch=arch, input=input, mean=mean, std=std)
+    used = arch if form == _STATE_DICT else None
+    spec = metadata.describe(network, arch=used, input=input, mean=mean, std=std)
     lifted = capture.capture(network, spec)
     return _variant(lifted, spec, classes=classes, source=source, form=form)
 
@@ -81,7 +83,14 @@ def from_module(
     std: tuple[float, ...] | None = None,
 ) -> Variant:
     """A network in memory as a variant in eval mode; `module` is left as it was. Raises as `load` does."""
-    network = copy.deepcopy(module).float()
+    try:
+        network = copy.deepcopy(module).float()
+    except RuntimeError as error:
+        raise SlimcvError(
+            f"the network cannot be copied: {first_line(error)}",
+            "undo torch.nn.utils.weight_norm by torch.nn.utils.remove_weight_norm, or use "
+            "torch.nn.utils.parametrizations.weight_norm; keep nothing that forward computed as an attribute",
+        ) from error
     spec = metadata.describe(network, arch=None, input=input, mean=mean, std=std)
     lifted = capture.capture(network, spec)
     return _variant(lifted, spec, classes=classes, source=type(module).__name__, form="module")
@@ -155,7 +164,7 @@ def _network(path: Path, form: str, *, arch: str | None, code: tuple[str, ...]) 
             f"name the network as --arch: {architecture.FORMS}",
         )
     state_dict.check_tensors(found, source=str(path))
-    return state_dict.load_into(architecture.build(arch), found, source=str(path)), "state dict"
+    return state_dict.load_into(architecture.build(arch), found, source=str(path)), _STATE_DICT
 
 
 def _variant(

@@ -130,14 +130,18 @@ def _from_timm(architecture: Architecture) -> Any:
     return _call(partial(timm.create_model, architecture.name, pretrained=False), architecture, arguments)
 
 
-def _from_torchvision(architecture: Architecture) -> Any:
+def torchvision_models(name: str) -> Any:
+    """`torchvision.models`, which has a classifier of this name; SlimcvError with the nearest where not."""
     models = import_library("torchvision").models
-    _refuse(architecture, "pretrained", "weights", "weights_backbone")
     known = models.list_models(module=models)
-    if architecture.name not in known:
-        raise SlimcvError(
-            f"torchvision has no classifier '{architecture.name}'", nearest(architecture.name, known)
-        )
+    if name not in known:
+        raise SlimcvError(f"torchvision has no classifier '{name}'", nearest(name, known))
+    return models
+
+
+def _from_torchvision(architecture: Architecture) -> Any:
+    models = torchvision_models(architecture.name)
+    _refuse(architecture, "pretrained", "weights", "weights_backbone")
     factory = models.get_model_builder(architecture.name)
     arguments = _without(architecture, "pretrained", "weights", "weights_backbone")
     return _call(partial(factory, weights=None), architecture, arguments)

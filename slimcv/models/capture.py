@@ -8,7 +8,7 @@ import logging
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from slimcv.errors import SlimcvError, first_line
+from slimcv.errors import FAULTS, SlimcvError, first_line
 from slimcv.models.lifting import lift
-from slimcv.models.randomness import StochasticDepth, random_operators
+from slimcv.models.randomness import DROPOUTS, StochasticDepth, random_operators
 from slimcv.models.rewriting import CLASSIFIERS_ONLY
 from slimcv.step import InputSpec
 
@@ -43,11 +43,17 @@ __all__ = [
 TOLERANCE = 1e-5
 """Largest difference that counts as equal, times the largest output where that is above one."""
 
-FAULTS = (
-    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
-    NameError, ImportError, torch.fx.proxy.TraceError,
-)  # fmt: skip
-"""What somebody else's forward method, or tracing it, may raise."""
+_COMPARED = 3
+"""Pictures that graph and network are compared on: not as many as `export` traces with, or a batch size that
+tracing wrote into the graph would never show."""
+
+_Norm = nn.modules.batchnorm._NormBase
+
+_ANY_NUMBER = (
+    "its code must take any number of pictures: x.flatten(1) instead of x.view(8, -1), and no loop over them"
+)
+
+_EVAL_MODE = "its outputs must be finite and depend on nothing but its input in eval mode"
 
 _CHATTER = (
     "torch.export", "torch._export", "torch._export.serde.serialize", "torch.fx", "torch._dynamo",
@@ -66,7 +72,11 @@ def capture(module: nn.Module, input: InputSpec) -> fx.GraphModule:
     captured (naming the line of its code), or where the captured graph computes something else.
     """
     training = {part: part.training for part in module.modules()}
+    averaging = [norm for norm in training if isinstance(norm, _Norm) and norm.momentum is None]
     try:
+        for norm in averaging:
+            # As an export in eval mode has it: in training mode the counter is read, which cannot be traced.
+            norm.momentum = 0.0
         expected = _answer(module, input)
         try:
             lifted = _captured(module.train(), input)
@@ -77,6 +87,8 @@ def capture(module: nn.Module, input: InputSpec) -> fx.GraphModule:
     finally:
         for part, mode in training.items():
             part.training = mode
+        for norm in averaging:
+            norm.momentum = None
     return lifted
 
 
@@ -87,6 +99,7 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
     SlimcvError where it does not, where it cannot take pictures like `input`, or where the graph differs.
     """
     lifted = lift(program)
+    _require_steady(lifted)
     original = program.module(check_guards=False)
     batch = _batch(program)
     _idle(original)
@@ -94,7 +107,7 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
     try:
         with torch.no_grad():
             expected = torch.utils._pytree.tree_leaves(original(example(own, batch=batch)))[0]
-            alone, together = lifted(more[:batch]), lifted(more)[:batch]
+            alone, together = lifted(more[:batch]), lifted(more)
     except FAULTS as error:
         raise SlimcvError(
             f"the exported program does not run on {len(more)} pictures of {input}: {first_line(error)}",
@@ -102,13 +115,14 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
         ) from error
     if not random_operators(original.graph):
         check_equal(lifted, expected, input=own)
-    _require_equal(together, alone)
+    _require_each(together, count=len(more))
+    _require_equal(together[:batch], alone)
     return lifted
 
 
 def _idle(original: fx.GraphModule) -> None:
     """Puts the batch norms and dropouts of an exported graph into eval mode."""
-    places = {"batch_norm": 5, "dropout": 2, "dropout_": 2, "feature_dropout": 2, "feature_dropout_": 2}
+    places = {"batch_norm": 5, **{name + end: 2 for name in DROPOUTS for end in ("", "_")}}
     for node in original.graph.nodes:
         name = str(node.target).removeprefix("aten.").partition(".")[0]
         if (
@@ -200,31 +214,54 @@ def example(input: InputSpec, *, batch: int = 2) -> Tensor:
 
 def check_equal(lifted: fx.GraphModule, expected: Tensor, *, input: InputSpec) -> None:
     """Raises SlimcvError unless the graph answers the example, of as many pictures, with `expected`."""
-    with torch.no_grad():
-        answer = lifted(example(input, batch=len(expected)))
-    _require_equal(answer, expected, random=random_operators(lifted.graph))
+    _require_steady(lifted)
+    pictures = example(input, batch=len(expected))
+    try:
+        with torch.no_grad():
+            answer = lifted(pictures)
+    except FAULTS as error:
+        raise SlimcvError(
+            f"the captured graph does not run on {len(pictures)} pictures: {first_line(error)}", _ANY_NUMBER
+        ) from error
+    _require_each(answer, count=len(pictures))
+    _require_equal(answer, expected)
 
 
-def _require_equal(answer: Tensor, expected: Tensor, *, random: Sequence[str] = ()) -> None:
+def _require_steady(lifted: fx.GraphModule) -> None:
+    """Raises SlimcvError where the graph draws random numbers, which may go unseen in a few pictures."""
+    if random := random_operators(lifted.graph):
+        raise SlimcvError(
+            f"the captured graph draws random numbers in eval mode ({', '.join(random)})", _EVAL_MODE
+        )
+
+
+def _require_each(answer: Tensor, *, count: int) -> None:
+    if len(answer) != count:
+        raise SlimcvError(
+            f"the model only works with one batch size: captured, it gives {len(answer)} answers to {count} "
+            "pictures",
+            _ANY_NUMBER,
+        )
+
+
+def _require_equal(answer: Tensor, expected: Tensor) -> None:
     scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
     difference = float((answer - expected).abs().max()) if answer.shape == expected.shape else float("inf")
     if not difference <= TOLERANCE * scale:
-        reason = f"; it draws random numbers in eval mode ({', '.join(random)})" if random else ""
         raise SlimcvError(
-            f"the captured graph differs from the model by {difference:.2g} on random input{reason}",
-            "its outputs must be finite and depend on nothing but its input in eval mode",
+            f"the captured graph differs from the model by {difference:.2g} on random input", _EVAL_MODE
         )
 
 
 def _answer(module: nn.Module, input: InputSpec) -> Tensor:
-    """What the network answers to the example, in eval mode."""
+    """What the network answers to the example of `_COMPARED` pictures, in eval mode."""
     try:
         with torch.no_grad():
-            output = module.eval()(example(input))
+            output = module.eval()(example(input, batch=_COMPARED))
     except FAULTS as error:
         raise SlimcvError(
             f"the model does not run on {input} pictures: {first_line(error)}{_where(error)}",
-            "give the input the model was trained for, e.g. --input 3x224x224",
+            f"give the input the model was trained for, e.g. --input 3x224x224; {_ANY_NUMBER}",
         ) from error
     leaves = torch.utils._pytree.tree_leaves(output)
     if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or leaves[0].ndim != 2:

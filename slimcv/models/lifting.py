@@ -184,8 +184,11 @@ def _batch_norm(arguments: Arguments, rank: int) -> nn.Module | None:
     if rank not in kinds or (weight is None) != (arguments["bias"] is None):
         return None
     channels = (mean if weight is None else weight).shape[0]
+    # A norm that averages over all batches (momentum=None) is exported as 0.0 in eval mode, which none has
+    # that learns its statistics.
+    momentum = arguments["momentum"] or None
     return kinds[rank](
-        channels, eps=arguments["eps"], momentum=arguments["momentum"], affine=weight is not None,
+        channels, eps=arguments["eps"], momentum=momentum, affine=weight is not None,
         track_running_stats=mean is not None, device="meta",
     )  # fmt: skip
 
@@ -197,7 +200,7 @@ def _layer_norm(arguments: Arguments, rank: int) -> nn.Module | None:  # noqa: A
 
 def _group_norm(arguments: Arguments, rank: int) -> nn.Module | None:  # noqa: ARG001
     weight = arguments["weight"]
-    if arguments["bias"] is None:
+    if weight is None or arguments["bias"] is None:
         return None
     return nn.GroupNorm(arguments["num_groups"], weight.shape[0], eps=arguments["eps"], device="meta")
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from slimcv.errors import SlimcvError
-from slimcv.models.architecture import import_library, parse
+from slimcv.models.architecture import parse, torchvision_models
 from slimcv.step import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 
 _LARGEST_SIDE = 8192
@@ -94,8 +94,8 @@ def _from_timm(network: nn.Module | None) -> InputSpec | None:
 def _from_torchvision(network: nn.Module | None, arch: str | None) -> InputSpec | None:
     """The crop and normalisation of an architecture's published weights, or 224 for a class without that."""
     if arch is not None and arch.startswith("torchvision:"):
-        models = import_library("torchvision").models
-        weights = models.get_model_weights(parse(arch).name)
+        name = parse(arch).name
+        weights = torchvision_models(name).get_model_weights(name)
         best = getattr(weights, "DEFAULT", None)
         if best is not None:
             transforms = best.transforms()

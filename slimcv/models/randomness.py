@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from slimcv.models.aten import arguments_of, name_of, shape_of
+from slimcv.models.aten import arguments_of, name_of, same_size, shape_of
 
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 _RANDOM = (
@@ -46,26 +46,45 @@ class StochasticDepth(nn.Module):
 
 def random_operators(graph: fx.Graph) -> list[str]:
     """Operators left in a lifted graph that draw random numbers, training or not."""
-    return sorted({name for node in graph.nodes if (name := name_of(node)).strip("_").startswith(_RANDOM)})
+    return sorted({name_of(node) for node in graph.nodes if _draws(node)})
+
+
+def _draws(node: fx.Node) -> bool:
+    return name_of(node).strip("_").startswith(_RANDOM) and arguments_of(node).get("training") is not False
 
 
 def mark_stochastic_depth(graph: fx.Graph) -> None:
-    """Turns `x * empty.bernoulli_(keep) / keep`, as timm and torchvision write it, into StochasticDepth."""
+    """Turns `x * (empty.bernoulli_(keep) / keep)`, as timm and torchvision write it, into StochasticDepth.
+
+    Noise that is drawn for more than whole samples, or scaled otherwise, is none, and stays as it is.
+    """
     for node in list(graph.nodes):
         if name_of(node) not in ("bernoulli_", "bernoulli") or "p" not in (arguments := arguments_of(node)):
             continue
-        noise = node
-        while len(noise.users) == 1 and name_of(next(iter(noise.users))) in ("div", "div_"):
-            noise = next(iter(noise.users))
-        product = next(iter(noise.users), None)
-        if product is None or len(noise.users) != 1 or name_of(product) not in ("mul", "mul_"):
+        noise = _only_user(node, "div")
+        product = None if noise is None else _only_user(noise, "mul")
+        if noise is None or product is None or noise.args != (node, arguments["p"]):
             continue
-        branch = next(arg for arg in product.args if arg is not noise)
+        branches = [arg for arg in product.args if isinstance(arg, fx.Node) and arg is not noise]
+        if len(branches) != 1 or not _sample_wise(noise, branches[0]):
+            continue
         with graph.inserting_before(product):
-            call = graph.call_module(_path(product, "drop_path"), (branch,))
+            call = graph.call_module(_path(product, "drop_path"), (branches[0],))
         call.meta.update(product.meta, module=StochasticDepth(1.0 - arguments["p"]))
         product.replace_all_uses_with(call)
         graph.erase_node(product)
+
+
+def _only_user(node: fx.Node, name: str) -> fx.Node | None:
+    """The one node that reads this one, if it is this operator, in place or not."""
+    user = next(iter(node.users), None)
+    return user if user and len(node.users) == 1 and name_of(user) in (name, f"{name}_") else None
+
+
+def _sample_wise(noise: fx.Node, branch: fx.Node) -> bool:
+    """Whether noise has one number for all that a sample has in the branch."""
+    beyond = shape_of(noise)[1:]
+    return len(beyond) == len(shape_of(branch)) - 1 and all(same_size(size, 1) for size in beyond)
 
 
 def _path(node: fx.Node, fallback: str) -> str:

@@ -150,7 +150,7 @@ def _ranges(best: Candidate, plan: Plan, judge: Judge) -> tuple[Candidate, str]:
     model, maps = best.model, 0
     if plan.equalize:
         model = capture.copy(best.model)
-        maps = surgery.equalize(model, _timed(plan.batches(_FEW), plan))
+        maps = surgery.equalize(model, plan.input, _timed(plan.batches(_FEW), plan))
     made = calibrated(model, _timed(plan.batches(None), plan), histograms=True, **_how(plan))
     errors: dict[Ranges, float] = {}
     for ranges in ("extremes", *made.narrowed):

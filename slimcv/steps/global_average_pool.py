@@ -37,7 +37,11 @@ class GlobalAveragePool(Step):
         return "the head is summed or fitted anew"
 
     def apply(self, variant: Variant, context: Context) -> Variant:
-        """The variant with its map pooled before the head; a branched head is kept as `keep` keeps it."""
+        """The variant with its map pooled before the head.
+
+        Raises NotApplicable where there is no such head, or `collapse` meets one that branches or cannot be
+        made linear.
+        """
         from slimcv import surgery
         from slimcv.models import capture
 

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from slimcv.surgery.graph import COPIES, DROPOUT_MODULES, DROPOUTS, RESHAPES, calls
+from slimcv.models import capture
+from slimcv.step import InputSpec
+from slimcv.surgery.graph import COPIES, DROPOUT_MODULES, DROPOUTS, RESHAPES, Shapes, calls
 
 aten = torch.ops.aten
 
@@ -63,13 +65,13 @@ class Pair:
         return isinstance(self.second, nn.Conv2d)
 
 
-def equalize(model: fx.GraphModule, batches: Iterable[Tensor]) -> int:
+def equalize(model: fx.GraphModule, input: InputSpec, batches: Iterable[Tensor]) -> int:
     """Scale the channels between convolutions of a lifted graph, in place; how many maps were scaled.
 
     `batches` are normalised pictures (n, channels, height, width) that show how large each channel is. The
     outputs stay what they were, up to rounding.
     """
-    found = pairs(model)
+    found = pairs(model, input)
     if not found:
         return 0
     largest = _largest(model, [pair.between for pair in found], batches)
@@ -79,8 +81,9 @@ def equalize(model: fx.GraphModule, batches: Iterable[Tensor]) -> int:
     return len(found)
 
 
-def pairs(model: fx.GraphModule) -> list[Pair]:
+def pairs(model: fx.GraphModule, input: InputSpec) -> list[Pair]:
     """Convolutions that feed one depthwise or linear layer alone, through what leaves a scale as it is."""
+    shapes = capture.shapes(model, input)
     convolutions = dict(calls(model, nn.Conv2d))
     layers: dict[fx.Node, nn.Conv2d | nn.Linear] = {**convolutions, **dict(calls(model, nn.Linear))}
     found = []
@@ -89,23 +92,29 @@ def pairs(model: fx.GraphModule) -> list[Pair]:
         while len(between.users) == 1:
             (following,) = between.users
             if following in layers:
-                if _reads_channels(layers[following], first.out_channels):
+                if _reads_channels(layers[following], shapes[between.name]):
                     found.append(Pair(first, layers[following], between))
                 break
-            if not _homogeneous(model, following):
+            if not _homogeneous(model, following, shapes=shapes):
+                break
+            if shapes[following.name][:2] != shapes[node.name][:2]:
                 break
             between = following
     return found
 
 
-def _reads_channels(layer: nn.Conv2d | nn.Linear, channels: int) -> bool:
-    """Each input of the layer is one whole channel; before a linear one that means maps of one pixel."""
+def _reads_channels(layer: nn.Conv2d | nn.Linear, given: tuple[int, ...]) -> bool:
+    """Each input of the layer is one whole channel; a linear one reads the last axis, whatever that is."""
     if isinstance(layer, nn.Linear):
-        return layer.in_features == channels
-    return layer.in_channels == layer.groups == channels
+        return len(given) == 2
+    return layer.in_channels == layer.groups
 
 
-def _homogeneous(model: fx.GraphModule, node: fx.Node) -> bool:
+def _homogeneous(model: fx.GraphModule, node: fx.Node, *, shapes: Shapes) -> bool:
+    """Whether the node gives s·x for s·x channel by channel; means do over the axes behind the channels."""
+    if node.target == aten.mean.dim:
+        dims: Any = node.args[1] or ()
+        return all(dim % len(shapes[node.all_input_nodes[0].name]) >= 2 for dim in dims)
     if node.op == "call_module":
         return isinstance(model.get_submodule(str(node.target)), _HOMOGENEOUS_MODULES)
     return node.op == "call_function" and node.target in HOMOGENEOUS | RESHAPES

@@ -11,6 +11,8 @@ from torch.fx import GraphModule, Node
 
 from slimcv.errors import NotApplicable
 from slimcv.surgery.graph import (
+    ACTIVATIONS,
+    COPIES,
     PERMUTATIONS,
     RESHAPES,
     Shapes,
@@ -164,9 +166,9 @@ def linearised(model: GraphModule, chain: Sequence[Node], *, channels: int) -> t
                 bias = bias + layer.bias.detach().double()
         elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and (affine := affine_of(layer)) is not None:
             weight, bias = weight * affine.scale[:, None], bias * affine.scale + affine.shift
-        elif is_elementwise(model, node) and not is_dropout(model, node):
+        elif node.target in ACTIVATIONS:
             weight, bias = weight * ACTIVATION_GAIN, bias * ACTIVATION_GAIN
-        elif not (is_dropout(model, node) or node.target in RESHAPES or _is_global_pool(node)):
+        elif not (is_dropout(model, node) or node.target in RESHAPES | COPIES or _is_global_pool(node)):
             raise NotApplicable(f"'{node.name}' in the head cannot be made linear", "use head: keep")
     return weight, bias
 

@@ -16,6 +16,7 @@ from PIL import Image
 from slimcv.data.cache import Decoded
 from slimcv.data.decoding import decode
 from slimcv.data.folder import LIMIT_BYTES, Keeping, default_folder
+from slimcv.data.keeping import make
 from slimcv.data.sources import find
 from slimcv.errors import SlimcvError
 
@@ -141,6 +142,39 @@ def test_two_at_once_decode_once(samples, folder, caplog):
     assert caplog.text.count("decoding 12 pictures") == 1
 
 
+@pytest.fixture
+def _no_locks(monkeypatch):
+    """A file system that has none, as some of networks."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_without_locks_two_at_once_leave_each_others_pixels_alone(samples, folder):
+    def meanwhile(_):
+        """The other one begins when the first has decoded all, and ends before it takes its place."""
+        with make(Keeping(folder), "key", samples, (8, 8, 3), lasting=lambda _: True).file as other:
+            assert other.read().endswith(expected(samples).tobytes())
+        return True
+
+    with make(Keeping(folder), "key", samples, (8, 8, 3), lasting=meanwhile).file:
+        assert np.array_equal(np.load(files(folder)[0]), expected(samples))
+    assert files(folder, ".partial") == files(folder, ".progress") == []
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_without_locks_nothing_is_left_of_a_decoding_that_was_broken_off(samples, folder):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(Keeping(folder), "key", samples, (8, 8, 3), lasting=stop)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
 def test_checking_at_a_size_leaves_nothing_to_decode_at_it(samples, folder, caplog):
     Path(samples[2].path).write_bytes(b"no picture")
     decoded = Decoded(samples, Keeping(folder))
@@ -228,6 +262,14 @@ def test_a_full_disk_is_told_and_the_pictures_are_streamed(samples, folder, capl
     assert os.strerror(errno.EFBIG).lower() in caplog.text
     assert "decoded anew whenever they are needed" in caplog.text
     assert files(folder) == files(folder, ".partial") == files(folder, ".progress") == []
+
+
+@pytest.mark.parametrize("size", [None, (8, 8, 3)])
+def test_a_disk_too_full_for_a_note_of_broken_pictures_does_not_end_the_check(samples, folder, size):
+    os.truncate(samples[1].path, 60)
+    with files_no_larger_than(10):
+        assert list(Decoded(samples, Keeping(folder)).faults(size)) == [1]
+    assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
 def test_what_is_larger_than_the_limit_is_streamed_and_that_is_told_once(samples, folder, caplog):

@@ -15,6 +15,7 @@ from slimcv import data
 from slimcv.data import in_place
 from slimcv.data.folder import Keeping
 from slimcv.data.sources import find
+from slimcv.data.tables import Cell, Kept
 from slimcv.errors import SlimcvError
 
 NAMES = ["dark", "light"]
@@ -202,6 +203,15 @@ def test_a_row_without_a_picture_is_a_broken_picture(tmp_path):
     assert [(picture.path, picture.reason) for picture in found.broken] == [
         (f"{tmp_path}/saved:train[11]", "no picture in this row")
     ]
+
+
+def test_a_row_that_names_no_ordinary_file_is_a_broken_picture(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "pipe"):
+        rows = datasets.Dataset.from_list([{"image": {"bytes": None, "path": f"{tmp_path}/{name}"}}])
+        with pytest.raises(ValueError, match=f"{name} is not a file"):
+            Cell(Kept(rows.with_format("arrow")), "image", 0, name).read()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Folder trees and factories are listed, or refused in words."""
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -23,7 +25,7 @@ def keys(samples):
 def module(tmp_path, monkeypatch, text, name="somebodys_data"):
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, name, raising=False)
     return f"{name}:make"
 
 
@@ -156,13 +158,60 @@ def test_a_factory_that_keeps_another_contract_is_refused(tmp_path, monkeypatch,
 
 def test_a_factory_that_is_not_there_is_refused(tmp_path, monkeypatch):
     source = module(tmp_path, monkeypatch, "def make():\n    return {}\n")
-    with pytest.raises(SlimcvError, match="cannot import nowhere"):
+    with pytest.raises(SlimcvError, match=r"nowhere\.at_all cannot be imported"):
         find("nowhere.at_all:make")
-    with pytest.raises(SlimcvError, match="no such file"):
+    with pytest.raises(SlimcvError, match=r"no code at nowhere\.py"):
         find("nowhere.py:make")
     with pytest.raises(SlimcvError, match="no function 'mak'") as caught:
         find(source.replace(":make", ":mak"))
     assert "'make'" in caught.value.hint
+
+
+ANNOTATED = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neighbour_of_the_factory import CLASSES, pictures
+
+@dataclass
+class Split:
+    pictures: list
+    labels: list
+
+def make():
+    split = Split(pictures(), [0])
+    return {"train": (split.pictures, split.labels), "classes": CLASSES}
+"""
+NEIGHBOUR = """
+import numpy as np
+
+CLASSES = ["cat", "dog"]
+
+def pictures():
+    return np.zeros((1, 4, 4), np.uint8)
+"""
+
+
+def test_a_factory_in_a_file_may_be_annotated_and_import_its_neighbours_from_anywhere(tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, NEIGHBOUR, name="neighbour_of_the_factory")
+    module(tmp_path, monkeypatch, ANNOTATED, name="annotated_factory")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert keys(find("../annotated_factory.py:make").train) == [("train[0]", "cat")]
+
+
+@pytest.mark.parametrize("text", ["def make(:\n", "raise SystemExit(3)\n", "1 / 0\n", "nowhere\n"])
+def test_a_factory_whose_code_fails_is_refused_in_words(tmp_path, monkeypatch, text):
+    source = module(tmp_path, monkeypatch, text)
+    for place in (source, "somebodys_data.py:make"):
+        with pytest.raises(SlimcvError, match="cannot be imported"):
+            find(place)
+
+
+def test_finding_pictures_imports_no_torch():
+    code = "import sys, slimcv.data.sources; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_very_many_pictures_take_little_memory(tmp_path):

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from slimcv.errors import SlimcvError
 from slimcv.models import capture
+from slimcv.models.randomness import random_operators
 from slimcv.step import InputSpec
 
 SMALL = InputSpec(3, 32, 32)
@@ -89,6 +90,26 @@ def test_batch_norm_statistics_move_as_in_the_network():
     assert torch.equal(lifted.norm.running_mean, network.norm.running_mean)
     assert torch.equal(lifted.norm.running_var, network.norm.running_var)
     assert int(lifted.norm.num_batches_tracked) == 1
+
+
+def test_a_batch_norm_that_averages_over_all_batches_goes_on_averaging():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), Noise(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    lifted = capture.copy(capture.capture(network, SMALL))
+    assert kinds(lifted) == ["Conv2d", "BatchNorm2d", "Conv2d", "StochasticDepth"]
+    assert network[1].momentum is None
+    again = capture.lift(capture.exported(lifted, SMALL))
+    norm = network.train()[1]
+    for _ in range(3):
+        x = torch.randn(4, 3, 32, 32)
+        network(x)
+        for model in (lifted, again):
+            capture.set_training(model, True)
+            model(x)
+    for model in (lifted, again):
+        assert torch.allclose(model.get_submodule("1").running_mean, norm.running_mean)
+        assert torch.allclose(model.get_submodule("1").running_var, norm.running_var)
 
 
 def test_a_copy_shares_nothing():
@@ -176,6 +197,66 @@ def test_stochastic_depth_is_kept_and_leaves_no_trace_in_eval():
     assert "StochasticDepth" not in kinds(capture.deterministic(lifted))
 
 
+class Noise(nn.Module):
+    """A branch times noise while training, drawn in one shape and divided by one number."""
+
+    def __init__(self, channels=3, *, shape=(1, 1, 1), keep=0.5, divisor=0.5) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.shape, self.keep, self.divisor = shape, keep, divisor
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.training:
+            y = y * (torch.empty(x.shape[0], *self.shape).bernoulli_(self.keep) / self.divisor)
+        return x + y
+
+
+def noisy(**noise):
+    return nn.Sequential(Noise(**noise), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_noise_for_whole_samples_that_keeps_their_mean_is_stochastic_depth():
+    assert kinds(capture.capture(noisy(), SMALL)) == ["Conv2d", "StochasticDepth"]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"shape": (3, 1, 1)}, {"shape": (1, 32, 32)}, {"divisor": 1.0}, {"divisor": 0.25},
+        {"keep": 1 - 1e-9, "divisor": 1.0}, {"shape": (3, 1, 1), "keep": 1 - 1e-9, "divisor": 1 - 1e-9},
+    ],
+    ids=["channels", "pixels", "not scaled", "scaled twice", "no difference seen", "channels not seen"],
+)  # fmt: skip
+def test_a_dropout_of_the_networks_own_is_not_taken_for_stochastic_depth(noise):
+    network = noisy(**noise)
+    lifted = capture.capture(network, SMALL)
+    assert kinds(lifted) == ["Conv2d"]
+    assert not random_operators(lifted.graph)
+    with pytest.raises(SlimcvError, match="draws random numbers"):
+        capture.checked(capture.export(network.train(), SMALL), own=SMALL, input=SMALL)
+
+
+@pytest.mark.parametrize(
+    "noise", [lambda drawn: drawn * 2.0, lambda drawn: drawn * drawn], ids=["times a number", "times itself"]
+)
+def test_noise_that_multiplies_no_branch_is_left_to_eval_mode(noise):
+    class Own(Noise):
+        def forward(self, x):
+            y = self.conv(x)
+            if self.training:
+                y = y + noise(torch.empty(x.shape[0], 1, 1, 1).bernoulli_(0.5))
+            return y.mean((2, 3))
+
+    assert kinds(capture.capture(Own(), SMALL)) == ["Conv2d"]
+
+
+def test_an_activation_that_is_random_only_while_training_is_captured():
+    network = nn.Sequential(nn.RReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.randn(4, 3, 32, 32)
+    assert torch.allclose(capture.capture(network, SMALL)(x), network.eval()(x), atol=1e-6)
+
+
 def test_other_layers_are_lifted_too():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding="same"), nn.GroupNorm(2, 4), nn.Dropout2d(0.1),
@@ -188,6 +269,21 @@ def test_other_layers_are_lifted_too():
     assert kinds(lifted) == expected
     again = capture.lift(capture.exported(lifted, SMALL))
     assert kinds(again) == expected
+
+
+def test_a_group_norm_with_a_bias_and_no_weight_stays_an_operator():
+    class Biased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            return functional.group_norm(x, 2, None, self.bias)
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Biased(), nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    lifted = capture.capture(network, SMALL)
+    assert kinds(lifted) == ["Conv2d"]
+    assert set(lifted.state_dict()) == set(network.state_dict())
 
 
 def test_a_tied_weight_stays_a_parameter():
@@ -249,6 +345,45 @@ def test_a_network_that_branches_on_values_is_refused_with_the_line_that_does():
         capture.capture(Branching(), SMALL)
     assert "test_capture.py:" in caught.value.message
     assert "if x.sum() > 0:  # the line" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_program_exported_while_training_is_checked_without_its_dropouts(kind, inplace):
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), kind(0.3, inplace), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    lifted = capture.checked(capture.export(network.train(), SMALL), own=SMALL, input=SMALL)
+    assert kinds(lifted) == ["Conv2d", kind.__name__, "Linear"]
+
+
+class PictureByPicture(nn.Module):
+    """Is traced for as many pictures as the example has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, x):
+        return torch.stack([self.head(picture.mean((1, 2))) for picture in x])
+
+
+def test_a_batch_size_that_tracing_fixed_is_refused():
+    with pytest.raises(SlimcvError, match="only works with one batch size") as caught:
+        capture.capture(PictureByPicture(), SMALL)
+    assert "no loop over them" in caught.value.hint
+    with pytest.raises(SlimcvError, match="only works with one batch size"):
+        capture.checked(capture.export(PictureByPicture().eval(), SMALL), own=SMALL, input=SMALL)
+
+
+def test_a_number_of_pictures_that_the_graph_does_not_run_on_is_refused():
+    class InTwos(nn.Module):
+        def forward(self, x):
+            x = x.mean((2, 3))
+            return x.view(2, -1, 3).flatten(0, 1) if x.shape[0] % 2 == 0 else x
+
+    with pytest.raises(SlimcvError, match="does not run on 3 pictures"):
+        capture.capture(InTwos(), SMALL)
 
 
 def test_a_network_that_is_random_in_eval_mode_is_refused():

@@ -62,6 +62,12 @@ def test_an_unknown_architecture_is_answered_with_the_nearest(source, suggestion
     assert suggestion in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["resnet999", "fasterrcnn_resnet50_fpn"])
+def test_an_architecture_that_only_describes_the_input_must_be_a_classifier_too(name):
+    with pytest.raises(SlimcvError, match=f"no classifier '{name}'"):
+        metadata.describe(None, arch=f"torchvision:{name}", input="3x8x8", mean=None, std=None)
+
+
 @pytest.mark.parametrize("argument", ["pretrained=True", "weights=DEFAULT"])
 def test_nothing_is_downloaded(argument):
     with pytest.raises(SlimcvError, match="would download"):

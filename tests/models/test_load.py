@@ -97,6 +97,18 @@ def test_the_architecture_may_be_a_module_and_take_arguments(project):
     assert not variant.model.training
 
 
+def test_a_network_that_cannot_be_copied_is_refused_until_its_norm_is_removed():
+    model = network()
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(model[0])
+    with pytest.raises(SlimcvError, match="cannot be copied") as caught:
+        models.from_module(model, input="3x16x16")
+    assert "remove_weight_norm" in caught.value.hint
+    nn.utils.remove_weight_norm(model[0])
+    nn.utils.parametrizations.weight_norm(model[0])
+    assert same(models.from_module(model, input="3x16x16"), model)
+
+
 def test_a_state_dict_without_an_architecture_is_refused(project):
     torch.save(network().state_dict(), "m.pth")
     with pytest.raises(SlimcvError) as caught:

@@ -91,6 +91,12 @@ def test_a_pickled_sequential_is_loaded_equal(tmp_path):
     assert torch.equal(models.load(str(tmp_path / "m.pt"), input="3x16x16").model(x), model(x))
 
 
+def test_an_architecture_beside_a_whole_network_is_not_used(tmp_path):
+    torch.save(network(), tmp_path / "m.pt")
+    variant = models.load(str(tmp_path / "m.pt"), arch="torchvision:resnet999", input="3x16x16")
+    assert variant.details["form"] == "pickled module"
+
+
 @pytest.mark.parametrize("file", ["model.pt", "script.pt"])
 def test_a_class_of_the_users_own_needs_its_code(tmp_path, own_code, file):
     path = str(tmp_path / file)

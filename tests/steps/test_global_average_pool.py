@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from slimcv import data
+from slimcv import data, surgery
 from slimcv.errors import NotApplicable
 from slimcv.models import capture
 from slimcv.step import Context, InputSpec, Variant
@@ -138,6 +138,24 @@ def test_the_collapsed_head_is_fitted_to_the_logits_on_training_pictures(tmp_pat
     wanted = answers(before, x)
     errors = [float((answers(variant, x) - wanted).norm()) for variant in (fitted, carried)]
     assert errors[0] < errors[1]
+
+
+def test_a_copy_in_the_head_is_no_activation():
+    class Copying(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.last(self.first(x.mean((2, 3))).clone().contiguous())
+
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), Copying())
+    model = capture.capture(module.eval(), INPUT)
+    (pooled,) = model.graph.find_nodes(op="call_function", target=torch.ops.aten.mean.dim)
+    weight, bias = surgery.linearised(model, surgery.chain_to_output(pooled), channels=8)
+    features = torch.randn(4, 8, dtype=torch.float64)
+    expected = module[1](features.float()[..., None, None])
+    torch.testing.assert_close((features @ weight.T + bias).float(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_every_parameter_learns_and_the_graph_is_exported_again(tmp_path):

@@ -47,20 +47,67 @@ def spread(model):
 def test_outputs_stay_and_channels_become_alike():
     model = uneven()
     before, spread_before = [model(batch) for batch in batches()], spread(model)
-    assert equalize(model, batches()) == 2
+    assert equalize(model, INPUT, batches()) == 2
     for batch, expected in zip(batches(), before, strict=True):
         torch.testing.assert_close(model(batch), expected, rtol=1e-4, atol=1e-5)
     assert spread(model) < spread_before / 10
 
 
 def test_depthwise_and_linear_readers_are_found_and_dense_ones_left():
-    assert [type(pair.second).__name__ for pair in pairs(uneven())] == ["Conv2d", "Linear"]
-    assert [pair.alone for pair in pairs(uneven())] == [True, False]
+    assert [type(pair.second).__name__ for pair in pairs(uneven(), INPUT)] == ["Conv2d", "Linear"]
+    assert [pair.alone for pair in pairs(uneven(), INPUT)] == [True, False]
 
 
 @pytest.mark.parametrize("activation", [nn.Hardswish, nn.ReLU6, nn.Sigmoid])
 def test_what_a_scale_changes_ends_the_search(activation):
-    assert pairs(uneven(relu=activation)) == []
+    assert pairs(uneven(relu=activation), INPUT) == []
+
+
+class Mean(nn.Module):
+    """The mean over some axes."""
+
+    def __init__(self, *dims):
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x):
+        return x.mean(self.dims)
+
+
+class Half(nn.Module):
+    """The first half of the channels."""
+
+    def forward(self, x):
+        return x.chunk(2, dim=1)[0]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [nn.AvgPool2d(4), nn.Flatten(2), nn.Linear(16, 6), nn.Flatten()],
+        [Mean(1), nn.Linear(16, 6), nn.Flatten()],
+        [Mean(1, 2), nn.Linear(16, 6)],
+        [Mean(1, 3), nn.Flatten(), nn.Linear(16, 6)],
+        [nn.Flatten(), nn.Unflatten(1, (256, 16)), Mean(1), nn.Linear(16, 6)],
+        [Half(), Mean(2, 3), nn.Linear(8, 6)],
+    ],
+    ids=["positions", "rows", "columns", "means of rows", "mixed", "half"],
+)
+def test_a_linear_layer_that_reads_something_else_than_channels_is_left_alone(between):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), *between)
+    with torch.no_grad():
+        net[0].weight.mul_(torch.logspace(-2, 1, 16).view(-1, 1, 1, 1))
+    model = capture.capture(net.eval(), INPUT)
+    expected = model(batches()[0])
+    assert equalize(model, INPUT, batches()) == 0
+    assert torch.equal(model(batches()[0]), expected)
+
+
+def test_a_mean_over_positions_leads_from_channels_to_the_linear_layer_that_reads_them():
+    for pool in ([Mean(2, 3)], [nn.Flatten(2), Mean(-1)]):
+        net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), *pool, nn.Linear(16, 6))
+        assert len(pairs(capture.capture(net.eval(), INPUT), INPUT)) == 1
 
 
 def test_a_map_that_is_read_twice_is_left_alone():
@@ -74,8 +121,8 @@ def test_a_map_that_is_read_twice_is_left_alone():
             return (x + self.second(x)).mean((2, 3))
 
     model = capture.capture(Residual().eval(), INPUT)
-    assert pairs(model) == []
-    assert equalize(model, batches()) == 0
+    assert pairs(model, INPUT) == []
+    assert equalize(model, INPUT, batches()) == 0
 
 
 def test_dead_channels_are_left_as_they_are():
@@ -84,5 +131,5 @@ def test_dead_channels_are_left_as_they_are():
         model.get_submodule("0").weight[2].zero_()
         model.get_submodule("0").bias[2] = 0
     expected = model(batches()[0])
-    equalize(model, batches())
+    equalize(model, INPUT, batches())
     torch.testing.assert_close(model(batches()[0]), expected, rtol=1e-4, atol=1e-5)
