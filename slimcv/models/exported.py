@@ -41,15 +41,19 @@ _ARITHMETIC = {
 }  # fmt: skip
 _TOUCH_FILES = {"from_file"}
 _EXPRESSIONS = {
-    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Max", "Min", "Mod", "PythonMod",
-    "FloorDiv", "CleanDiv", "CeilDiv", "ModularIndexing", "Where", "CeilToInt", "FloorToInt",
-    "TruncToInt", "TruncToFloat", "RoundToInt", "ToFloat", "IntTrueDiv", "FloatTrueDiv", "PowByNatural",
-    "Pow", "Identity", "Eq", "Equality", "Ne", "Unequality", "Lt", "StrictLessThan", "Le", "LessThan",
-    "Gt", "StrictGreaterThan", "Ge", "GreaterThan", "And", "Or", "Not", "floor", "ceiling",
+    "Integer", "Rational", "Add", "Mul", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv",
+    "CeilDiv", "ModularIndexing", "Where", "CeilToInt", "FloorToInt", "TruncToInt", "TruncToFloat",
+    "RoundToInt", "ToFloat", "IntTrueDiv", "FloatTrueDiv", "Identity", "Eq", "Equality", "Ne", "Unequality",
+    "Lt", "StrictLessThan", "Le", "LessThan", "Gt", "StrictGreaterThan", "Ge", "GreaterThan", "And", "Or",
+    "Not", "floor", "ceiling",
 }  # fmt: skip
-_NAMES = re.compile(r"[suz]f?\d+|oo|int_oo|true|false")
+_SYMBOL = re.compile(r"[suz]u?f?\d{1,6}")
+_NAMES = re.compile(rf"{_SYMBOL.pattern}|oo|int_oo|true|false")
+_DECIMAL = re.compile(r"-?[\d.]{1,40}(e[+-]?\d{1,3})?")
+_COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 _LARGEST_EXPONENT = 8
+_LARGEST_PRECISION = 1000
 
 
 def read(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
@@ -147,8 +151,13 @@ def _harmless_operator(target: str) -> bool:
     return name not in _TOUCH_FILES and qualified in torch._C._dispatch_get_all_op_names()
 
 
-def harmless_expression(text: str) -> bool:
-    """Whether a string is arithmetic on sizes: `s77`, `Mul(Integer(4), Symbol('s77'))`, `s0//2 >= 1`."""
+def harmless_expression(text: object) -> bool:
+    """Whether a string is arithmetic on sizes: `s77`, `Mul(Integer(4), Symbol('s77'))`, `s0//2 >= 1`.
+
+    Sympy takes line ends out before it parses, so that a comment may end elsewhere for it than for `ast`.
+    """
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or "#" in text:
+        return False
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -172,45 +181,53 @@ def _harmless_part(part: ast.AST) -> bool:
             return _harmless_part(left) and _harmless_part(right)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _symbol(left) and _small(right)
-        case ast.Compare(left=left, comparators=others):
-            return _harmless_part(left) and all(map(_harmless_part, others))
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords) if name in _EXPRESSIONS:
-            return _harmless_call(name, arguments, keywords)
+        case ast.Compare(left=left, ops=signs, comparators=others):
+            return all(isinstance(sign, _COMPARISONS) for sign in signs) and all(
+                map(_harmless_part, [left, *others])
+            )
+        case ast.Call(func=ast.Name(id="Symbol")):
+            return _symbol(part)
+        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str() as digits)], keywords=words):
+            return _DECIMAL.fullmatch(digits) is not None and all(map(_precision, words))
+        case ast.Call(func=ast.Name(id="Pow" | "PowByNatural"), args=[base, exponent], keywords=[]):
+            return _symbol(base) and _small(exponent)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _EXPRESSIONS:
+            return all(map(_harmless_part, arguments))
     return False
 
 
-def _harmless_call(name: str, arguments: list[ast.expr], keywords: list[ast.keyword]) -> bool:
-    if not all(
-        isinstance(word.value, ast.Constant) and isinstance(word.value.value, bool | int) for word in keywords
-    ):
-        return False
-    if name in ("Symbol", "Float") and arguments and isinstance(arguments[0], ast.Constant):
-        word = arguments[0].value
-        return (
-            not isinstance(word, str)
-            or re.fullmatch(r"[suz]f?\d+|-?[\d.]{1,40}(e[+-]?\d{1,3})?", word) is not None
-        )
-    if name in ("Pow", "PowByNatural"):
-        return len(arguments) == 2 and _symbol(arguments[0]) and _small(arguments[1])
-    return all(map(_harmless_part, arguments))
-
-
-def _symbol(part: ast.expr) -> bool:
+def _symbol(part: ast.AST) -> bool:
     """Whether a part of an expression is one symbol: powers of anything else are a way to fill the memory."""
-    named = isinstance(part, ast.Name) or (
-        isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "Symbol"
-    )
-    return named and _harmless_part(part)
+    match part:
+        case ast.Name(id=name):
+            return _NAMES.fullmatch(name) is not None
+        case ast.Call(
+            func=ast.Name(id="Symbol"), args=[ast.Constant(value=str() as name)], keywords=assumptions
+        ):
+            return _SYMBOL.fullmatch(name) is not None and all(
+                isinstance(word.value, ast.Constant) and isinstance(word.value.value, bool)
+                for word in assumptions
+            )
+    return False
 
 
-def _small(exponent: ast.expr) -> bool:
+def _precision(word: ast.keyword) -> bool:
+    match word:
+        case ast.keyword(arg="precision", value=ast.Constant(value=int() as bits)):
+            return bits <= _LARGEST_PRECISION
+    return False
+
+
+def _small(exponent: ast.AST) -> bool:
     """Whether an exponent is a small number."""
-    if isinstance(exponent, ast.Call) and len(exponent.args) == 1:
-        exponent = exponent.args[0]
-    if isinstance(exponent, ast.UnaryOp):
-        exponent = exponent.operand
-    value = getattr(exponent, "value", None)
-    return isinstance(value, int) and value <= _LARGEST_EXPONENT
+    match exponent:
+        case ast.Constant(value=int() as value):
+            return value <= _LARGEST_EXPONENT
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as value)):
+            return value <= _LARGEST_EXPONENT
+        case ast.Call(func=ast.Name(id="Integer"), args=[value], keywords=[]):
+            return _small(value)
+    return False
 
 
 def _harmless_tree(text: str) -> bool:

@@ -155,6 +155,7 @@ def test_a_container_that_imports_a_module_is_refused(archive, tmp_path):
     [
         "s77", "Symbol('s77', positive=True, integer=True)", "Mul(Integer(4), Symbol('s0', integer=True))",
         "s0*4 + 1", "FloorDiv(s0, 2)", "Eq(s0, 2)", "s0 >= 2", "Pow(Symbol('s1'), Integer(2))", "-1", "u0",
+        "Pow(s0, -2)", "s0**2", "Float('0.5', precision=53)", "Mul(Rational(1, 2), zuf0)",
     ],
 )  # fmt: skip
 def test_sizes_are_expressions(text):
@@ -168,6 +169,11 @@ def test_sizes_are_expressions(text):
         "Symbol('x y')", "Symbol(open('x'))", "9**9**9", "Pow(Integer(9), Integer(9))",
         "Integer.__init__(s0)",
         "(s0)(s1)", "f'{s0}'", "Symbol('s0', positive=open('x'))", "eval", "'s0'", "",
+        "Symbol('s0', open('x'))", "Symbol('s0', *[open('x')])", "Float('1.0', open('x'))",
+        "Float(open('x'))", "Float('1.0', precision=10000000000)", "Pow(Symbol('s0'), exit(3))",
+        "Pow(s0, open('x')(3))", "Pow(s0, Integer(3, open('x')))", "Pow(s0, Integer(3, x=open('x')))",
+        "Pow(s0, -open('x'))", "Pow(s0, 2, evaluate=False)", "Add(s0, 1, evaluate=open('x'))", "s0 in s1",
+        "Add(s0, # )\n open('x'))", "Symbol('s99999999999')",
     ],
 )  # fmt: skip
 def test_anything_else_is_not(text):
