@@ -2,8 +2,9 @@
 
 `torch.export.load` unpickles custom objects, falls back to unsafe unpickling of example inputs, loads
 compiled libraries and hands expression strings to sympy, which evaluates them; a graph may name any function
-of torch. So the archive is inspected first, with the reader torch itself uses, and refused unless it holds
-nothing but JSON and flat tensors, operators of ATen or quantisation, and expressions of sizes.
+of torch, and its names become Python source that torch executes. So the archive is inspected first, with the
+reader torch itself uses, and refused unless it holds nothing but JSON and flat tensors, operators of ATen or
+quantisation, names that can be nothing else, and expressions of sizes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ast
 import importlib
 import io
 import json
+import keyword
 import pickle
 import re
 import warnings
@@ -52,6 +54,12 @@ _NAMES = re.compile(rf"{_SYMBOL.pattern}|oo|int_oo|true|false")
 _DECIMAL = re.compile(r"-?[\d.]{1,40}(e[+-]?\d{1,3})?")
 _COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+_VARIABLES = {"name", "as_name", "user_input_name", "forward_arg_names"}
+"""Entries that become names of variables and arguments in the source torch makes of a graph."""
+_ATTRIBUTES = {"parameter_name", "buffer_name", "tensor_constant_name", "fqn"}
+"""Entries that become attributes in it, or strings in double quotes where they are no identifiers."""
+_TABLES = {"tensor_values", "sym_int_values", "sym_float_values", "sym_bool_values"}
+"""What is known of variables, by their names."""
 _LARGEST_EXPONENT = 8
 _LARGEST_PRECISION = 1000
 
@@ -77,6 +85,8 @@ def read(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
                 file.seek(0)
                 contents = _package.load_pt2(file)
                 program = contents.exported_programs["model"]
+                program._guards_code = []
+                program.module(check_guards=False)
     except (*FAULTS, OSError, pickle.UnpicklingError, EOFError, RecursionError, SyntaxError) as error:
         raise SlimcvError(
             f"{path} is damaged or written by another version of torch: {first_line(error)[:160]}",
@@ -87,7 +97,6 @@ def read(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
             f"{path} holds {reason}, which could run code; it was not loaded",
             "export the plain network with torch.export.export and torch.export.save",
         )
-    program._guards_code = []
     return program, contents.extra_files
 
 
@@ -103,6 +112,8 @@ def _objections(archive: Any) -> Iterator[str]:
                 r"(weight|tensor)_\d+", payload["path_name"]
             ):
                 yield f"the pickled object '{name}'"
+            if not _harmless_attribute(name):
+                yield f"the name {name!r}"
     if samples := archive.read_bytes("data/sample_inputs/model.pt"):
         try:
             torch.load(io.BytesIO(samples), weights_only=True)
@@ -127,17 +138,45 @@ def _objections_to_program(value: Any) -> Iterator[str]:
     if not isinstance(value, dict):
         return
     for key, item in value.items():
-        if key in ("target", "as_operator") and isinstance(item, str) and not _harmless_operator(item):
+        if key in _TABLES:
+            yield from (f"the name {name!r}" for name in item if not _harmless_variable(name))
+            yield from _objections_to_program(list(item.values()))
+            continue
+        if key in _VARIABLES and item is not None:
+            names = item if isinstance(item, list) else [item]
+            of_operator = "arg" in value
+            yield from (
+                f"the name {name!r}"
+                for name in names
+                if not _harmless_variable(name, of_operator=of_operator)
+            )
+        elif key in _ATTRIBUTES and not _harmless_attribute(item):
+            yield f"the name {item!r}"
+        elif key == "range_constraints":
+            yield from (f"the expression '{size}'" for size in item if not harmless_expression(size))
+        elif key in ("target", "as_operator") and isinstance(item, str) and not _harmless_operator(item):
             yield f"the operator '{item}'"
         elif key == "expr_str" and not harmless_expression(item):
             yield f"the expression '{item}'"
-        elif key in ("in_spec", "out_spec") and item and not _harmless_tree(item):
+        elif key in ("in_spec", "out_spec") and item and not _harmless_tree(item, named=key == "in_spec"):
             yield f"the container '{item[:80]}'"
-        elif (key == "as_custom_obj" and item is not None) or (key == "treespec_namedtuple_fields" and item):
+        elif (key in ("as_custom_obj", "custom_obj") and item is not None) or (
+            key == "treespec_namedtuple_fields" and item
+        ):
             yield f"custom objects ({key})"
         elif key == "custom_obj_values" and item:
             yield f"the custom objects {', '.join(item)}"
         yield from _objections_to_program(item)
+
+
+def _harmless_variable(name: object, *, of_operator: bool = False) -> bool:
+    """Whether a name is one identifier; an argument of an operator may be called `from`."""
+    return isinstance(name, str) and name.isidentifier() and (of_operator or not keyword.iskeyword(name))
+
+
+def _harmless_attribute(name: object) -> bool:
+    """Whether a dotted name stays inside a string: keys of `nn.ModuleDict` may have blanks and hyphens."""
+    return isinstance(name, str) and name.isprintable() and not {'"', "\\"} & set(name)
 
 
 def _harmless_operator(target: str) -> bool:
@@ -230,17 +269,25 @@ def _small(exponent: ast.AST) -> bool:
     return False
 
 
-def _harmless_tree(text: str) -> bool:
-    """Whether a serialised pytree is made of tuples, lists and dicts; other types import code."""
-    return _harmless_spec(json.loads(text)[1])
+def _harmless_tree(text: str, *, named: bool) -> bool:
+    """Whether a serialised pytree is made of tuples, lists and dicts; other types import code.
+
+    `named` says that its keys become arguments in the source torch makes of a graph.
+    """
+    return _harmless_spec(json.loads(text)[1], named=named)
 
 
-def _harmless_spec(spec: dict[str, Any]) -> bool:
+def _harmless_spec(spec: dict[str, Any], *, named: bool) -> bool:
     context = json.loads(spec["context"]) if isinstance(spec["context"], str) else spec["context"]
     plain = context is None or (
-        isinstance(context, list) and all(isinstance(key, str | int) for key in context)
+        isinstance(context, list)
+        and all(_harmless_variable(key) if named else isinstance(key, str | int) for key in context)
     )
-    return plain and spec["type"] in _CONTAINERS and all(map(_harmless_spec, spec["children_spec"]))
+    return (
+        plain
+        and spec["type"] in _CONTAINERS
+        and all(_harmless_spec(child, named=named) for child in spec["children_spec"])
+    )
 
 
 def shape(program: ExportedProgram) -> tuple[int, int, int] | None:
