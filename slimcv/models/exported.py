@@ -2,8 +2,9 @@
 
 `torch.export.load` unpickles custom objects, falls back to unsafe unpickling of example inputs, loads
 compiled libraries and hands expression strings to sympy, which evaluates them; a graph may name any function
-of torch. So the archive is inspected first, with the reader torch itself uses, and refused unless it holds
-nothing but JSON and flat tensors, operators of ATen or quantisation, and expressions of sizes.
+of torch, and its names become Python source that torch executes. So the archive is inspected first, with the
+reader torch itself uses, and refused unless it holds nothing but JSON and flat tensors, operators of ATen or
+quantisation, names that can be nothing else, and expressions of sizes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ast
 import importlib
 import io
 import json
+import keyword
 import pickle
 import re
 import warnings
@@ -41,15 +43,25 @@ _ARITHMETIC = {
 }  # fmt: skip
 _TOUCH_FILES = {"from_file"}
 _EXPRESSIONS = {
-    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Max", "Min", "Mod", "PythonMod",
-    "FloorDiv", "CleanDiv", "CeilDiv", "ModularIndexing", "Where", "CeilToInt", "FloorToInt",
-    "TruncToInt", "TruncToFloat", "RoundToInt", "ToFloat", "IntTrueDiv", "FloatTrueDiv", "PowByNatural",
-    "Pow", "Identity", "Eq", "Equality", "Ne", "Unequality", "Lt", "StrictLessThan", "Le", "LessThan",
-    "Gt", "StrictGreaterThan", "Ge", "GreaterThan", "And", "Or", "Not", "floor", "ceiling",
+    "Integer", "Rational", "Add", "Mul", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv",
+    "CeilDiv", "ModularIndexing", "Where", "CeilToInt", "FloorToInt", "TruncToInt", "TruncToFloat",
+    "RoundToInt", "ToFloat", "IntTrueDiv", "FloatTrueDiv", "Identity", "Eq", "Equality", "Ne", "Unequality",
+    "Lt", "StrictLessThan", "Le", "LessThan", "Gt", "StrictGreaterThan", "Ge", "GreaterThan", "And", "Or",
+    "Not", "floor", "ceiling",
 }  # fmt: skip
-_NAMES = re.compile(r"[suz]f?\d+|oo|int_oo|true|false")
+_SYMBOL = re.compile(r"[suz]u?f?\d{1,6}")
+_NAMES = re.compile(rf"{_SYMBOL.pattern}|oo|int_oo|true|false")
+_DECIMAL = re.compile(r"-?[\d.]{1,40}(e[+-]?\d{1,3})?")
+_COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+_VARIABLES = {"name", "as_name", "user_input_name", "forward_arg_names"}
+"""Entries that become names of variables and arguments in the source torch makes of a graph."""
+_ATTRIBUTES = {"parameter_name", "buffer_name", "tensor_constant_name", "fqn"}
+"""Entries that become attributes in it, or strings in double quotes where they are no identifiers."""
+_TABLES = {"tensor_values", "sym_int_values", "sym_float_values", "sym_bool_values"}
+"""What is known of variables, by their names."""
 _LARGEST_EXPONENT = 8
+_LARGEST_PRECISION = 1000
 
 
 def read(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
@@ -73,6 +85,8 @@ def read(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
                 file.seek(0)
                 contents = _package.load_pt2(file)
                 program = contents.exported_programs["model"]
+                program._guards_code = []
+                program.module(check_guards=False)
     except (*FAULTS, OSError, pickle.UnpicklingError, EOFError, RecursionError, SyntaxError) as error:
         raise SlimcvError(
             f"{path} is damaged or written by another version of torch: {first_line(error)[:160]}",
@@ -83,7 +97,6 @@ def read(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
             f"{path} holds {reason}, which could run code; it was not loaded",
             "export the plain network with torch.export.export and torch.export.save",
         )
-    program._guards_code = []
     return program, contents.extra_files
 
 
@@ -99,6 +112,8 @@ def _objections(archive: Any) -> Iterator[str]:
                 r"(weight|tensor)_\d+", payload["path_name"]
             ):
                 yield f"the pickled object '{name}'"
+            if not _harmless_attribute(name):
+                yield f"the name {name!r}"
     if samples := archive.read_bytes("data/sample_inputs/model.pt"):
         try:
             torch.load(io.BytesIO(samples), weights_only=True)
@@ -123,17 +138,45 @@ def _objections_to_program(value: Any) -> Iterator[str]:
     if not isinstance(value, dict):
         return
     for key, item in value.items():
-        if key in ("target", "as_operator") and isinstance(item, str) and not _harmless_operator(item):
+        if key in _TABLES:
+            yield from (f"the name {name!r}" for name in item if not _harmless_variable(name))
+            yield from _objections_to_program(list(item.values()))
+            continue
+        if key in _VARIABLES and item is not None:
+            names = item if isinstance(item, list) else [item]
+            of_operator = "arg" in value
+            yield from (
+                f"the name {name!r}"
+                for name in names
+                if not _harmless_variable(name, of_operator=of_operator)
+            )
+        elif key in _ATTRIBUTES and not _harmless_attribute(item):
+            yield f"the name {item!r}"
+        elif key == "range_constraints":
+            yield from (f"the expression '{size}'" for size in item if not harmless_expression(size))
+        elif key in ("target", "as_operator") and isinstance(item, str) and not _harmless_operator(item):
             yield f"the operator '{item}'"
         elif key == "expr_str" and not harmless_expression(item):
             yield f"the expression '{item}'"
-        elif key in ("in_spec", "out_spec") and item and not _harmless_tree(item):
+        elif key in ("in_spec", "out_spec") and item and not _harmless_tree(item, named=key == "in_spec"):
             yield f"the container '{item[:80]}'"
-        elif (key == "as_custom_obj" and item is not None) or (key == "treespec_namedtuple_fields" and item):
+        elif (key in ("as_custom_obj", "custom_obj") and item is not None) or (
+            key == "treespec_namedtuple_fields" and item
+        ):
             yield f"custom objects ({key})"
         elif key == "custom_obj_values" and item:
             yield f"the custom objects {', '.join(item)}"
         yield from _objections_to_program(item)
+
+
+def _harmless_variable(name: object, *, of_operator: bool = False) -> bool:
+    """Whether a name is one identifier; an argument of an operator may be called `from`."""
+    return isinstance(name, str) and name.isidentifier() and (of_operator or not keyword.iskeyword(name))
+
+
+def _harmless_attribute(name: object) -> bool:
+    """Whether a dotted name stays inside a string: keys of `nn.ModuleDict` may have blanks and hyphens."""
+    return isinstance(name, str) and name.isprintable() and not {'"', "\\"} & set(name)
 
 
 def _harmless_operator(target: str) -> bool:
@@ -147,8 +190,13 @@ def _harmless_operator(target: str) -> bool:
     return name not in _TOUCH_FILES and qualified in torch._C._dispatch_get_all_op_names()
 
 
-def harmless_expression(text: str) -> bool:
-    """Whether a string is arithmetic on sizes: `s77`, `Mul(Integer(4), Symbol('s77'))`, `s0//2 >= 1`."""
+def harmless_expression(text: object) -> bool:
+    """Whether a string is arithmetic on sizes: `s77`, `Mul(Integer(4), Symbol('s77'))`, `s0//2 >= 1`.
+
+    Sympy takes line ends out before it parses, so that a comment may end elsewhere for it than for `ast`.
+    """
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or "#" in text:
+        return False
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -172,58 +220,74 @@ def _harmless_part(part: ast.AST) -> bool:
             return _harmless_part(left) and _harmless_part(right)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _symbol(left) and _small(right)
-        case ast.Compare(left=left, comparators=others):
-            return _harmless_part(left) and all(map(_harmless_part, others))
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords) if name in _EXPRESSIONS:
-            return _harmless_call(name, arguments, keywords)
+        case ast.Compare(left=left, ops=signs, comparators=others):
+            return all(isinstance(sign, _COMPARISONS) for sign in signs) and all(
+                map(_harmless_part, [left, *others])
+            )
+        case ast.Call(func=ast.Name(id="Symbol")):
+            return _symbol(part)
+        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str() as digits)], keywords=words):
+            return _DECIMAL.fullmatch(digits) is not None and all(map(_precision, words))
+        case ast.Call(func=ast.Name(id="Pow" | "PowByNatural"), args=[base, exponent], keywords=[]):
+            return _symbol(base) and _small(exponent)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _EXPRESSIONS:
+            return all(map(_harmless_part, arguments))
     return False
 
 
-def _harmless_call(name: str, arguments: list[ast.expr], keywords: list[ast.keyword]) -> bool:
-    if not all(
-        isinstance(word.value, ast.Constant) and isinstance(word.value.value, bool | int) for word in keywords
-    ):
-        return False
-    if name in ("Symbol", "Float") and arguments and isinstance(arguments[0], ast.Constant):
-        word = arguments[0].value
-        return (
-            not isinstance(word, str)
-            or re.fullmatch(r"[suz]f?\d+|-?[\d.]{1,40}(e[+-]?\d{1,3})?", word) is not None
-        )
-    if name in ("Pow", "PowByNatural"):
-        return len(arguments) == 2 and _symbol(arguments[0]) and _small(arguments[1])
-    return all(map(_harmless_part, arguments))
-
-
-def _symbol(part: ast.expr) -> bool:
+def _symbol(part: ast.AST) -> bool:
     """Whether a part of an expression is one symbol: powers of anything else are a way to fill the memory."""
-    named = isinstance(part, ast.Name) or (
-        isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "Symbol"
-    )
-    return named and _harmless_part(part)
+    match part:
+        case ast.Name(id=name):
+            return _NAMES.fullmatch(name) is not None
+        case ast.Call(
+            func=ast.Name(id="Symbol"), args=[ast.Constant(value=str() as name)], keywords=assumptions
+        ):
+            return _SYMBOL.fullmatch(name) is not None and all(
+                isinstance(word.value, ast.Constant) and isinstance(word.value.value, bool)
+                for word in assumptions
+            )
+    return False
 
 
-def _small(exponent: ast.expr) -> bool:
+def _precision(word: ast.keyword) -> bool:
+    match word:
+        case ast.keyword(arg="precision", value=ast.Constant(value=int() as bits)):
+            return bits <= _LARGEST_PRECISION
+    return False
+
+
+def _small(exponent: ast.AST) -> bool:
     """Whether an exponent is a small number."""
-    if isinstance(exponent, ast.Call) and len(exponent.args) == 1:
-        exponent = exponent.args[0]
-    if isinstance(exponent, ast.UnaryOp):
-        exponent = exponent.operand
-    value = getattr(exponent, "value", None)
-    return isinstance(value, int) and value <= _LARGEST_EXPONENT
+    match exponent:
+        case ast.Constant(value=int() as value):
+            return value <= _LARGEST_EXPONENT
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as value)):
+            return value <= _LARGEST_EXPONENT
+        case ast.Call(func=ast.Name(id="Integer"), args=[value], keywords=[]):
+            return _small(value)
+    return False
 
 
-def _harmless_tree(text: str) -> bool:
-    """Whether a serialised pytree is made of tuples, lists and dicts; other types import code."""
-    return _harmless_spec(json.loads(text)[1])
+def _harmless_tree(text: str, *, named: bool) -> bool:
+    """Whether a serialised pytree is made of tuples, lists and dicts; other types import code.
+
+    `named` says that its keys become arguments in the source torch makes of a graph.
+    """
+    return _harmless_spec(json.loads(text)[1], named=named)
 
 
-def _harmless_spec(spec: dict[str, Any]) -> bool:
+def _harmless_spec(spec: dict[str, Any], *, named: bool) -> bool:
     context = json.loads(spec["context"]) if isinstance(spec["context"], str) else spec["context"]
     plain = context is None or (
-        isinstance(context, list) and all(isinstance(key, str | int) for key in context)
+        isinstance(context, list)
+        and all(_harmless_variable(key) if named else isinstance(key, str | int) for key in context)
     )
-    return plain and spec["type"] in _CONTAINERS and all(map(_harmless_spec, spec["children_spec"]))
+    return (
+        plain
+        and spec["type"] in _CONTAINERS
+        and all(_harmless_spec(child, named=named) for child in spec["children_spec"])
+    )
 
 
 def shape(program: ExportedProgram) -> tuple[int, int, int] | None:

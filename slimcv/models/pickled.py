@@ -7,15 +7,15 @@ import collections
 import functools
 import importlib
 import inspect
+import io
 import pickle
 import re
 import sys
 import tarfile
 import warnings
-import zipfile
 from pathlib import Path, PosixPath, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import fx, nn
 
 from slimcv.errors import SlimcvError
 from slimcv.models import code as user_code
+from slimcv.models import opcodes
 from slimcv.models.architecture import import_library
 from slimcv.models.capture import FAULTS, first_line
 
@@ -56,7 +57,7 @@ _HARMLESS: dict[str, object] = {
 }
 _NUMBER_TYPES = [(type(np.dtype(code)), f"numpy.dtypes.{code}") for code in "?bBhHiIlLqQefd"]
 """Kinds of numpy numbers; a pickle makes them through `numpy.dtype`, without naming them."""
-_LEGACY_PICKLES = 4
+_LEGACY_PICKLES = 5
 """A file of the format before torch 1.6 holds this many pickles before the tensors' bytes."""
 
 
@@ -64,7 +65,8 @@ def read(path: Path, *, code: tuple[str, ...] = ()) -> Any:
     """The object in a file of `torch.save`, on the CPU.
 
     Classes come from torch.nn, torchvision, timm and the user's `code` only. Raises SlimcvError where the
-    file asks for anything else (naming it; nothing of the file has run then), or is damaged.
+    file asks for anything else (naming it; nothing of the file has run then), calls what no saved network
+    needs to, or is damaged.
     """
     names = _globals(path)
     modules = tuple(user_code.load(name) for name in code)
@@ -78,6 +80,12 @@ def read(path: Path, *, code: tuple[str, ...] = ()) -> Any:
             allowed.append((found, name))
     if refused:
         raise SlimcvError(*_refusal(path, refused, code=code))
+    functions = {name for found, name in allowed if inspect.isfunction(found) and _own(name, modules)}
+    if reason := _objection(path, functions=functions):
+        raise SlimcvError(
+            f"{path} {reason} as it is loaded; nothing of it was loaded or run",
+            "a saved network does not: do not use the file unless you know where it is from",
+        )
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(allowed + _NUMBER_TYPES):  # type: ignore[arg-type]
             warnings.simplefilter("ignore")
@@ -90,16 +98,36 @@ def _globals(path: Path) -> set[str]:
     """The globals a file's pickles ask for beyond tensors and containers, found without running them."""
     from torch._weights_only_unpickler import _get_allowed_globals, get_globals_in_pkl
 
+    names: set[str] = set()
     try:
-        if zipfile.is_zipfile(path):
-            return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        names: set[str] = set()
         with path.open("rb") as file:
-            for _ in range(_LEGACY_PICKLES):
-                names |= get_globals_in_pkl(file)
-        return names - set(_get_allowed_globals())
+            data, count = _pickles(file)
+            for _ in range(count):
+                names |= get_globals_in_pkl(data)
     except (*FAULTS, pickle.UnpicklingError, EOFError, OSError) as error:
         raise _unreadable(path, error) from error
+    return names - set(_get_allowed_globals())
+
+
+def _objection(path: Path, *, functions: set[str]) -> str | None:
+    """The first thing that loading a file would do and should not; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            data, count = _pickles(file)
+            size_bytes = None if count == 1 else path.stat().st_size
+            for _ in range(count):
+                for reason in opcodes.objections(data, functions=functions, size_bytes=size_bytes):
+                    return reason
+    except (*FAULTS, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise _unreadable(path, error) from error
+    return None
+
+
+def _pickles(file: IO[bytes]) -> tuple[IO[bytes], int]:
+    """Where the pickles that `torch.load` reads from a file begin, and how many follow each other there."""
+    if not torch.serialization._is_zipfile(file):
+        return file, _LEGACY_PICKLES
+    return io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), 1
 
 
 def _resolve(name: str, codes: tuple[ModuleType, ...]) -> object | None:
@@ -109,8 +137,7 @@ def _resolve(name: str, codes: tuple[ModuleType, ...]) -> object | None:
     if re.fullmatch(r"numpy\._?core\.multiarray\.scalar", name):
         return _number
     module, _, attribute = name.rpartition(".")
-    found = user_code.find(codes, module=module, name=attribute)
-    if found is not None:
+    if (found := _own(name, codes)) is not None:
         return found if inspect.isfunction(found) or _is_network(found) else None
     if module in ("torch.nn.functional", "torch._C._nn") and attribute in _ACTIVATIONS:
         return getattr(importlib.import_module(module), attribute, None)
@@ -124,6 +151,12 @@ def _resolve(name: str, codes: tuple[ModuleType, ...]) -> object | None:
     found = getattr(_imported(module), attribute, None)
     own = getattr(found, "__module__", None) == module and getattr(found, "__qualname__", None) == attribute
     return found if own and _is_network(found) else None
+
+
+def _own(name: str, codes: tuple[ModuleType, ...]) -> object | None:
+    """What a global stands for in the user's code."""
+    module, _, attribute = name.rpartition(".")
+    return user_code.find(codes, module=module, name=attribute)
 
 
 def _imported(module: str) -> ModuleType | None:

@@ -150,11 +150,109 @@ def test_a_container_that_imports_a_module_is_refused(archive, tmp_path):
     assert "container" in refused(archive)
 
 
+def renamed(value, old, new):
+    """`value` with a name replaced wherever it stands, as a key too."""
+    if isinstance(value, dict):
+        return {new if k == old else k: renamed(v, old, new) for k, v in value.items()}
+    if isinstance(value, list):
+        return [renamed(item, old, new) for item in value]
+    return new if value == old else value
+
+
+def rename(old, new):
+    return lambda content: json.dumps(renamed(json.loads(content), old, new)).encode()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("input", "input={code}"),
+        ("relu", "relu = {code}; relu"),
+        ("p_0_weight", "p_0_weight={code}"),
+        ("0.weight", 'a"+str({code})+"'),
+        ("0.weight", "a\\"),
+        ("0.weight", 'a\n{code}\n"'),
+        ("input", "class"),
+    ],
+)
+def test_a_name_that_is_code_does_not_become_source(archive, tmp_path, old, new):
+    victim = tmp_path / "victim"
+    name = new.format(code=f"__import__('pathlib').Path('{victim}').touch()")
+    change = rename(old, name)
+    rewrite(archive, models__modelDOTjson=change, data__weights__model_weights_configDOTjson=change)
+    assert "the name" in refused(archive)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda code: {"forward_arg_names": [f"input={code}"]},
+        lambda code: {"in_spec": spec_of_arguments(f"x': {code}, 'y")},
+        lambda code: {"in_spec": spec_of_arguments(f"x={code}")},
+    ],
+)
+def test_arguments_that_are_code_do_not_become_source(archive, tmp_path, named):
+    victim = tmp_path / "victim"
+    entries = named(f"__import__('pathlib').Path('{victim}').touch()")
+    for key, entry in entries.items():
+        rewrite(archive, models__modelDOTjson=edit(key, lambda _, entry=entry: entry))
+    assert "could run code" in refused(archive)
+    assert not victim.exists()
+
+
+def spec_of_arguments(name):
+    """The container of a call with one keyword argument."""
+    leaf = {"type": None, "context": None, "children_spec": []}
+    positional = {"type": "builtins.tuple", "context": "null", "children_spec": []}
+    keywords = {"type": "builtins.dict", "context": json.dumps([name]), "children_spec": [leaf]}
+    return json.dumps(
+        [1, {"type": "builtins.tuple", "context": "null", "children_spec": [positional, keywords]}]
+    )
+
+
+def test_a_range_of_a_symbol_with_a_long_number_is_refused(archive):
+    rewrite(
+        archive,
+        models__modelDOTjson=edit(
+            "range_constraints", lambda _: {"u99999999999": {"min_val": 0, "max_val": 9}}
+        ),
+    )
+    assert "u99999999999" in refused(archive)
+
+
+def test_source_that_torch_cannot_compile_is_a_damaged_file(archive):
+    names = ["input", "input"]
+    rewrite(archive, models__modelDOTjson=edit("forward_arg_names", lambda _: names))
+    with pytest.raises(SlimcvError, match="damaged"):
+        models.load(str(archive))
+
+
+def test_names_that_modules_and_arguments_really_have_are_read(tmp_path):
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleDict({"3x3-a b": nn.Conv2d(3, 4, 3), "größe": nn.Conv2d(4, 4, 1)})
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, größe):
+            for block in self.blocks.values():
+                größe = block(größe)
+            noise = torch.empty_like(größe).uniform_(0, 0)
+            return {"the logits": self.head((größe + noise).mean((2, 3)))}
+
+    program = torch.export.export(Odd(), (torch.randn(2, 3, 16, 16),), strict=False)
+    torch.export.save(program, tmp_path / "m.pt2")
+    model = models.load(str(tmp_path / "m.pt2")).model
+    assert isinstance(model.get_submodule("blocks.3x3-a b"), nn.Conv2d)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "s77", "Symbol('s77', positive=True, integer=True)", "Mul(Integer(4), Symbol('s0', integer=True))",
         "s0*4 + 1", "FloorDiv(s0, 2)", "Eq(s0, 2)", "s0 >= 2", "Pow(Symbol('s1'), Integer(2))", "-1", "u0",
+        "Pow(s0, -2)", "s0**2", "Float('0.5', precision=53)", "Mul(Rational(1, 2), zuf0)",
     ],
 )  # fmt: skip
 def test_sizes_are_expressions(text):
@@ -168,6 +266,11 @@ def test_sizes_are_expressions(text):
         "Symbol('x y')", "Symbol(open('x'))", "9**9**9", "Pow(Integer(9), Integer(9))",
         "Integer.__init__(s0)",
         "(s0)(s1)", "f'{s0}'", "Symbol('s0', positive=open('x'))", "eval", "'s0'", "",
+        "Symbol('s0', open('x'))", "Symbol('s0', *[open('x')])", "Float('1.0', open('x'))",
+        "Float(open('x'))", "Float('1.0', precision=10000000000)", "Pow(Symbol('s0'), exit(3))",
+        "Pow(s0, open('x')(3))", "Pow(s0, Integer(3, open('x')))", "Pow(s0, Integer(3, x=open('x')))",
+        "Pow(s0, -open('x'))", "Pow(s0, 2, evaluate=False)", "Add(s0, 1, evaluate=open('x'))", "s0 in s1",
+        "Add(s0, # )\n open('x'))", "Symbol('s99999999999')",
     ],
 )  # fmt: skip
 def test_anything_else_is_not(text):

@@ -1,5 +1,9 @@
 """The intake table: every kind of file, and every kind of mistake."""
 
+import warnings
+import zipfile
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -7,7 +11,7 @@ from torch import nn
 
 from slimcv import models
 from slimcv.errors import SlimcvError
-from slimcv.models import metadata
+from slimcv.models import metadata, torchscript
 
 FACTORY = """
 from torch import nn
@@ -180,6 +184,110 @@ def test_torchscript_that_writes_files_is_not_loaded(project):
     with pytest.raises(SlimcvError, match=r"calls torch\.save"):
         models.load("m.pt", input="3x16x16")
     assert not (project / "victim").exists()
+
+
+class Scaling(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.mul(x, 2)
+
+
+def rewritten(change, *, rename=lambda name: name, compression=zipfile.ZIP_STORED):
+    """The script of `Scaling` as m.pt, with its code and the names of its records changed."""
+    torch.jit.save(torch.jit.script(Scaling()), "whole.pt")
+    with zipfile.ZipFile("whole.pt") as old, zipfile.ZipFile("m.pt", "w", compression) as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(rename(name), change(content) if name.endswith(".py") else content)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'torch.save(x, "victim")', r"calls torch\.save"),
+        (b'torch .save(x, "victim")', r"calls torch\.save"),
+        (b't = torch\n    t.save(x, "victim")', "calls save|something else of torch"),
+        (b"t = torch", "something else of torch"),
+        (b"t = ops", "something else of ops"),
+        (b'ops.aten.save(x, "victim")', r"calls (ops\.aten|save)"),
+        (b'getattr(torch, "save")(x, "victim")', "something else of (torch|getattr)"),
+        (b'getattr(x, "save")("victim")', "something else of getattr"),
+        (b'getattr(x, "\\163ave")("victim")', "something else of getattr"),
+        (b"get = getattr", "something else of getattr"),
+        (b'x.save("victim")', "calls save"),
+        (b'torch.from_file("victim")', r"calls torch\.from_file"),
+        (b'ops.prim.rpc_sync("a", "b")', r"calls ops\.prim\.rpc_sync"),
+        (b"pass # \r    torch.mul(x, 2)", "holds '#'"),
+    ],
+)
+def test_a_script_that_hides_what_it_calls_is_not_loaded(project, line, message):
+    rewritten(lambda code: code.replace(b"    return", b"    " + line + b"\n    return"))
+    with pytest.raises(SlimcvError, match=message):
+        models.load("m.pt", input="3x16x16")
+    assert not (project / "victim").exists()
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [lambda name: name.replace(".py", ".PY"), lambda name: name.replace("/code/", "/CODE/")],
+    ids=["suffix", "folder"],
+)
+def test_code_in_a_record_of_another_case_is_not_loaded(project, rename):
+    rewritten(lambda code: code, rename=rename)
+    with pytest.raises(SlimcvError, match="is hidden in the record"):
+        models.load("m.pt", input="3x16x16")
+
+
+def test_code_that_is_there_twice_is_not_loaded(project):
+    rewritten(lambda code: code)
+    with zipfile.ZipFile("m.pt", "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr(next(name for name in archive.namelist() if name.endswith(".py")), b"")
+    with pytest.raises(SlimcvError, match="is hidden in the record"):
+        models.load("m.pt", input="3x16x16")
+
+
+def test_code_of_any_length_is_not_read(project):
+    rewritten(lambda code: code + b" " * (65 << 20), compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(SlimcvError, match="longer than 64 MB"):
+        models.load("m.pt", input="3x16x16")
+
+
+def test_code_that_is_damaged_is_refused(project):
+    rewritten(lambda code: code, compression=zipfile.ZIP_DEFLATED)
+    content = bytearray(Path("m.pt").read_bytes())
+    start = content.index(b".py") + 3
+    content[start : start + 40] = b"\xff" * 40
+    Path("m.pt").write_bytes(content)
+    with pytest.raises(SlimcvError, match="cannot be read"):
+        models.load("m.pt", input="3x16x16")
+
+
+def test_a_script_of_a_network_with_all_kinds_of_layers_is_read(project):
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(
+                nn.Conv2d(3, 4, 3, padding="same"), nn.GELU(), nn.GroupNorm(2, 4),
+                nn.Upsample(scale_factor=2), nn.Dropout2d(), nn.InstanceNorm2d(4), nn.ReflectionPad2d(1),
+                nn.AdaptiveMaxPool2d(4),
+            )  # fmt: skip
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.body(x).flatten(2).transpose(1, 2)
+            if x.shape[1] != 16:
+                raise ValueError("of another size")
+            return self.head(self.attention(x, x, x)[0].mean(1))
+
+    model = Wide().eval()
+    x = torch.randn(1, 3, 16, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripts = torch.jit.script(model), torch.jit.trace(model, x, check_trace=False)
+    for script in scripts:
+        torch.jit.save(script, "m.pt")
+        assert torch.allclose(torchscript.read(Path("m.pt"))(x), model(x), atol=1e-6)
 
 
 @pytest.mark.parametrize(

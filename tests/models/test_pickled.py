@@ -190,6 +190,129 @@ def test_a_partial_of_an_allowed_class_is_kept(tmp_path):
     assert pickled.read(tmp_path / "m.pt")[0].norm_layer(4).eps == 1e-3
 
 
+class Called:
+    """Pickled as a call of `function` with `arguments`."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+STORED = torch.storage.TypedStorage(
+    wrap_storage=torch.zeros(4).untyped_storage(), dtype=torch.float32, _internal=True
+)
+HELPER = """
+from pathlib import Path
+
+from torch import nn
+
+def touch(path, *rest):
+    Path(path).touch()
+    return nn.Identity()
+
+class Net(nn.Sequential):
+    pass
+"""
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """The user's own code, which has a function that a file must not get hold of."""
+    (tmp_path / "helper_of_net.py").write_text(HELPER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import helper_of_net
+
+    yield helper_of_net
+    sys.modules.pop("helper_of_net", None)
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("smuggled", "message"),
+    [
+        (lambda touch, victim: Called(touch, victim), "passes|calls"),
+        (lambda touch, victim: partial(touch, victim), "passes"),
+        (
+            lambda touch, victim: Called(
+                torch._tensor._rebuild_from_type_v2, touch, torch.Tensor, (victim,), {}
+            ),
+            "passes",
+        ),
+    ],
+    ids=["call", "partial", "of-a-type"],
+)
+def test_a_file_does_not_call_the_users_functions(tmp_path, helper, smuggled, message, new_format):
+    victim = tmp_path / "victim"
+    content = {"model": smuggled(helper.touch, str(victim))}
+    torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=new_format)
+    with pytest.raises(SlimcvError, match=rf"({message}) helper_of_net\.touch"):
+        pickled.read(tmp_path / "m.pt", code=(str(tmp_path / "helper_of_net.py"),))
+    assert not victim.exists()
+
+
+def test_a_file_does_not_put_the_users_functions_in_place_of_methods(tmp_path, helper):
+    model = helper.Net()
+    model.__dict__["__setstate__"] = helper.touch
+    torch.save(model, tmp_path / "m.pt")
+    with pytest.raises(SlimcvError, match="__setstate__ of its own"):
+        pickled.read(tmp_path / "m.pt", code=(str(tmp_path / "helper_of_net.py"),))
+
+
+def test_what_torch_reads_is_what_is_looked_at(tmp_path, helper):
+    """An archive behind an old file: `zipfile` sees the one, torch the other."""
+    victim = tmp_path / "victim"
+    torch.save(Called(helper.touch, str(victim)), tmp_path / "m.pt", _use_new_zipfile_serialization=False)
+    torch.save({"a": helper.touch}, tmp_path / "harmless.pt")
+    with (tmp_path / "m.pt").open("ab") as file:
+        file.write((tmp_path / "harmless.pt").read_bytes())
+    with pytest.raises(SlimcvError, match="calls"):
+        pickled.read(tmp_path / "m.pt", code=(str(tmp_path / "helper_of_net.py"),))
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        Called(nn.Linear, 20, 20),
+        Called(range, 10**11),
+        Called(list, range(9)),
+        Called(frozenset, Called(range, 0, 10**8)),
+        Called(bytearray, 10**6),
+        Called(torch.Tensor, 10**6),
+        Called(torch.FloatTensor, 10**6),
+        Called(torch._utils._rebuild_tensor_v2, STORED, 0, (10**10,), (0,), False, {}),
+    ],
+    ids=["module", "range", "list", "set", "bytes", "tensor", "floats", "expanded"],
+)
+def test_a_short_file_takes_little_memory(tmp_path, call, new_format):
+    torch.save({"model": call}, tmp_path / "m.pt", _use_new_zipfile_serialization=new_format)
+    with pytest.raises(SlimcvError, match=r"nothing of it was loaded or run|not safe to read"):
+        pickled.read(tmp_path / "m.pt")
+
+
+def test_what_saved_networks_hold_is_read(tmp_path):
+    model = network()
+    model[0].weight.note = "of a parameter"
+    model[0].act = nn.functional.relu
+    model[0].make = partial(nn.functional.leaky_relu, negative_slope=0.2)
+    model[0].sides = range(3), slice(1, 2**40), {1, 2}, frozenset({3}), torch.Size([1, 2]), 2**40, 1 + 2j
+    model[0].where = Path("a/b"), torch.float16, torch.device("cpu"), b"bytes", bytearray(b"more")
+    model[0].register_buffer("mask", torch.ones(1).expand(4, 5), persistent=False)
+    model[0].register_parameter("none", None)
+    model[0].register_parameter("part", nn.Parameter(torch.randn(4, 4)[:, 1:]))
+    torch.save(
+        {"model": model, "optimizer": torch.optim.Adam(model.parameters()).state_dict()}, tmp_path / "m.pt"
+    )
+    loaded = pickled.read(tmp_path / "m.pt")["model"][0]
+    assert loaded.weight.note == "of a parameter"
+    assert (loaded.sides, loaded.where) == (model[0].sides, model[0].where)
+    assert loaded.make.keywords == {"negative_slope": 0.2}
+    assert torch.equal(loaded.part, model[0].part)
+
+
 def test_numbers_of_numpy_beside_the_weights_are_read_and_objects_are_not(tmp_path):
     torch.save(
         {"state_dict": network().state_dict(), "best": np.float64(0.5), "epoch": np.int64(3)},
