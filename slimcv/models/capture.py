@@ -90,14 +90,15 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
     original = program.module(check_guards=False)
     batch = _batch(program)
     _idle(original)
-    more = example(input, batch=2 * batch + 1)
+    count = 2 * batch + 1
     try:
+        more = example(input, batch=count)
         with torch.no_grad():
             expected = torch.utils._pytree.tree_leaves(original(example(own, batch=batch)))[0]
             alone, together = lifted(more[:batch]), lifted(more)[:batch]
     except FAULTS as error:
         raise SlimcvError(
-            f"the exported program does not run on {len(more)} pictures of {input}: {first_line(error)}",
+            f"the exported program does not run on {count} pictures of {input}: {first_line(error)}",
             "leave --input away, or export for any batch: dynamic_shapes=({0: torch.export.Dim.AUTO},)",
         ) from error
     if not random_operators(original.graph):

@@ -314,6 +314,25 @@ def test_a_file_without_a_network_is_refused(project, content):
         models.load("m.pt")
 
 
+def test_what_holds_itself_is_searched_once(project):
+    content = {}
+    content.update(dict.fromkeys(("model", "state_dict", "net", "ema"), content))
+    torch.save(content, "m.pt")
+    with pytest.raises(SlimcvError, match="without a network"):
+        models.load("m.pt")
+
+
+def test_a_network_that_is_not_whole_is_refused(project):
+    model = network()
+    model.add_module("again", model)
+    torch.save(model, "m.pt")
+    with pytest.raises(SlimcvError, match="not whole"):
+        models.load("m.pt", input="3x16x16")
+    torch.save({"model": nn.Sequential.__new__(nn.Sequential)}, "m.pt")
+    with pytest.raises(SlimcvError, match="not whole"):
+        models.load("m.pt", input="3x16x16")
+
+
 @pytest.mark.parametrize("text", ["224", "3x224", "3x0x3", "axbxc", "3x224x224x1", "3x99999x3", ""])
 def test_a_wrong_input_shape_is_refused(project, text):
     with pytest.raises(SlimcvError, match="no input shape"):
