@@ -35,6 +35,7 @@ __all__ = [
     "exported",
     "first_line",
     "lift",
+    "only_tensor",
     "quiet",
     "set_training",
     "shapes",
@@ -227,6 +228,14 @@ def _answer(module: nn.Module, input: InputSpec) -> Tensor:
             f"the model does not run on {input} pictures: {first_line(error)}{_where(error)}",
             "give the input the model was trained for, e.g. --input 3x224x224",
         ) from error
+    return only_tensor(output, input)
+
+
+def only_tensor(output: object, input: InputSpec) -> Tensor:
+    """The class scores `(batch, classes)` in what a network answered, alone or in a container.
+
+    Raises SlimcvError where that is anything else.
+    """
     leaves = torch.utils._pytree.tree_leaves(output)
     if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or leaves[0].ndim != 2:
         seen = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in leaves)
