@@ -157,7 +157,13 @@ def _network(path: Path, form: str, *, arch: str | None, code: tuple[str, ...]) 
     if isinstance(found, nn.Module):
         if arch is not None:
             logger.info("%s holds the whole network: --arch %s is not needed and not used", path, arch)
-        return found.float(), "pickled module"
+        try:
+            return found.float(), "pickled module"
+        except (*capture.FAULTS, RecursionError) as error:
+            raise SlimcvError(
+                f"{path} holds a network that is not whole: {capture.first_line(error)[:160]}",
+                "save the model itself or model.state_dict()",
+            ) from error
     if arch is None:
         raise SlimcvError(
             f"{path} holds weights without their network (a state dict)",
@@ -186,21 +192,20 @@ def _from_program(
     """A `.pt2`; what slimcv wrote beside the graph holds unless the caller says otherwise."""
     program, extra = exported.read(path)
     sidecar = checkpoint.sidecar_of(extra)
-    known = None if sidecar is None else checkpoint.input_of(sidecar)
+    known = None if sidecar is None else sidecar.spec
     shape = exported.shape(program)
     spec = metadata.describe(None, arch=None, input=input, mean=mean, std=std, known=known, example=shape)
     own = spec if shape is None else replace(spec, channels=shape[0], height=shape[1], width=shape[2])
     lifted = capture.checked(program, own=own, input=spec)
     if sidecar is None:
         return _variant(lifted, spec, classes=classes, source=str(path), form="exported program")
-    stored = None if sidecar["classes"] is None else tuple(sidecar["classes"])
     return Variant(
         lifted,
         spec,
-        classes=_checked(classes or stored, lifted, spec),
-        precision=sidecar["precision"],
-        runtime=sidecar["runtime"],
-        int8_mac_share=sidecar["int8_mac_share"],
+        classes=_checked(classes or sidecar.classes, lifted, spec),
+        precision=sidecar.precision,
+        runtime=sidecar.runtime,
+        int8_mac_share=sidecar.int8_mac_share,
         details={"source": str(path), "form": "checkpoint"},
     )
 

@@ -35,6 +35,7 @@ __all__ = [
     "exported",
     "first_line",
     "lift",
+    "only_tensor",
     "quiet",
     "set_training",
     "shapes",
@@ -103,14 +104,15 @@ def checked(program: ExportedProgram, *, own: InputSpec, input: InputSpec) -> fx
     original = program.module(check_guards=False)
     batch = _batch(program)
     _idle(original)
-    more = example(input, batch=2 * batch + 1)
+    count = 2 * batch + 1
     try:
+        more = example(input, batch=count)
         with torch.no_grad():
             expected = torch.utils._pytree.tree_leaves(original(example(own, batch=batch)))[0]
             alone, together = lifted(more[:batch]), lifted(more)
     except FAULTS as error:
         raise SlimcvError(
-            f"the exported program does not run on {len(more)} pictures of {input}: {first_line(error)}",
+            f"the exported program does not run on {count} pictures of {input}: {first_line(error)}",
             "leave --input away, or export for any batch: dynamic_shapes=({0: torch.export.Dim.AUTO},)",
         ) from error
     if not random_operators(original.graph):
@@ -263,6 +265,14 @@ def _answer(module: nn.Module, input: InputSpec) -> Tensor:
             f"the model does not run on {input} pictures: {first_line(error)}{_where(error)}",
             f"give the input the model was trained for, e.g. --input 3x224x224; {_ANY_NUMBER}",
         ) from error
+    return only_tensor(output, input)
+
+
+def only_tensor(output: object, input: InputSpec) -> Tensor:
+    """The class scores `(batch, classes)` in what a network answered, alone or in a container.
+
+    Raises SlimcvError where that is anything else.
+    """
     leaves = torch.utils._pytree.tree_leaves(output)
     if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or leaves[0].ndim != 2:
         seen = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in leaves)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch.export import ExportedProgram
 
 from slimcv.errors import SlimcvError
+from slimcv.manifest import LARGEST_SIDE
 from slimcv.models import exported as exported_files
 from slimcv.models.capture import exported, lift, quiet
 from slimcv.step import InputSpec, Variant
@@ -21,6 +23,34 @@ from slimcv.writing import complete
 
 SIDECAR = "slimcv.json"
 """The file inside the archive that holds everything but the graph."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class _Input(_Part):
+    channels: int = Field(ge=1, le=LARGEST_SIDE)
+    height: int = Field(ge=1, le=LARGEST_SIDE)
+    width: int = Field(ge=1, le=LARGEST_SIDE)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Sidecar(_Part):
+    """What slimcv writes beside the graph, as far as it is read again."""
+
+    input: _Input
+    classes: tuple[str, ...] | None
+    precision: str
+    runtime: str
+    int8_mac_share: float | None
+    details: dict[str, Any]
+
+    @property
+    def spec(self) -> InputSpec:
+        """What the model is fed."""
+        return InputSpec(**self.input.model_dump())
 
 
 def save(variant: Variant, path: Path) -> None:
@@ -105,33 +135,22 @@ def read(path: Path) -> Variant:
         )
     return Variant(
         model=lift(program),
-        input=input_of(sidecar),
-        classes=None if sidecar["classes"] is None else tuple(sidecar["classes"]),
-        precision=sidecar["precision"],
-        runtime=sidecar["runtime"],
-        int8_mac_share=sidecar["int8_mac_share"],
-        details=sidecar["details"],
+        input=sidecar.spec,
+        classes=sidecar.classes,
+        precision=sidecar.precision,
+        runtime=sidecar.runtime,
+        int8_mac_share=sidecar.int8_mac_share,
+        details=sidecar.details,
     )
 
 
-def sidecar_of(extra: dict[str, str]) -> dict[str, Any] | None:
+def sidecar_of(extra: dict[str, str]) -> Sidecar | None:
     """What slimcv wrote beside the graph; None for a file by anyone else, SlimcvError where it is garbled."""
     if SIDECAR not in extra:
         return None
     try:
-        sidecar = json.loads(extra[SIDECAR])
-        input_of(sidecar)
-        known = all(
-            key in sidecar for key in ("classes", "precision", "runtime", "int8_mac_share", "details")
-        )
-    except (ValueError, TypeError, KeyError):
-        known = False
-    if not known:
-        raise SlimcvError(f"the {SIDECAR} inside the file is not one slimcv wrote", "export the model again")
-    return sidecar  # type: ignore[no-any-return]
-
-
-def input_of(sidecar: dict[str, Any]) -> InputSpec:
-    """The input spec in a sidecar."""
-    values = dict(sidecar["input"])
-    return InputSpec(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        return Sidecar.model_validate_json(extra[SIDECAR])
+    except ValidationError as error:
+        raise SlimcvError(
+            f"the {SIDECAR} inside the file is not one slimcv wrote", "export the model again"
+        ) from error

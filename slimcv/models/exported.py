@@ -14,17 +14,19 @@ import importlib
 import io
 import json
 import keyword
+import math
 import pickle
 import re
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
 from slimcv.errors import SlimcvError
+from slimcv.models import opcodes
 from slimcv.models.capture import FAULTS, first_line, quiet
 
 _RECORDS = re.compile(
@@ -112,9 +114,22 @@ def _objections(archive: Any) -> Iterator[str]:
                 r"(weight|tensor)_\d+", payload["path_name"]
             ):
                 yield f"the pickled object '{name}'"
+            sizes = [size["as_int"] for size in payload["tensor_meta"]["sizes"]]
+            stored = archive.archive_file.get_record_size(
+                str(PurePosixPath(config).with_name(payload["path_name"]))
+            )
+            if math.prod(sizes) > max(stored, opcodes.LARGEST_SHARED):
+                raise ValueError(f"the tensor '{name}' is larger than what is stored of it")
             if not _harmless_attribute(name):
                 yield f"the name {name!r}"
     if samples := archive.read_bytes("data/sample_inputs/model.pt"):
+        calls = opcodes.objections(
+            io.BytesIO(torch._C.PyTorchFileReader(io.BytesIO(samples)).get_record("data.pkl")),
+            functions=set(),
+            size_bytes=None,
+        )
+        if next(calls, None) is not None:
+            yield "example inputs that are not tensors"
         try:
             torch.load(io.BytesIO(samples), weights_only=True)
         except pickle.UnpicklingError:

@@ -30,7 +30,7 @@ _METHODS = re.compile("__(class|copy|deepcopy|getstate|reduce|reduce_ex|setstate
 """What Python asks an object for before its class: as an attribute, it would be called."""
 _PARAMETER = "torch.nn.parameter.Parameter"
 _LARGEST_LENGTH = 1 << 16
-_LARGEST_SHARED = 1 << 22
+LARGEST_SHARED = 1 << 22
 """So many elements may a tensor have beyond those that are stored, all of them shared."""
 _VALUES = {"BININT", "BININT1", "BININT2", "LONG1"}
 _OTHER_VALUES = {
@@ -141,7 +141,7 @@ def _objections_to_call(called: object, arguments: object) -> Iterator[str]:
         yield f"makes a {name} of more than {_LARGEST_LENGTH:,}"
     if rebuilt and arguments and isinstance(arguments[0], _Stored):
         size = arguments[2]
-        if not isinstance(size, tuple) or math.prod(size) > max(arguments[0].elements, _LARGEST_SHARED):
+        if not isinstance(size, tuple) or math.prod(size) > max(arguments[0].elements, LARGEST_SHARED):
             yield "makes a tensor larger than what is stored of it"
     if name == "torch._tensor._rebuild_from_type_v2":
         yield from _objections_to_call(arguments[0], arguments[2])

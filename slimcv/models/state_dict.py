@@ -39,17 +39,20 @@ def read_safetensors(path: Path) -> StateDict:
 
 def find(value: Any) -> nn.Module | StateDict | None:
     """The network or the state dict in what a file held, however nested; None where there is neither."""
-    if isinstance(value, nn.parallel.DataParallel):
-        return find(value.module)
-    if isinstance(value, nn.Module):
-        return value
-    if not isinstance(value, Mapping):
-        return None
-    if value and all(isinstance(tensor, Tensor) for tensor in value.values()):
-        return {str(name): tensor for name, tensor in value.items()}
-    for key in _NESTED:
-        if key in value and (found := find(value[key])) is not None:
-            return found
+    waiting, seen = [value], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.parallel.DataParallel):
+            waiting.append(value.module)
+        elif isinstance(value, nn.Module):
+            return value
+        elif isinstance(value, Mapping):
+            if value and all(isinstance(tensor, Tensor) for tensor in value.values()):
+                return {str(name): tensor for name, tensor in value.items()}
+            waiting.extend(value[key] for key in reversed(_NESTED) if key in value)
     return None
 
 

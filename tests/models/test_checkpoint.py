@@ -1,7 +1,9 @@
 """Checkpoints: whole round trips, and files that are whole or not there."""
 
+import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -87,6 +89,37 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
 def test_an_unwritable_place_is_refused(tmp_path):
     with pytest.raises(SlimcvError, match="cannot write"):
         checkpoint.save(variant(), tmp_path / "nowhere" / "c.pt2")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": 5}, {"classes": [1, 2]}, {"precision": None}, {"details": []}, {"int8_mac_share": "most"},
+        {"input": 3}, {"input": {"height": "8"}}, {"input": {"height": 10**7, "width": 10**7}},
+        {"input": {"std": ["a", "b", "c"]}}, {"input": {"mean": None}}, {"input": {"channels": 0}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_sidecar_of_other_types_is_not_one_slimcv_wrote(tmp_path, change):
+    path = tmp_path / "c.pt2"
+    checkpoint.save(variant(), path)
+    with zipfile.ZipFile(path) as old:
+        records = {name: old.read(name) for name in old.namelist()}
+    name = next(name for name in records if name.endswith(checkpoint.SIDECAR))
+    sidecar = json.loads(records[name])
+    records[name] = json.dumps(merged(sidecar, change)).encode()
+    with zipfile.ZipFile(path, "w") as new:
+        for record, content in records.items():
+            new.writestr(record, content)
+    for load in (checkpoint.read, lambda file: models.load(str(file))):
+        with pytest.raises(SlimcvError, match="not one slimcv wrote"):
+            load(path)
+
+
+def merged(value, change):
+    if not isinstance(value, dict) or not isinstance(change, dict):
+        return change
+    return value | {key: merged(value[key], item) for key, item in change.items()}
 
 
 FULL_DISK = """

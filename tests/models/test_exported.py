@@ -87,6 +87,32 @@ def pickled(value) -> bytes:
     return buffer.getvalue()
 
 
+class Called:
+    """Pickled as a call of `function` with `arguments`."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_example_inputs_of_any_size_are_not_made(archive):
+    rewrite(archive, data__sample_inputs__modelDOTpt=pickled(((Called(bytearray, 10**6),), {})))
+    assert "example inputs" in refused(archive)
+
+
+def test_weights_larger_than_what_is_stored_are_refused(archive):
+    sizes = [{"as_int": 10**4}, {"as_int": 10**4}]
+    rewrite(
+        archive,
+        data__weights__model_weights_configDOTjson=edit("sizes", lambda _: sizes),
+        data__weights__weight_0=b"",
+    )
+    with pytest.raises(SlimcvError, match="larger than what is stored"):
+        models.load(str(archive))
+
+
 def test_an_expression_that_is_code_is_not_evaluated(archive, tmp_path):
     victim = tmp_path / "victim"
     code = f"__import__('pathlib').Path('{victim}').touch()"

@@ -174,6 +174,32 @@ def test_torchscript_is_converted(project, how):
         models.load("m.pt")
 
 
+@pytest.mark.parametrize("how", ["trace", "script"])
+def test_torchscript_may_answer_with_its_scores_in_a_tuple(project, how):
+    class InTuple(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network()
+
+        def forward(self, x: torch.Tensor):
+            return (self.body(x),)
+
+    model = InTuple().eval()
+    script = torch.jit.trace(model, torch.randn(1, 3, 16, 16)) if how == "trace" else torch.jit.script(model)
+    torch.jit.save(script, "m.pt")
+    assert same(models.load("m.pt", input="3x16x16"), model.body)
+
+
+def test_torchscript_with_two_outputs_is_no_classifier(project):
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor):
+            return x.mean((2, 3)), x.mean(1)
+
+    torch.jit.save(torch.jit.script(Two()), "m.pt")
+    with pytest.raises(SlimcvError, match="puts out"):
+        models.load("m.pt", input="3x16x16")
+
+
 def test_torchscript_that_writes_files_is_not_loaded(project):
     class Writing(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -324,6 +350,25 @@ def test_a_file_without_a_network_is_refused(project, content):
     torch.save(content, "m.pt")
     with pytest.raises(SlimcvError, match="without a network"):
         models.load("m.pt")
+
+
+def test_what_holds_itself_is_searched_once(project):
+    content = {}
+    content.update(dict.fromkeys(("model", "state_dict", "net", "ema"), content))
+    torch.save(content, "m.pt")
+    with pytest.raises(SlimcvError, match="without a network"):
+        models.load("m.pt")
+
+
+def test_a_network_that_is_not_whole_is_refused(project):
+    model = network()
+    model.add_module("again", model)
+    torch.save(model, "m.pt")
+    with pytest.raises(SlimcvError, match="not whole"):
+        models.load("m.pt", input="3x16x16")
+    torch.save({"model": nn.Sequential.__new__(nn.Sequential)}, "m.pt")
+    with pytest.raises(SlimcvError, match="not whole"):
+        models.load("m.pt", input="3x16x16")
 
 
 @pytest.mark.parametrize("text", ["224", "3x224", "3x0x3", "axbxc", "3x224x224x1", "3x99999x3", ""])
