@@ -44,7 +44,7 @@ __all__ = [
 TOLERANCE = 1e-5
 """Largest difference that counts as equal, times the largest output where that is above one."""
 
-_COMPARED = 3
+COMPARED = 3
 """Pictures that graph and network are compared on: not as many as `export` traces with, or a batch size that
 tracing wrote into the graph would never show."""
 
@@ -256,10 +256,10 @@ def _require_equal(answer: Tensor, expected: Tensor) -> None:
 
 
 def _answer(module: nn.Module, input: InputSpec) -> Tensor:
-    """What the network answers to the example of `_COMPARED` pictures, in eval mode."""
+    """What the network answers to the example of `COMPARED` pictures, in eval mode."""
     try:
         with torch.no_grad():
-            output = module.eval()(example(input, batch=_COMPARED))
+            output = module.eval()(example(input, batch=COMPARED))
     except FAULTS as error:
         raise SlimcvError(
             f"the model does not run on {input} pictures: {first_line(error)}{_where(error)}",

@@ -18,7 +18,17 @@ import torch
 from torch import fx
 
 from slimcv.errors import SlimcvError
-from slimcv.models.capture import FAULTS, check_equal, example, export, first_line, lift, only_tensor, quiet
+from slimcv.models.capture import (
+    COMPARED,
+    FAULTS,
+    check_equal,
+    example,
+    export,
+    first_line,
+    lift,
+    only_tensor,
+    quiet,
+)
 from slimcv.step import InputSpec
 
 _FORMS = "save the original model, its state dict (with --arch), or a torch.export .pt2"
@@ -126,7 +136,7 @@ def convert(script: torch.jit.ScriptModule, input: InputSpec, *, path: Path) -> 
     try:
         with warnings.catch_warnings(), quiet(), torch.no_grad():
             warnings.simplefilter("ignore")
-            expected = only_tensor(script(example(input)), input)
+            expected = only_tensor(script(example(input, batch=COMPARED)), input)
             program = TS2EPConverter(script, (example(input),), {}).convert()
         lifted = lift(export(program.module(check_guards=False), input))
     except FAULTS as error:
