@@ -205,7 +205,7 @@ def test_what_answers_otherwise_is_out_however_fast_it_is(variant, tmp_path):
         next(iter(other.model.parameters())).mul_(2)
     heat = bakeoff.Heat(timings={"eager": timing(1.0)})
     pixels = parity.pictures(variant, context(variant, tmp_path))
-    questions = bakeoff._Questions(pixels, tmp_path / "pictures.npy")
+    questions = bakeoff._Questions(pixels, tmp_path / "pictures.npy", bakeoff.TOLERANCE)
     answers = parity.expected(other, pixels)
     heat.timings["eager"] = replace(heat.timings["eager"], outputs=answers)
     bakeoff._judge_answers(heat, "eager", other, questions)
@@ -262,7 +262,7 @@ def test_floats_are_compiled_only_where_another_runtime_with_them_is_in_the_race
 def compiled_after(call_ms, variant, tmp_path):
     """What the heat makes of machine code where Inductor took `call_ms` and the export 1 ms."""
     heat = bakeoff.Heat(timings={"inductor": timing(call_ms), "openvino": timing(1.0)})
-    questions = bakeoff._Questions(np.zeros((0,)), tmp_path / "pictures.npy")
+    questions = bakeoff._Questions(np.zeros((0,)), tmp_path / "pictures.npy", bakeoff.TOLERANCE)
     rival = {"openvino": tmp_path / "model.xml"}
     bakeoff._try_machine_code(heat, variant, rival, context=context(variant, tmp_path), questions=questions)
     return heat.problems["aotinductor"]

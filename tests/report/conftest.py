@@ -313,13 +313,15 @@ def _ladder():
         epochs=3,
         seed=0,
         train_threads=2,
+        seconds=321.0,
         environment={"cpu": "a CPU"},
         command=["slimcv", "ladder", HOSTILE],
     )
 
 
 def _bench():
-    from slimcv.bench import Comparison, Ratio, Row
+    from slimcv.bench import Comparison, Row
+    from slimcv.measure.latency import Ratio
 
     first = Row(
         HOSTILE, "eager", "fp32", 1, 1, 1, size_bytes=10_000, p50_ms=10.0, p90_ms=11.0, p99_ms=12.0,
