@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from slimcv.profile.roofline import limits
+
 # The torchvision wheel is built for CUDA and looks for two operators at import that a CPU torch does not
 # define.
 _vision = torch.library.Library("torchvision", "DEF")
@@ -35,10 +37,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in long)
 
 
+@pytest.fixture(scope="session")
+def _host(tmp_path_factory):
+    return tmp_path_factory.mktemp("host")
+
+
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path, monkeypatch):
-    """No test reads or leaves pictures in the user's own cache, nor sees their configuration."""
+def _private_cache(tmp_path, monkeypatch, _host):
+    """No test reads or leaves pictures in the user's own cache, nor sees their configuration.
+
+    What this machine can do at most is measured once, as it is for a user, and not by each test.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(limits, "default_folder", lambda: _host)
     torch.manual_seed(0)
 
 

@@ -137,13 +137,13 @@ def test_what_is_to_be_lossless_is_held_to_that_and_never_computed_in_bfloat16(
     with torch.no_grad():
         for parameter in moved.parameters():
             parameter.mul_(1 + 2e-4)
-    for lossless in (False, True):
-        folder = tmp_path / f"moved-{lossless}"
-        runtimes.write(replace(variant, model=moved), "eager", folder)  # Where the heat finds it made.
-        heat = bakeoff.heat(
-            variant, files, context=context(variant, folder), folder=folder, lossless=lossless
-        )
-        assert ("answers otherwise" in heat.problems.get("eager", "")) == lossless
+    folder = tmp_path / "moved"
+    runtimes.write(replace(variant, model=moved), "eager", folder)  # Where the heat finds it made.
+    heat = bakeoff.heat(variant, files, context=context(variant, folder), folder=folder, lossless=True)
+    assert "answers otherwise" in heat.problems["eager"]
+    expected = parity.expected(variant, np.load(folder / "pictures.npy"))
+    difference = np.abs(heat.timings["eager"].outputs - expected).max() / np.abs(expected).max()
+    assert parity.LOSSLESS < difference < bakeoff.TOLERANCE, "which what is not lossless may differ by"
 
 
 class Picky(nn.Module):
