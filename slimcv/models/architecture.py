@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from slimcv import user_code
 from slimcv.errors import SlimcvError, first_line, nearest
-from slimcv.models import code
 from slimcv.models.capture import FAULTS
 
 FORMS = (
@@ -152,7 +152,7 @@ def _without(architecture: Architecture, *keys: str) -> dict[str, Any]:
 
 
 def _from_code(architecture: Architecture) -> Any:
-    module = code.load(architecture.origin)
+    module = user_code.load(architecture.origin)
     factory = getattr(module, architecture.name, None)
     if not callable(factory):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]

@@ -1,4 +1,4 @@
-"""The user's own code: importing what `--code` and `--arch` name, and finding classes in it."""
+"""Finding in the user's own code, which slimcv.user_code imported, what a pickle means."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-
-from slimcv.user_code import load
-
-__all__ = ["find", "load"]
 
 
 def find(codes: tuple[ModuleType, ...], *, module: str, name: str) -> object | None:

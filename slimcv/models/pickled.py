@@ -13,6 +13,8 @@ import re
 import sys
 import tarfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PosixPath, PurePosixPath
 from types import ModuleType
 from typing import IO, Any
@@ -21,11 +23,12 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from slimcv import user_code
 from slimcv.errors import SlimcvError
-from slimcv.models import code as user_code
 from slimcv.models import opcodes
 from slimcv.models.architecture import import_library
 from slimcv.models.capture import FAULTS, first_line
+from slimcv.models.code import find
 
 _NETWORKS = re.compile(r"(torch\.nn|torchvision\.models|torchvision\.ops|timm\.models|timm\.layers)(\.\w+)*")
 _RUNS_CODE = (
@@ -99,35 +102,36 @@ def _globals(path: Path) -> set[str]:
     from torch._weights_only_unpickler import _get_allowed_globals, get_globals_in_pkl
 
     names: set[str] = set()
-    try:
-        with path.open("rb") as file:
-            data, count = _pickles(file)
-            for _ in range(count):
-                names |= get_globals_in_pkl(data)
-    except (*FAULTS, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise _unreadable(path, error) from error
+    with _pickles(path) as (data, count):
+        for _ in range(count):
+            names |= get_globals_in_pkl(data)
     return names - set(_get_allowed_globals())
 
 
 def _objection(path: Path, *, functions: set[str]) -> str | None:
     """The first thing that loading a file would do and should not; None where there is none."""
-    try:
-        with path.open("rb") as file:
-            data, count = _pickles(file)
-            size_bytes = None if count == 1 else path.stat().st_size
-            for _ in range(count):
-                for reason in opcodes.objections(data, functions=functions, size_bytes=size_bytes):
-                    return reason
-    except (*FAULTS, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise _unreadable(path, error) from error
+    with _pickles(path) as (data, count):
+        size_bytes = None if count == 1 else path.stat().st_size
+        for _ in range(count):
+            for reason in opcodes.objections(data, functions=functions, size_bytes=size_bytes):
+                return reason
     return None
 
 
-def _pickles(file: IO[bytes]) -> tuple[IO[bytes], int]:
-    """Where the pickles that `torch.load` reads from a file begin, and how many follow each other there."""
-    if not torch.serialization._is_zipfile(file):
-        return file, _LEGACY_PICKLES
-    return io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), 1
+@contextmanager
+def _pickles(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """Where the pickles that `torch.load` reads from a file begin, and how many follow each other there.
+
+    What cannot be read of them is told in a sentence.
+    """
+    try:
+        with path.open("rb") as file:
+            if torch.serialization._is_zipfile(file):
+                yield io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), 1
+            else:
+                yield file, _LEGACY_PICKLES
+    except (*FAULTS, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _resolve(name: str, codes: tuple[ModuleType, ...]) -> object | None:
@@ -156,7 +160,7 @@ def _resolve(name: str, codes: tuple[ModuleType, ...]) -> object | None:
 def _own(name: str, codes: tuple[ModuleType, ...]) -> object | None:
     """What a global stands for in the user's code."""
     module, _, attribute = name.rpartition(".")
-    return user_code.find(codes, module=module, name=attribute)
+    return find(codes, module=module, name=attribute)
 
 
 def _imported(module: str) -> ModuleType | None:
