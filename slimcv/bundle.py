@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from slimcv.errors import SlimcvError
 from slimcv.manifest import AGAIN, MANIFEST, FileEntry, GoldenSamples, Input, Manifest, Serve, parsed, signed
 from slimcv.results import Artifact
 from slimcv.runtimes.prepared import PLANES, InputFormat
-from slimcv.writing import complete
+from slimcv.writing import complete, writable
 
 if TYPE_CHECKING:
     from slimcv.serving.golden import Golden
@@ -305,16 +305,3 @@ def _stream(target: Path, pieces: Iterator[bytes]) -> FileEntry:
             digest.update(piece)
             written += len(piece)
     return FileEntry(bytes=written, sha256=digest.hexdigest())
-
-
-@contextmanager
-def writable(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusal into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise SlimcvError(
-            f"{error.filename or folder}: {error.strerror or error}",
-            f"make room in {folder} or name another --out; "
-            "the same command, without --overwrite, goes on where the run stopped",
-        ) from error

@@ -234,6 +234,7 @@ def finish(
     from slimcv.report.outcome import from_records
     from slimcv.serving import golden
     from slimcv.step import InputSpec
+    from slimcv.writing import writable
 
     sizes = _packing(plan, run, named)
     bundle.reopen(run.folder)
@@ -263,7 +264,7 @@ def finish(
         seed=context.seed,
         exact=shipped.get("computed_exactly", False),
     )
-    with bundle.writable(run.folder):
+    with writable(run.folder):
         _keep_predictions(run, context)
         _write_page(run.folder, document)
     bundle.write(

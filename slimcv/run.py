@@ -9,8 +9,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ from slimcv import bundle
 from slimcv.errors import SlimcvError
 from slimcv.predictions import PREDICTIONS
 from slimcv.results import Record
-from slimcv.writing import write_text
+from slimcv.writing import writable, write_text
 
 if TYPE_CHECKING:
     from slimcv.step import Variant
@@ -65,7 +64,7 @@ class Run:
         """
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         folder = folder.resolve()
-        with _writable(folder), ExitStack() as held:
+        with writable(folder), ExitStack() as held:
             folder.mkdir(parents=True, exist_ok=True)
             names = {path.name for path in folder.iterdir()}
             if names and JOURNAL not in names:
@@ -132,7 +131,7 @@ class Run:
         Its seconds are those of interrupted processes too, which worked at it before.
         """
         record = replace(record, seconds=record.seconds + self._seconds_lost)
-        with _writable(self.folder):
+        with writable(self.folder):
             _append(self.folder, {"record": record.as_json()})
         self._seconds_lost = 0.0
         self._keep_time()
@@ -143,7 +142,7 @@ class Run:
         from slimcv.models import checkpoint
 
         relative = _checkpoint(number, name)
-        with _writable(self.folder):
+        with writable(self.folder):
             (self.folder / "checkpoints").mkdir(exist_ok=True)
             checkpoint.save(variant, self.folder / relative)
         return relative
@@ -165,7 +164,7 @@ class Run:
 
     def remember(self, name: str, values: dict[str, Any]) -> None:
         """Keep a piece of the run's state under `name`, replaced as a whole."""
-        with _writable(self.folder):
+        with writable(self.folder):
             write_text(self.workdir / f"{name}.json", json.dumps(values))
 
     def recall(self, name: str) -> dict[str, Any] | None:
@@ -176,7 +175,7 @@ class Run:
         """Remove the scratch files and perhaps the checkpoints; nothing of the run is left to do."""
         if not keep_checkpoints:
             if not self.finished:
-                with _writable(self.folder):
+                with writable(self.folder):
                     _append(self.folder, {_FINISHED: True})
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         shutil.rmtree(self.folder / "work", ignore_errors=True)
@@ -300,19 +299,6 @@ def _locked(folder: Path) -> IO[bytes]:
 def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     changed = [key for key in ours if theirs.get(key) != ours[key]]
     return "another " + ", ".join(changed) if changed else "another version"
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a sentence; what was whole on disk stays whole."""
-    try:
-        yield
-    except OSError as error:
-        raise SlimcvError(
-            f"--out {folder}: cannot be written: {error.strerror or error}",
-            "free some space or name another --out; "
-            "the run goes on from its last checkpoint with the same command, without --overwrite",
-        ) from error
 
 
 def _checkpoint(number: int, name: str) -> str:

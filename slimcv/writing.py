@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from slimcv.errors import SlimcvError
+
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError)
 """What `zipfile` raises of an archive that is damaged, encrypted, or compressed in a way it does not know."""
 
@@ -30,6 +32,19 @@ def complete(path: Path, *, buffering: int = -1) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn the system's refusal to write there into a sentence; what was whole on disk stays whole."""
+    try:
+        yield
+    except OSError as error:
+        raise SlimcvError(
+            f"{error.filename or folder}: cannot be written: {error.strerror or error}",
+            f"make room in {folder} or name another --out; "
+            "the same command, without --overwrite, goes on where the run stopped",
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
