@@ -1,5 +1,6 @@
 """Denormal numbers are zero while a session runs, and what they were to its caller before and after."""
 
+import platform
 import subprocess
 import sys
 import threading
@@ -58,8 +59,9 @@ def flushes():
 
 @pytest.fixture
 def known():
-    if flushing._functions()[0] is None:
+    if platform.system() != "Linux" or platform.machine() not in flushing._SWITCHES:
         pytest.skip("the switch is not known on this machine")
+    assert flushing._functions()[0] is not None
 
 
 @pytest.mark.parametrize("threads", [1, 2])
