@@ -97,7 +97,7 @@ def _told(rows: Iterable[Row], count: int) -> Iterator[Row]:
 
 def _printed(rows: Iterable[Row], output_format: Format, *, top: int) -> Iterator[tuple[str, bool]]:
     """Pieces of the output, and whether each is the answer for a picture."""
-    from slimcv.report.quoting import one_line
+    from slimcv.quoting import one_line
 
     if output_format is Format.JSON:
         opening = "[\n"

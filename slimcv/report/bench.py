@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from slimcv.quoting import one_line
 from slimcv.report import as_json, check_format, figures
 from slimcv.report.markdown import grid, repeating
-from slimcv.report.quoting import one_line
 from slimcv.report.terminal import draw, table
 
 if TYPE_CHECKING:

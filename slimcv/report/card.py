@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from slimcv.quoting import cell, fenced, one_line
 from slimcv.report import sentences
 from slimcv.report.markdown import before_after, facts, ways
-from slimcv.report.quoting import cell, fenced, one_line
 
 _USE = """\
 slimcv predict . pictures/

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from slimcv.quoting import cell, one_line
 from slimcv.report import figures
 from slimcv.report.layers import RUNTIMES
 from slimcv.report.markdown import grid, repeating
-from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 
 HEADINGS = ("layer", "kind", "ms", "ms", "", "MACs", "MACs", "parameters", "parameters")

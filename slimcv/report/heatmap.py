@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from slimcv.quoting import one_line
 from slimcv.report import figures
 from slimcv.report.chart import drawn_text, safe
-from slimcv.report.quoting import one_line
 from slimcv.report.sensitivity import FAILED, UNCHANGED, decibels, fails
 
 CELL_WIDTH, CELL_HEIGHT, GAP = 92, 22, 2

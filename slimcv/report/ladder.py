@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from slimcv.quoting import cell, fenced, one_line
 from slimcv.report import figures
 from slimcv.report.chart import Point, accuracy_against_latency
 from slimcv.report.document import as_plain, ratios
 from slimcv.report.markdown import facts, grid, repeating
-from slimcv.report.quoting import cell, fenced, one_line
 from slimcv.report.terminal import draw, table
 from slimcv.results import SCHEMA_VERSION, Latency, Record
 

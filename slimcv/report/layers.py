@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from slimcv.quoting import cell, one_line
 from slimcv.report import figures, pasting, predictions, reach
 from slimcv.report.markdown import grid, repeating
-from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 
 if TYPE_CHECKING:

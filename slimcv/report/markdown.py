@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from slimcv.quoting import cell, fenced
 from slimcv.report import comparison, figures, foretold, packing, rungs, sentences, trainings
-from slimcv.report.quoting import cell, fenced
 from slimcv.report.text import difference
 
 _LONGEST_LIST = 20

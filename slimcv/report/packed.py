@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from slimcv.quoting import cell, one_line
 from slimcv.report import as_json, check_format
 from slimcv.report.markdown import grid
-from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 
 _HEADINGS = ("", "bytes", "zipped", "packed is smaller by", "than zipped by")

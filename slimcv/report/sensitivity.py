@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from slimcv.quoting import cell, one_line
 from slimcv.report import figures
 from slimcv.report.document import as_plain
 from slimcv.report.markdown import facts, grid, repeating
-from slimcv.report.quoting import cell, one_line
 from slimcv.report.terminal import draw, table
 from slimcv.results import SCHEMA_VERSION, Record
 

@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from slimcv.quoting import one_line
 from slimcv.report import comparison, figures, foretold, packing, rungs, sentences, trainings
 from slimcv.report.document import step_entry
-from slimcv.report.quoting import one_line
 from slimcv.report.terminal import WIDTH, draw, is_terminal, shortened, table
 
 if TYPE_CHECKING:

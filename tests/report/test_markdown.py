@@ -4,9 +4,9 @@ import dataclasses
 import re
 
 from slimcv import report
+from slimcv.quoting import cell, fenced
 from slimcv.report import figures
 from slimcv.report.card import render_card
-from slimcv.report.quoting import cell, fenced
 from slimcv.results import Latency, Measurement, Paired, Record
 
 UNESCAPED_PIPE = re.compile(r"(?<!\\)\|")

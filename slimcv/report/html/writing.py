@@ -10,9 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from slimcv import __version__
+from slimcv.quoting import one_line
 from slimcv.report.charts.rows import Rows
 from slimcv.report.html.parts import Chart, Code, Facts, Note, Page, Pictures, Table
-from slimcv.report.quoting import one_line
 
 _FOLDER = Path(__file__).parent
 _KINDS = {
