@@ -98,11 +98,14 @@ class PruneChannels(Step):
         share = self.macs
         if self.latency is not None:
             share = self._share_for_latency(variant, context, timing, latency=self.latency)
+        elif self.steps > 1:
+            # An end that is out of reach is told before anything is trained.
+            self._round(variant, context, target=share * whole, correct=False)
         given = variant
         fits: list[Refit] = []
         for number in range(1, self.steps + 1):
             target = share ** (number / self.steps) * whole
-            candidate, fits = self._round(variant, context, target=target)
+            candidate, fits = self._round(variant, context, target=target, given=given.model)
             if number < self.steps:
                 _require_gain(timing.of(candidate), macs.count(candidate.model, variant.input) / whole)
                 candidate = self._trained(candidate, context)
@@ -118,9 +121,18 @@ class PruneChannels(Step):
         return replace(variant, artifacts={}, details={**variant.details, "prune_channels": details})
 
     def _round(
-        self, variant: Variant, context: Context, *, target: float, correct: bool = True
+        self,
+        variant: Variant,
+        context: Context,
+        *,
+        target: float,
+        given: GraphModule | None = None,
+        correct: bool = True,
     ) -> tuple[Variant, list[Refit]]:
-        """The variant cut to `target` MACs, fitted on pictures where that is asked for."""
+        """The variant cut to `target` MACs, fitted on pictures where that is asked for.
+
+        `given` is the network that the first round began with, None where this is the first.
+        """
         from slimcv import surgery
 
         model = variant.model
@@ -139,6 +151,7 @@ class PruneChannels(Step):
             round_to=self.round_to,
             min_kept=self.min_kept,
             uniform=self.allocation == "uniform",
+            whole=None if given is None else surgery.widths(given),
         )
         if not surgery.is_clean(model, sets, removed, input=variant.input):
             raise Rejected("the network without the channels is not the one that ignores them")

@@ -101,15 +101,19 @@ def choose(
     round_to: int,
     min_kept: float,
     uniform: bool,
+    whole: Mapping[str, int] | None = None,
 ) -> Removed:
     """The units to remove so that at most `target` MACs are left; widths become multiples of `round_to`.
 
-    Of every set at least the share `min_kept` stays. Globally, what costs least importance for each MAC it
-    saves goes first, block by block, as a knapsack is filled greedily (Shen et al. 2022, "Structural Pruning
-    via Latency-Saliency Knapsack"); `uniform` takes the same share of every set. Raises NotApplicable where
-    the target cannot be reached.
+    Of every set at least the share `min_kept` stays, counted from the widths in `whole` (as `widths` gives
+    them) where earlier rounds have removed some. Globally, what costs least importance for each MAC it saves
+    goes first, block by block, as a knapsack is filled greedily (Shen et al. 2022, "Structural Pruning via
+    Latency-Saliency Knapsack"); `uniform` takes the same share of every set. Raises NotApplicable where the
+    target cannot be reached.
     """
-    queues = {one.name: _blocks(one, round_to=round_to, min_kept=min_kept) for one in sets}
+    units = {one.name: (whole or {}).get(one.name, one.units * one.groups) // one.groups for one in sets}
+    least = {one.name: max(1, round(min_kept * units[one.name])) for one in sets}
+    queues = {one.name: _blocks(one, round_to=round_to, least=least[one.name]) for one in sets}
     removed: dict[str, list[int]] = {one.name: [] for one in sets}
     while budget.macs > target:
         open_sets = [one for one in sets if queues[one.name]]
@@ -138,14 +142,13 @@ def _price(
     return float(one.importance[list(block)].sum()) / saved if saved > 0 else float("inf")
 
 
-def _blocks(one: Coupled, *, round_to: int, min_kept: float) -> list[list[int]]:
+def _blocks(one: Coupled, *, round_to: int, least: int) -> list[list[int]]:
     """Units in the order in which they go, so many at a time that what stays is a multiple of `round_to`."""
     step = round_to // gcd(round_to, one.groups)
-    least = max(1, step, round(min_kept * one.units))
     order = one.importance.argsort().tolist()
     blocks, left = [], one.units
     first = left % step or step
-    while left - first >= least:
+    while left - first >= max(step, least):
         blocks.append([order.pop(0) for _ in range(first)])
         left, first = left - first, step
     return blocks
