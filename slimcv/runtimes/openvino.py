@@ -41,15 +41,19 @@ def write(variant: Variant, folder: Path, name: str = "model") -> Path:
     missing.
 
     Weights keep their precision. What OpenVINO computes in is decided when the file is loaded, unless the
-    variant carries `details["inference_precision"]`, which is then kept in the file.
+    variant carries `details["inference_precision"]`, which is then kept in the file; and a network in floats
+    that cannot be proved in bfloat16 here is kept to float32 everywhere.
     """
+    from slimcv.measure import environment
+
+    precision = variant.details.get("inference_precision")
+    if precision is None and variant.precision == "fp32" and not environment.has_bf16_instructions():
+        precision = "f32"
     known = _known(variant)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as unfinished:
         source = known or onnx_file.write(variant, Path(unfinished))
         try:
-            convert(
-                source, Path(unfinished) / f"{name}.xml", precision=variant.details.get("inference_precision")
-            )
+            convert(source, Path(unfinished) / f"{name}.xml", precision=precision)
             for suffix in (".bin", ".xml"):
                 (Path(unfinished) / f"{name}{suffix}").replace(folder / f"{name}{suffix}")
         except OSError as error:
@@ -222,8 +226,16 @@ def _fed(port: Any) -> InputFormat:
 
 
 def settings_for(threads: int) -> dict[str, Any]:
-    """How models are compiled: one request at a time on so many threads."""
+    """How models are compiled: one request at a time on so many threads.
+
+    Where oneDNN may not use the CPU's bfloat16 (`environment.isa_cap`), the plug-in chooses it all the same
+    and answers with what is no number, so that it is told of float32.
+    """
+    from slimcv.measure import environment
+
+    capped = environment.isa_cap() is not None and not environment.has_bf16_instructions()
     return {
+        **({"INFERENCE_PRECISION_HINT": "f32"} if capped else {}),
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

@@ -47,9 +47,10 @@ def test_outputs_are_those_of_the_graph_at_any_batch_size(runtime, variant, fold
         outputs = prepared.predict(pixels)
         assert outputs.shape == (count, 6)
         assert outputs.dtype == np.float32
-        np.testing.assert_allclose(outputs, expected, atol=1e-4)
+        tolerance = {"fp32": 1e-4, "bf16": 2e-2}[prepared.precision]
+        np.testing.assert_allclose(outputs, expected, atol=tolerance)
     assert prepared.runtime == runtime
-    assert prepared.precision in ("fp32", "bf16")
+    assert prepared.precision == "fp32" or runtime == "openvino"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

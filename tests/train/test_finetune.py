@@ -32,6 +32,8 @@ from slimcv.train.teacher import fingerprint
 
 INPUT = InputSpec(3, 16, 16)
 LARGE = InputSpec(3, 24, 24)
+IN_PYTORCH = ("PyTorch", "PyTorch bf16")
+"""The forms of a teacher that is smaller than a batch is worth an export; which one depends on the CPU."""
 
 
 @pytest.fixture
@@ -155,7 +157,8 @@ def test_a_training_that_was_done_when_its_run_was_killed_is_not_done_again(tmp_
     first, second = (finetune(variant(), where, settings) for _ in range(2))
     assert equal(first.variant.model.state_dict(), second.variant.model.state_dict())
     assert second.history == first.history
-    assert (second.teacher, second.teacher_form, second.stopped) == ("cached", "PyTorch", "all epochs done")
+    assert (second.teacher, second.stopped) == ("cached", "all epochs done")
+    assert second.teacher_form in IN_PYTORCH
     assert second.peak_rss_bytes == pytest.approx(first.peak_rss_bytes, rel=0.1)
 
 
@@ -364,7 +367,8 @@ def test_a_c_library_without_mallopt_is_trained_with_and_told_of_once(
 
 def test_the_result_tells_what_the_teacher_cost(tmp_path, pictures):
     result = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=2))
-    assert (result.teacher, result.teacher_form) == ("cached", "PyTorch")
+    assert result.teacher == "cached"
+    assert result.teacher_form in IN_PYTORCH
     assert result.teacher_images_per_second == pytest.approx(2 * len(pictures.train) / result.teacher_seconds)
     assert result.teacher_share == pytest.approx(result.teacher_seconds / result.seconds)
     alone = finetune(variant(), context(tmp_path, pictures), FinetuneSettings(epochs=2, distill=0))
@@ -376,7 +380,8 @@ def test_a_teacher_is_asked_live_where_pictures_are_cut_and_the_budget_allows_it
     with caplog.at_level("INFO", logger="slimcv"):
         live = finetune(variant(), context(tmp_path, pictures), settings)
     assert f"the live teacher took {live.teacher_seconds:.1f} s of the training's " in caplog.text
-    assert (live.teacher, live.teacher_form) == ("live", "PyTorch")
+    assert live.teacher == "live"
+    assert live.teacher_form in IN_PYTORCH
     assert live.teacher_seconds > 0
     assert live.teacher_images_per_second > 0
     assert not list((tmp_path / "work").glob("teacher/*.npy"))
@@ -467,7 +472,8 @@ def test_what_is_taught_live_goes_on_after_an_interruption_with_the_same_weights
         finetune(variant(), context(tmp_path, pictures), settings)
     resumed = finetune(variant(), context(tmp_path, pictures), settings)
     assert equal(resumed.variant.model.state_dict(), unbroken.variant.model.state_dict())
-    assert (resumed.teacher, resumed.teacher_form) == ("live", "PyTorch")
+    assert resumed.teacher == "live"
+    assert resumed.teacher_form in IN_PYTORCH
     assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in unbroken.history]
 
 

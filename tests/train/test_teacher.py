@@ -38,7 +38,8 @@ def context(tmp_path, data):
 
 
 def test_every_view_has_the_outputs_of_the_mirrored_pictures(context, data):
-    found = teacher.targets(context, data.train, views=(0, 1, 2, 3))
+    form = asking.named(context, asking.EAGER)
+    found = teacher.targets(context, data.train, views=(0, 1, 2, 3), form=form)
     pixels = np.array(data.train.pixels(12, 12, 3))
     for view, mirrored in enumerate((pixels, pixels[:, :, ::-1], pixels[:, ::-1], pixels[:, ::-1, ::-1])):
         with torch.no_grad():
@@ -77,17 +78,18 @@ def test_other_weights_input_or_pictures_are_asked_about_anew(context, data):
 
 
 def test_a_torn_file_is_made_again(context, data):
-    first = teacher.targets(context, data.train, views=(0,))
+    form = asking.named(context, asking.EAGER)
+    first = teacher.targets(context, data.train, views=(0,), form=form)
     expected = np.array(first.logits[0])
     (file,) = context.workdir.rglob("*.npy")
     file.write_bytes(file.read_bytes()[:100])
-    again = teacher.targets(context, data.train, views=(0,))
+    again = teacher.targets(context, data.train, views=(0,), form=form)
     np.testing.assert_array_equal(again.logits[0], expected)
 
 
 def test_what_was_answered_before_an_interruption_is_not_asked_again(context, data):
-    whole = teacher.targets(context, data.train, views=(0,))
-    expected = np.array(whole.logits[0])
+    form = asking.named(context, asking.EAGER)
+    expected = np.array(teacher.targets(context, data.train, views=(0,), form=form).logits[0])
     (file,) = context.workdir.rglob("*.npy")
     file.unlink()
     eager, asked = asking.named(context, asking.EAGER).predict, []
