@@ -158,6 +158,15 @@ def has_bf16_instructions(cpuinfo: Path = _CPUINFO) -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(isa(cpuinfo)))
 
 
+def channel_blocks(cpuinfo: Path = _CPUINFO) -> tuple[int, ...]:
+    """By how many channels the kernels of this CPU go, the largest first: floats of a vector register.
+
+    A layer whose width is no multiple computes on padding. Source: oneDNN documentation, "Understanding
+    Memory Formats", blocked layouts (`nChw16c`, `nChw8c`).
+    """
+    return (16, 8) if "avx512f" in isa(cpuinfo) else (8,)
+
+
 def memory_bytes() -> int:
     """Physical memory of the machine; 0 where the system does not tell."""
     try:

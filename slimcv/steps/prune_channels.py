@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,8 +39,10 @@ class PruneChannels(Step):
         lt=1,
         description="share of the latency to keep, where variants are compared; wins over macs",
     )
-    round_to: int = Field(
-        default=8, ge=1, description="widths become multiples of this, as the kernels of CPUs like them"
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="widths become multiples of this, as kernels like them; auto: of 8, "
+        "and with AVX-512 of 16 from 48 channels on",
     )
     importance: Literal["l2", "l1", "lamp", "fpgm", "taylor"] = Field(
         default="l2",
@@ -72,6 +74,13 @@ class PruneChannels(Step):
     calibration_images: int = Field(
         default=128, ge=1, description="pictures for importance and fitting, fewer where memory would not do"
     )
+
+    @property
+    def multiples(self) -> tuple[int, ...]:
+        """What widths may become multiples of, coarsest first (see `surgery.multiple_for`)."""
+        from slimcv.measure import environment
+
+        return environment.channel_blocks() if self.round_to == "auto" else (self.round_to,)
 
     def undoes(self, gained: Gain, *, recovers: bool) -> str | None:  # noqa: ARG002
         """Weights that are cut out and not fitted stay what they were."""
@@ -148,7 +157,7 @@ class PruneChannels(Step):
             sets,
             surgery.budget_of(model, variant.input),
             target=target,
-            round_to=self.round_to,
+            round_to=self.multiples,
             min_kept=self.min_kept,
             uniform=self.allocation == "uniform",
             whole=None if given is None else surgery.widths(given),

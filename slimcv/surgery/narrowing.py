@@ -98,12 +98,13 @@ def choose(
     budget: Budget,
     *,
     target: float,
-    round_to: int,
+    round_to: Sequence[int],
     min_kept: float,
     uniform: bool,
     whole: Mapping[str, int] | None = None,
 ) -> Removed:
-    """The units to remove so that at most `target` MACs are left; widths become multiples of `round_to`.
+    """The units to remove so that at most `target` MACs are left; widths become multiples of one of
+    `round_to` (see `multiple_for`).
 
     Of every set at least the share `min_kept` stays, counted from the widths in `whole` (as `widths` gives
     them) where earlier rounds have removed some. Globally, what costs least importance for each MAC it saves
@@ -142,9 +143,15 @@ def _price(
     return float(one.importance[list(block)].sum()) / saved if saved > 0 else float("inf")
 
 
-def _blocks(one: Coupled, *, round_to: int, least: int) -> list[list[int]]:
-    """Units in the order in which they go, so many at a time that what stays is a multiple of `round_to`."""
-    step = round_to // gcd(round_to, one.groups)
+def multiple_for(channels: int, multiples: Sequence[int]) -> int:
+    """The first of the multiples, coarsest first, of which three fit in so many channels, else the last."""
+    return next((multiple for multiple in multiples if 3 * multiple <= channels), multiples[-1])
+
+
+def _blocks(one: Coupled, *, round_to: Sequence[int], least: int) -> list[list[int]]:
+    """Units in the order in which they go, so many at a time that the width that stays is a multiple."""
+    multiple = multiple_for(one.units * one.groups, round_to)
+    step = multiple // gcd(multiple, one.groups)
     order = one.importance.argsort().tolist()
     blocks, left = [], one.units
     first = left % step or step

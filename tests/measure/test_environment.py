@@ -46,6 +46,13 @@ def test_what_kernels_may_not_use_counts_as_absent(tmp_path, monkeypatch, variab
     assert environment.has_int8_instructions(file, runtime="openvino") is ("avx512_vnni" in isa)
 
 
+def test_channels_go_by_what_a_vector_register_holds(tmp_path):
+    for flags, expected in (("avx2 fma avx512f", (16, 8)), ("avx2 fma", (8,)), ("asimd", (8,))):
+        file = tmp_path / "cpuinfo"
+        file.write_text(f"flags\t\t: {flags}\n")
+        assert environment.channel_blocks(file) == expected
+
+
 def test_an_avx2_cpu_has_neither_int8_nor_bf16_instructions(tmp_path):
     file = tmp_path / "cpuinfo"
     file.write_text("flags : fpu avx2 fma\n")

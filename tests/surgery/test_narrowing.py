@@ -118,7 +118,7 @@ def coupled(model, criterion="l2"):
 
 def chosen(model, sets, share, **options):
     budget = surgery.budget_of(model, INPUT)
-    settings = {"round_to": 4, "min_kept": 0.1, "uniform": False, **options}
+    settings = {"round_to": (4,), "min_kept": 0.1, "uniform": False, **options}
     return surgery.choose(sets, budget, target=share * budget.macs, **settings), budget
 
 
@@ -206,7 +206,7 @@ def test_widths_are_multiples_and_the_least_important_go_first(criterion):
         module[3].bias[::3] *= 0.01
     model = lifted(module)
     one = next(one for one in coupled(model, criterion) if one.name == "3")
-    removed, _ = chosen(model, [one], 0.7, round_to=8)
+    removed, _ = chosen(model, [one], 0.7, round_to=(8,))
     narrower = surgery.narrow(model, [one], removed)
     assert surgery.widths(narrower)["3"] % 8 == 0
     if criterion != "fpgm":
@@ -254,6 +254,23 @@ def test_uniform_allocation_takes_the_same_share_everywhere():
     removed, _ = chosen(model, sets, 0.4, uniform=True)
     shares = [len(removed[one.name]) / one.units for one in sets]
     assert max(shares) - min(shares) <= 0.25
+
+
+def test_wide_layers_are_rounded_coarsely_and_narrow_ones_finely():
+    assert [surgery.multiple_for(channels, (16, 8)) for channels in (16, 47, 48, 512)] == [8, 8, 16, 16]
+    assert [surgery.multiple_for(channels, (8,)) for channels in (8, 512)] == [8, 8]
+    model = lifted(
+        nn.Sequential(
+            nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 96, 3), nn.ReLU(), nn.Conv2d(96, 6, 1),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+        )
+    )  # fmt: skip
+    sets = [one for one in coupled(model) if one.units > 6]
+    removed, _ = chosen(model, sets, 0.5, round_to=(16, 8), uniform=True)
+    left = {one.units: one.units - len(removed[one.name]) for one in sets}
+    assert left[32] % 8 == 0
+    assert left[32] % 16 != 0
+    assert left[96] % 16 == 0
 
 
 def test_a_target_out_of_reach_is_told():

@@ -154,13 +154,14 @@ def _rank(layer: nn.Module, energy: float) -> int:
 
 
 def _prune_channels(step: Any, network: Network) -> Change:
-    share, unit = step.latency or step.macs, int(step.round_to)
+    share = step.latency or step.macs
     kept: float = max(math.sqrt(share), step.min_kept)
     names = list(network.pieces)
     if len(names) < 2:
         raise NotApplicable("there is no channel between two layers to cut")
 
     def fewer(channels: int) -> int:
+        unit = surgery.multiple_for(channels, step.multiples)
         return min(channels, max(unit, round(kept * channels / unit) * unit))
 
     pieces = {}
