@@ -1,6 +1,8 @@
 """What runtimes count goes to the layers by their own names, whatever was merged."""
 
+import io
 import shutil
+from datetime import timedelta
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ from slimcv.errors import SlimcvError
 from slimcv.models import capture
 from slimcv.profile import counters, gathering, named, profile, render
 from slimcv.profile.counters import Executed, Ran, owner
+from slimcv.profile.counters import openvino as in_openvino
 from slimcv.profile.timing import time_layers
 from slimcv.runtimes import prepare_onnx
 
@@ -60,6 +63,36 @@ def test_all_that_a_runtime_counts_belongs_to_a_layer(gated, eager, runtime):
     assert sum(layer.ms for layer in layers) == pytest.approx(sum(node.ms for node in ran.nodes))
     assert sum(layer.share for layer in layers) == pytest.approx(1)
     assert {layer.name for layer in layers if layer.runs_as} >= LAYERS
+
+
+class AllBelowAMicrosecond:
+    """A compiled model and its request: of so quick nodes the plug-in says that they did not run."""
+
+    def __init__(self, compiled):
+        self.get_runtime_model = compiled.get_runtime_model
+        self._request = compiled.create_infer_request()
+        self.infer = self._request.infer
+
+    def create_infer_request(self):
+        return self
+
+    @property
+    def profiling_info(self):
+        status = in_openvino.runtime.import_library().ProfilingInfo.Status.NOT_RUN
+        for entry in self._request.profiling_info:
+            entry.status, entry.real_time = status, timedelta(0)
+            yield entry
+
+
+def test_layers_below_a_microsecond_are_counted_in_openvino(gated, eager):
+    model, openvino = named.export(gated), in_openvino.runtime.import_library()
+    read = openvino.Core().read_model(io.BytesIO(model.model))
+    compiled = openvino.Core().compile_model(read, "CPU", {"PERF_COUNT": True})
+    batch = capture.example(gated.input, batch=1).numpy()
+    nodes = in_openvino._counted(AllBelowAMicrosecond(compiled), model, batch, calls=3)
+    layers = gathering.counted(eager, Ran(nodes, 1.0, "fp32", 3))
+    assert {layer.name for layer in layers if layer.runs_as} >= LAYERS
+    assert {layer.node for layer in layers if layer.merged_into} >= {"relu", "blocks_0_norm", "relu_1"}
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
