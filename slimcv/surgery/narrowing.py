@@ -149,15 +149,19 @@ def multiple_for(channels: int, multiples: Sequence[int]) -> int:
 
 
 def _blocks(one: Coupled, *, round_to: Sequence[int], least: int) -> list[list[int]]:
-    """Units in the order in which they go, so many at a time that the width that stays is a multiple."""
-    multiple = multiple_for(one.units * one.groups, round_to)
-    step = multiple // gcd(multiple, one.groups)
+    """Units in the order in which they go, so many at a time that the width that stays is a multiple.
+
+    Finer multiples come last, so that what can be reached does not depend on the coarser ones.
+    """
     order = one.importance.argsort().tolist()
     blocks, left = [], one.units
-    first = left % step or step
-    while left - first >= max(step, least):
-        blocks.append([order.pop(0) for _ in range(first)])
-        left, first = left - first, step
+    coarsest = round_to.index(multiple_for(one.units * one.groups, round_to))
+    for multiple in round_to[coarsest:]:
+        step = multiple // gcd(multiple, one.groups)
+        first = left % step or step
+        while left - first >= max(step, least):
+            blocks.append([order.pop(0) for _ in range(first)])
+            left, first = left - first, step
     return blocks
 
 

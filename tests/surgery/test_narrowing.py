@@ -271,6 +271,8 @@ def test_wide_layers_are_rounded_coarsely_and_narrow_ones_finely():
     assert left[32] % 8 == 0
     assert left[32] % 16 != 0
     assert left[96] % 16 == 0
+    removed, _ = chosen(model, sets, 0.032, round_to=(16, 8), uniform=True, min_kept=0.01)
+    assert {one.units - len(removed[one.name]) for one in sets} == {8}, "as narrow as with 8 alone"
 
 
 def test_a_target_out_of_reach_is_told():
