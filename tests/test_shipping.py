@@ -152,6 +152,8 @@ def test_the_fastest_that_is_right_itself_goes_before_a_faster_one_of_the_same_f
         original_answers=said,
         macs=1,
     )
+    assert evaluations.accurate_forms(files, meant=wrong) == {""}, "the other one of the form is asked too"
+    assert evaluations.accurate_forms({wrong: files[wrong]}, meant=wrong) == set()
     assert evaluations.missing_before_the_first_right([wrong, right], files) == [wrong]
     assert evaluations.missing_before_the_first_right([right, wrong], files) == []
     assert evaluations.missing_before_the_first_right([wrong], files) == []

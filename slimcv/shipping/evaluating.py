@@ -77,12 +77,17 @@ class Evaluations:
         return judge(self._gate, candidate=self.of(name, path), original=self._original).accepted
 
     def accurate_forms(self, files: Mapping[str, Path], *, meant: str) -> set[str]:
-        """Forms that meet the gate. Files of one form answer alike, which was proved when they were made.
+        """Forms of which one file at least meets the gate.
 
-        One speaks for all: the one `meant`, or else one that was asked already.
+        Files of one form were proved alike when they were made, as closely as their precision allows: where
+        the one `meant` is right, it speaks for its form. Else the others are asked, which may compute in
+        another.
         """
-        spoken = {form_of(name): name for name in (*reversed([*files]), *self._found, meant) if name in files}
-        return {form for form, name in spoken.items() if self.accurate(name, files[name])}
+        found: set[str] = set()
+        for name in dict.fromkeys((meant, *self._found, *files)):
+            if name in files and form_of(name) not in found and self.accurate(name, files[name]):
+                found.add(form_of(name))
+        return found
 
     def missing_before_the_first_right(self, names: Sequence[str], files: Mapping[str, Path]) -> list[str]:
         """Of `names`, the fastest first, those before the first that meets the gate; none if none does."""
