@@ -161,8 +161,8 @@ def has_bf16_instructions(cpuinfo: Path = _CPUINFO) -> bool:
 def channel_blocks(cpuinfo: Path = _CPUINFO) -> tuple[int, ...]:
     """By how many channels the kernels of this CPU go, the largest first: floats of a vector register.
 
-    A layer whose width is no multiple computes on padding. Source: oneDNN documentation, "Understanding
-    Memory Formats", blocked layouts (`nChw16c`, `nChw8c`).
+    oneDNN pads the last block, so that a layer whose width is no multiple computes on padding. Source:
+    oneDNN documentation, "Understanding Memory Formats", blocked layouts (`nChw16c`, `nChw8c`).
     """
     return (16, 8) if "avx512f" in isa(cpuinfo) else (8,)
 

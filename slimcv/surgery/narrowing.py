@@ -103,14 +103,13 @@ def choose(
     uniform: bool,
     whole: Mapping[str, int] | None = None,
 ) -> Removed:
-    """The units to remove so that at most `target` MACs are left; widths become multiples of one of
-    `round_to` (see `multiple_for`).
+    """The units to remove so that at most `target` MACs are left.
 
-    Of every set at least the share `min_kept` stays, counted from the widths in `whole` (as `widths` gives
-    them) where earlier rounds have removed some. Globally, what costs least importance for each MAC it saves
-    goes first, block by block, as a knapsack is filled greedily (Shen et al. 2022, "Structural Pruning via
-    Latency-Saliency Knapsack"); `uniform` takes the same share of every set. Raises NotApplicable where the
-    target cannot be reached.
+    Widths become multiples of one of `round_to` (see `multiple_for`). Of every set at least the share
+    `min_kept` stays, counted from the widths in `whole` (as `widths` gives them) where earlier rounds have
+    removed some. Globally, what costs least importance for each MAC it saves goes first, block by block, as a
+    knapsack is filled greedily (Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack");
+    `uniform` takes the same share of every set. Raises NotApplicable where the target cannot be reached.
     """
     units = {one.name: (whole or {}).get(one.name, one.units * one.groups) // one.groups for one in sets}
     least = {one.name: max(1, round(min_kept * units[one.name])) for one in sets}

@@ -134,7 +134,7 @@ def test_odd_channel_counts_are_timed_against_the_next_multiple_of_eight():
     ],
 )
 def test_a_convolution_is_widened_to_whole_vectors_but_for_pictures_and_groups(convolution, channels):
-    wide = layout.widened(convolution)
+    wide = layout.widened(convolution, lanes=8)
     assert (wide and (wide.in_channels, wide.out_channels)) == channels
     if wide is not None:
         assert (wide.kernel_size, wide.stride) == (convolution.kernel_size, convolution.stride)

@@ -19,9 +19,6 @@ from slimcv.report import figures
 
 _FORMAT = "memory format"
 
-LANES, WIDE_LANES = 8, 16
-"""Floats in a vector of AVX2 and of AVX-512: oneDNN's blocks of channels, the last of which is padded."""
-
 HEAVY = 0.02
 """The share of the time from which a layer's channels are looked at."""
 TIMED_LAYERS = 3
@@ -69,7 +66,7 @@ def channels(subject: Subject) -> Iterator[Check]:
 
     The last check counts all that were looked at, and what else multiplies and was not.
     """
-    lanes = WIDE_LANES if "avx512f" in environment.isa() else LANES
+    lanes = environment.channel_blocks()[0]
     dense = [one for one in subject.convolutions() if one[0].share >= HEAVY and one[1].groups == 1]
     wider = [(*one, widened(one[1], lanes=lanes)) for one in dense]
     odd = [(layer, module, shape, wide) for layer, module, shape, wide in wider if wide is not None]
@@ -103,7 +100,7 @@ def _others(subject: Subject, looked_at: Collection[str]) -> str:
     return ", ".join(many(count, named[kind]) for kind, count in found.items())
 
 
-def widened(module: nn.Conv2d, *, lanes: int = LANES) -> nn.Conv2d | None:
+def widened(module: nn.Conv2d, *, lanes: int) -> nn.Conv2d | None:
     """The same convolution with a multiple of `lanes` channels; None where it has one, or for groups.
 
     What a picture has, 1 or 3 channels, cannot be changed and stays.
